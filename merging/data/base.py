@@ -1,0 +1,78 @@
+"""Examples held in memory, and the data sets that are made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Inputs and targets, iterated in batches as often as one likes.
+
+    Attributes:
+        inputs: `[n, ...]` float32.
+        targets: int64 `[n]`.
+        batch_size: Examples per batch when iterated.
+        name: What screens call these examples, such as `"test"`.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int = 1000
+    name: str = ""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self), self.batch_size):
+            stop = start + self.batch_size
+            yield self.inputs[start:stop], self.targets[start:stop]
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return int(self.targets.shape[0])
+
+    def take(self, n: int, *, name: str | None = None) -> Batches:
+        """The first `n` examples."""
+        return Batches(self.inputs[:n], self.targets[:n], self.batch_size, name or self.name)
+
+    def shuffled(self, generator: torch.Generator) -> Batches:
+        """The same examples in a random order."""
+        order = torch.randperm(len(self), generator=generator)
+        return Batches(self.inputs[order], self.targets[order], self.batch_size, self.name)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split.
+
+    Attributes:
+        name: What requests call it.
+        title: What screens call it.
+        train: Examples that models were trained on.
+        test: Examples that they never saw.
+        classes: Number of classes.
+    """
+
+    name: str
+    title: str
+    train: Batches
+    test: Batches
+    classes: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over shapes and bytes of both splits."""
+        digest = hashlib.sha256()
+        for tensor in (
+            self.train.inputs,
+            self.train.targets,
+            self.test.inputs,
+            self.test.targets,
+        ):
+            digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,304 @@
+"""A model as a graph of operators that can be run with any parameters.
+
+`trace` exports a model once (`torch.export`); everything that looks inside a model afterwards
+reads this graph: its symmetry, its activations, its statistics, and families of its parameters.
+The graph runs like the model in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from merging.errors import ArchitectureMismatchError, MergingError
+
+Visit = Callable[[fx.Node, Any], Any]
+
+# Checks of sizes that the exporter leaves in the graph; they compute nothing.
+_CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_constrain_range")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator call, and the values that nobody reads after it."""
+
+    node: fx.Node
+    frees: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An exported model.
+
+    Attributes:
+        steps: The operator calls, in order.
+        sources: Placeholder of a parameter or buffer -> its name in the state dict.
+        constants: Placeholder of a constant -> its value (not part of the state dict).
+        inputs: Placeholders of the model's inputs.
+        output: What the model returns: a node, or a structure that holds nodes.
+        aliases: State-dict names that share one tensor with another name -> that name.
+        batched: Whether the first axis of every input may have any length.
+    """
+
+    steps: tuple[Step, ...]
+    sources: Mapping[fx.Node, str]
+    constants: Mapping[fx.Node, Tensor]
+    inputs: tuple[fx.Node, ...]
+    output: Any
+    aliases: Mapping[str, str]
+    batched: bool
+
+    @property
+    def casts(self) -> bool:
+        """Whether an operator casts to a type narrower than float64 by itself."""
+        narrow = (torch.float32, torch.float16, torch.bfloat16)
+        return any(
+            argument in narrow
+            for step in self.steps
+            for argument in (*step.node.args, *step.node.kwargs.values())
+            if isinstance(argument, torch.dtype)
+        )
+
+    def to(self, dtype: torch.dtype) -> Graph:
+        """The same graph with its floating constants in another type."""
+        constants = {
+            node: value.to(dtype) if value.is_floating_point() else value
+            for node, value in self.constants.items()
+        }
+        return replace(self, constants=constants)
+
+    def run(
+        self,
+        params: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        *,
+        visit: Visit | None = None,
+    ) -> Tensor:
+        """Run the model.
+
+        Args:
+            params: State dict to run it with.
+            inputs: The model's inputs.
+            visit: Called with every node and its value; what it returns is used instead.
+
+        Returns:
+            The model's output (its first tensor, where there are several).
+
+        Raises:
+            ArchitectureMismatchError: If `params` lacks a name that the graph reads.
+        """
+        return self._run(self.steps, self.bind(params, inputs), visit)
+
+    def run_from(
+        self, program: tuple[Step, ...], values: dict[fx.Node, Any], visit: Visit | None = None
+    ) -> Tensor:
+        """Run a part of the graph (see `remaining`) from values that are already known."""
+        return self._run(program, dict(values), visit)
+
+    def bind(self, params: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
+        """Values of all placeholders.
+
+        Raises:
+            ArchitectureMismatchError: If `params` lacks a name that the graph reads.
+        """
+        values: dict[fx.Node, Any] = dict(self.constants)
+        for node, name in self.sources.items():
+            if name not in params:
+                raise ArchitectureMismatchError(
+                    f"the parameters have no {name!r}, which the model reads; "
+                    f"they have {len(params)} tensors. Give a state dict of this model"
+                )
+            values[node] = params[name]
+        values.update(zip(self.inputs, inputs, strict=True))
+        return values
+
+    def remaining(self, known: frozenset[fx.Node]) -> tuple[Step, ...]:
+        """The steps that are still needed for the output when the values of `known` are given."""
+        needed: set[fx.Node] = set(_nodes(self.output)) - known
+        kept: list[fx.Node] = []
+        for step in reversed(self.steps):
+            if step.node in needed:
+                kept.append(step.node)
+                needed.update(set(step.node.all_input_nodes) - known)
+        return _with_frees(kept[::-1], self.output)
+
+    def _run(
+        self, program: tuple[Step, ...], values: dict[fx.Node, Any], visit: Visit | None
+    ) -> Tensor:
+        for step in program:
+            node = step.node
+            call = node.target
+            assert callable(call)
+            kwargs = {key: _fill(value, values) for key, value in node.kwargs.items()}
+            value = call(*[_fill(argument, values) for argument in node.args], **kwargs)
+            values[node] = value if visit is None else visit(node, value)
+            for freed in step.frees:
+                del values[freed]
+        return _first_tensor(_fill(self.output, values))
+
+
+_TRACED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Graph]] = weakref.WeakKeyDictionary()
+
+
+def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
+    """Export a model to a graph of operators.
+
+    The graph is remembered as long as the model lives. It depends on the model's architecture,
+    not on its weights; a model whose architecture is changed afterwards is a different model.
+
+    Args:
+        model: Any module that `torch.export` can export. It is left as it was.
+        example_inputs: Inputs of the right shapes; the first axis is taken for the batch.
+
+    Returns:
+        The graph, in evaluation mode.
+
+    Raises:
+        MergingError: If the model cannot be exported; the message carries the exporter's reason.
+    """
+    shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in example_inputs)
+    known = _TRACED.setdefault(model, {})
+    if shapes not in known:
+        known[shapes] = _export(model, tuple(example_inputs))
+    return known[shapes]
+
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> Graph:
+    # A batch of one would be taken for a constant by the exporter.
+    inputs = tuple(torch.cat([x, x]) if x.dim() and x.shape[0] == 1 else x for x in inputs)
+    dynamic = tuple({0: torch.export.Dim.AUTO} if x.dim() else None for x in inputs)
+    with _evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:  # the exporter raises many kinds; all mean the same to a caller
+            reason = str(error).strip().split("\n")[0]
+            raise MergingError(
+                f"{type(model).__name__} cannot be exported to a graph: {reason}. "
+                "Models with control flow that depends on values need torch.cond, or a "
+                "hand-written permutation spec"
+            ) from error
+    return _from_exported(exported, model)
+
+
+def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> Graph:
+    signature = exported.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    state = set(model.state_dict())
+    sources: dict[fx.Node, str] = {}
+    constants: dict[fx.Node, Tensor] = {}
+    inputs: list[fx.Node] = []
+    calls: list[fx.Node] = []
+    output: Any = None
+    for node in exported.graph_module.graph.nodes:
+        if node.op == "placeholder":
+            name = names.get(node.name)
+            if name in state:
+                sources[node] = name
+            elif node.name in signature.user_inputs:
+                inputs.append(node)
+            else:
+                constants[node] = _constant(exported, name or node.name, node.name)
+        elif node.op == "call_function" and not _is_check(node):
+            calls.append(node)
+        elif node.op == "output":
+            output = node.args[0]
+    sizes = [node.meta["val"].shape[:1] for node in inputs]
+    batched = all(not size or isinstance(size[0], torch.SymInt) for size in sizes)
+    steps = _with_frees(calls, output)
+    return Graph(steps, sources, constants, tuple(inputs), output, _aliases(model), batched)
+
+
+def _constant(exported: torch.export.ExportedProgram, name: str, node_name: str) -> Tensor:
+    lifted = exported.graph_signature.inputs_to_lifted_tensor_constants
+    value = exported.constants.get(lifted.get(node_name, name))
+    if value is None:
+        value = exported.state_dict.get(name)
+    if not isinstance(value, Tensor):
+        raise MergingError(f"the model reads {name!r}, which is neither a tensor nor an input")
+    return value.detach()
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Names that share storage with an earlier name of the state dict (tied weights)."""
+    seen: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    aliases: dict[str, str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if value.numel() == 0 or value.is_meta:
+            continue
+        key = (value.data_ptr(), value.storage_offset(), tuple(value.shape))
+        if key in seen:
+            aliases[name] = seen[key]
+        else:
+            seen[key] = name
+    return aliases
+
+
+def _is_check(node: fx.Node) -> bool:
+    return any(check in str(node.target) for check in _CHECKS) or node.target in (
+        operator.le,
+        operator.ge,
+        operator.eq,
+    )
+
+
+def _with_frees(nodes: Sequence[fx.Node], output: Any) -> tuple[Step, ...]:
+    """Note after which step every intermediate value can be forgotten."""
+    kept, frees = set(_nodes(output)), []
+    computed = set(nodes)
+    for node in reversed(nodes):
+        last = [used for used in node.all_input_nodes if used in computed and used not in kept]
+        kept.update(last)
+        if node not in kept:
+            last.append(node)
+        frees.append(tuple(last))
+    return tuple(Step(node, free) for node, free in zip(nodes, reversed(frees), strict=True))
+
+
+def _fill(argument: Any, values: Mapping[fx.Node, Any]) -> Any:
+    kind = type(argument)
+    if kind is fx.Node:
+        return values[argument]
+    if isinstance(argument, (list, tuple)):
+        return [_fill(item, values) for item in argument]
+    if isinstance(argument, dict):
+        return {key: _fill(item, values) for key, item in argument.items()}
+    return argument
+
+
+def _nodes(argument: Any) -> Iterator[fx.Node]:
+    if isinstance(argument, fx.Node):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for item in argument:
+            yield from _nodes(item)
+    elif isinstance(argument, dict):
+        yield from _nodes(list(argument.values()))
+
+
+def _first_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, Tensor):
+            return item
+    raise MergingError("the model returns no tensor")
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,211 @@
+"""Find the permutation symmetries of a model from its graph.
+
+Every operator of the exported graph has a rule that says which axes are the same index set. An
+operator without a rule fixes every axis that it touches, and is named in the report.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from merging.graph import Graph, trace
+from merging.records import FrozenAxis
+from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
+from merging.symmetry import rules_layers, rules_pointwise, rules_shape
+from merging.symmetry.call import Axes, Call, TensorAxes
+from merging.symmetry.expressions import Axis, fix, fixed_axis, normal
+
+Rule = Callable[[Call], "Axes | list[TensorAxes]"]
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    cast("dict[str, Rule]", {**rules_pointwise.RULES, **rules_layers.RULES, **rules_shape.RULES})
+)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A derived spec, and what every tensor of the graph runs over.
+
+    Attributes:
+        spec: The permutation spec (not certified yet).
+        graph: The graph that it was derived from.
+        values: Node -> one expression per axis, for every tensor that an operator returns.
+    """
+
+    spec: PermutationSpec
+    graph: Graph
+    values: Mapping[fx.Node, tuple[AxisExpression, ...]]
+
+
+def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
+    """Collect the equations of a model's graph and read the permutation groups off them.
+
+    Args:
+        model: Any module that `torch.export` can export.
+        example_inputs: Inputs of the right shapes.
+
+    Returns:
+        The derivation.
+
+    Raises:
+        MergingError: If the model cannot be exported.
+    """
+    start = time.perf_counter()
+    graph = trace(model, example_inputs)
+    params = {name: value.detach() for name, value in model.state_dict().items()}
+    axes, unknown = _collect(graph, params, example_inputs)
+    names = _group_names(axes, params)
+    written = {
+        name: tuple(_write(axis, names) for axis in value) for name, value in axes.state.items()
+    }
+    frozen = tuple(_frozen(axes.state))
+    report = SymmetryReport(frozen, tuple(unknown), time.perf_counter() - start)
+    values = {
+        node: tuple(_write(axis, names) for axis in value.axes)
+        for node, value in axes.values.items()
+        if isinstance(value, TensorAxes)
+    }
+    return Derivation(PermutationSpec(written, report), graph, values)
+
+
+@dataclass(frozen=True)
+class _Equations:
+    state: dict[str, Axes]
+    values: dict[fx.Node, Any]
+
+
+def _collect(
+    graph: Graph, params: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> tuple[_Equations, list[str]]:
+    """Run the graph once for the shapes, applying the rule of every operator on the way."""
+    state = {name: [Axis(size) for size in value.shape] for name, value in params.items()}
+    for alias, name in graph.aliases.items():
+        state[alias] = state[name]
+    values: dict[fx.Node, Any] = {
+        node: TensorAxes(state[name]) for node, name in graph.sources.items()
+    }
+    for node, constant in graph.constants.items():
+        values[node] = TensorAxes([fixed_axis(n, "axis of a constant") for n in constant.shape])
+    for node, given in zip(graph.inputs, inputs, strict=True):
+        values[node] = TensorAxes([fixed_axis(n, "axis of the input") for n in given.shape])
+    unknown: dict[str, None] = {}
+
+    def visit(node: fx.Node, value: Any) -> Any:
+        values[node] = _apply(node, value, values, unknown)
+        return value
+
+    with torch.no_grad():
+        graph.run(params, inputs, visit=visit)
+    for value in fx.node.map_arg([graph.output], lambda node: values[node])[0]:
+        if isinstance(value, TensorAxes):
+            for axis in value.axes:
+                fix(axis, "axis of the output")
+    return _Equations(state, values), list(unknown)
+
+
+def _apply(
+    node: fx.Node, value: Any, values: Mapping[fx.Node, Any], unknown: dict[str, None]
+) -> Any:
+    """What a call returns: axes for tensors, the value itself for sizes."""
+    shapes = _shapes(value)
+    if not shapes:
+        return value
+    if node.target is operator.getitem:
+        source, index = node.args
+        assert isinstance(source, fx.Node)
+        return values[source][index]
+    call = _call(node, shapes, values)
+    rule = RULES.get(call.operator)
+    if rule is None:
+        unknown[call.operator] = None
+        for tensor in call.tensors():
+            for axis in tensor.axes:
+                fix(axis, f"no rule for operator {call.operator!r}")
+        made = [TensorAxes([fixed_axis(n, f"no rule for operator {call.operator!r}") for n in shape]) for shape in shapes]
+        return made[0] if isinstance(value, Tensor) else made
+    result = rule(call)
+    if result and isinstance(result[0], TensorAxes):
+        return result
+    single = TensorAxes(cast("Axes", result))
+    assert single.shape == shapes[0], f"{call.place}: {single.shape} is not {shapes[0]}"
+    return single
+
+
+def _call(node: fx.Node, shapes: tuple[tuple[int, ...], ...], values: Mapping[fx.Node, Any]) -> Call:
+    target = node.target
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return Call(getattr(target, "__name__", str(target)), _positional(node, values), shapes, node)
+    given = dict(zip((a.name for a in schema.arguments), node.args, strict=False))
+    given.update(node.kwargs)
+    arguments = {
+        a.name: given.get(a.name, a.default_value if a.has_default_value() else None)
+        for a in schema.arguments
+    }
+    filled = {name: _fill(argument, values) for name, argument in arguments.items()}
+    name = schema.name.split("::")[-1]
+    return Call(name if name.startswith("__") else name.rstrip("_"), filled, shapes, node)
+
+
+def _positional(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
+    return {str(k): _fill(argument, values) for k, argument in enumerate(node.args)}
+
+
+def _fill(argument: Any, values: Mapping[fx.Node, Any]) -> Any:
+    if isinstance(argument, fx.Node):
+        return values[argument]
+    if isinstance(argument, (list, tuple)):
+        return [_fill(item, values) for item in argument]
+    return argument
+
+
+def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
+    if isinstance(value, Tensor):
+        return (tuple(value.shape),)
+    if isinstance(value, (list, tuple)):
+        return tuple(tuple(item.shape) for item in value if isinstance(item, Tensor))
+    return ()
+
+
+def _group_names(axes: _Equations, params: Mapping[str, Tensor]) -> dict[int, str]:
+    """Name every free atom after the first parameter axis that it occurs on."""
+    names: dict[int, str] = {}
+    for name in params:
+        for k, axis in enumerate(axes.state[name]):
+            atoms = list(normal(axis).atoms())
+            for position, atom in enumerate(atoms):
+                if atom.fixed or atom.size < 2 or id(atom) in names:
+                    continue
+                place = f"{name}[{k}]"
+                names[id(atom)] = place if len(atoms) == 1 else f"{place}.{position}"
+    return names
+
+
+def _write(axis: Axis, names: Mapping[int, str]) -> AxisExpression:
+    axis = normal(axis)
+    if axis.kind == "atom":
+        return AxisExpression(axis.size, names.get(id(axis)))
+    parts = tuple(_write(part, names) for part in axis.parts)
+    if all(atom.group is None for part in parts for atom in part.atoms()):
+        return AxisExpression(axis.size)
+    return AxisExpression(axis.size, None, axis.kind, parts)
+
+
+def _frozen(state: Mapping[str, Axes]) -> list[FrozenAxis]:
+    return [
+        FrozenAxis(name, k, atom.size, atom.fixed)
+        for name, axes in state.items()
+        for k, axis in enumerate(axes)
+        for atom in normal(axis).atoms()
+        if atom.fixed and atom.size > 1
+    ]
+
+
