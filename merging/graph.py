@@ -95,13 +95,24 @@ class Graph:
         Raises:
             ArchitectureMismatchError: If `params` lacks a name that the graph reads.
         """
-        return self._run(self.steps, self.bind(params, inputs), visit)
+        values = self.bind(params, inputs)
+        return self.finish(self.steps, values, visit=visit)
 
-    def run_from(
-        self, program: tuple[Step, ...], values: dict[fx.Node, Any], visit: Visit | None = None
+    def finish(
+        self, program: tuple[Step, ...], values: dict[fx.Node, Any], *, visit: Visit | None = None
     ) -> Tensor:
-        """Run a part of the graph (see `remaining`) from values that are already known."""
-        return self._run(program, dict(values), visit)
+        """Run the steps that `remaining` gives, from values that are known, to the output.
+
+        Args:
+            program: Steps in order.
+            values: Known values, by node; the dict is used up.
+            visit: As in `run`.
+
+        Returns:
+            The model's output.
+        """
+        execute(program, values, visit)
+        return _first_tensor(_fill(self.output, values))
 
     def bind(self, params: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
         """Values of all placeholders.
@@ -130,19 +141,20 @@ class Graph:
                 needed.update(set(step.node.all_input_nodes) - known)
         return _with_frees(kept[::-1], self.output)
 
-    def _run(
-        self, program: tuple[Step, ...], values: dict[fx.Node, Any], visit: Visit | None
-    ) -> Tensor:
-        for step in program:
-            node = step.node
-            call = node.target
-            assert callable(call)
-            kwargs = {key: _fill(value, values) for key, value in node.kwargs.items()}
-            value = call(*[_fill(argument, values) for argument in node.args], **kwargs)
-            values[node] = value if visit is None else visit(node, value)
-            for freed in step.frees:
-                del values[freed]
-        return _first_tensor(_fill(self.output, values))
+
+def execute(
+    program: Sequence[Step], values: dict[fx.Node, Any], visit: Visit | None = None
+) -> None:
+    """Carry out steps; `values` gains what they compute and loses what nobody reads any more."""
+    for step in program:
+        node = step.node
+        call = node.target
+        assert callable(call)
+        kwargs = {key: _fill(value, values) for key, value in node.kwargs.items()}
+        value = call(*[_fill(argument, values) for argument in node.args], **kwargs)
+        values[node] = value if visit is None else visit(node, value)
+        for freed in step.frees:
+            del values[freed]
 
 
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Graph]] = weakref.WeakKeyDictionary()

@@ -77,7 +77,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "Wide enough: once B's units are in A's order, the barrier is gone.",
                 _mlp(784, 512, 512, 512, 10),
                 "mnist",
-                _adam(1e-3, 60),
+                _adam(1e-3, 120),
             ),
             PairRecipe(
                 "mnist-mlp-32",
@@ -117,7 +117,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "LayerNorm over channels keeps the statistics, so matching alone goes far.",
                 {"architecture": "vgg", "width": 32, "hidden": 256, "classes": 10},
                 "mnist",
-                _one_cycle(0.05, 12),
+                _one_cycle(0.02, 10),
             ),
             PairRecipe(
                 "mnist-resnet-bn",
@@ -133,7 +133,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "The paper's kind of ResNet at a small width: alignment helps in part.",
                 _resnet(12, "layer"),
                 "mnist",
-                _one_cycle(0.1, 12),
+                _one_cycle(0.03, 12),
             ),
             PairRecipe(
                 "mnist-resnet-ln-wide",
@@ -141,7 +141,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "The same at four times the width: the aligned midpoint is nearly a parent.",
                 _resnet(48, "layer"),
                 "mnist",
-                _one_cycle(0.1, 12),
+                _one_cycle(0.03, 12),
             ),
             PairRecipe(
                 "mnist-vit",
@@ -168,7 +168,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
                 _mlp(784, 512, 512, 512, 10),
                 "mnist",
-                _adam(1e-3, 60),
+                _adam(1e-3, 120),
                 low_share=0.2,
             ),
             PairRecipe(

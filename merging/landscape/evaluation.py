@@ -1,0 +1,278 @@
+"""Loss and accuracy of families of parameter settings of one model: the one place that evaluates.
+
+A family is a set of points in the span of a few corners: point `k` has the parameters
+`sum_j weights[k, j] * corners[j]`. Whatever reads the data through one linear map only is linear
+in the parameters too, so it is computed once per corner and then combined, point by point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from merging.errors import DataError, StoppedError
+from merging.graph import Graph, Step, execute, trace
+from merging.params import Params, combine
+
+OnProgress = Callable[[float, float, str], None]
+Examples = Iterable[tuple[Tensor, Tensor]]
+Prepare = Callable[[Params], Params]
+
+# Bytes of the largest activation of a chunk of examples: what fits the processor's caches.
+_CHUNK_BYTES = 1 << 23
+# Multiplications per output below which combining is no cheaper than computing afresh.
+_LEAST_REUSE = 32
+_LINEAR_MAPS = ("aten.linear.default", "aten.conv1d.default", "aten.conv2d.default")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses and answers of every point on every example.
+
+    Attributes:
+        losses: float32 `[points, examples]`, nats.
+        correct: bool `[points, examples]`.
+    """
+
+    losses: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """Mean loss `[points]`."""
+        return self.losses.mean(axis=1, dtype=np.float64)
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Fraction of right answers `[points]`."""
+        return self.correct.mean(axis=1, dtype=np.float64)
+
+    @property
+    def standard_error(self) -> NDArray[np.float64]:
+        """Standard error of the mean loss over the examples `[points]`."""
+        with np.errstate(invalid="ignore"):
+            spread = self.losses.std(axis=1, dtype=np.float64, ddof=1)
+        return spread / np.sqrt(self.losses.shape[1])
+
+
+def evaluate(
+    model: nn.Module, params: Mapping[str, Tensor], batches: Examples
+) -> Evaluation:
+    """Evaluate one parameter setting.
+
+    Args:
+        model: The architecture.
+        params: State dict.
+        batches: Any re-iterable of `(inputs, targets)`.
+
+    Returns:
+        An evaluation of one point.
+
+    Raises:
+        DataError: If there are no examples, or a label does not fit the outputs.
+    """
+    return evaluate_family(model, [params], np.ones((1, 1)), batches)
+
+
+def evaluate_family(
+    model: nn.Module,
+    corners: Sequence[Mapping[str, Tensor]],
+    weights: NDArray[np.float64],
+    batches: Examples,
+    *,
+    prepare: Prepare | None = None,
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """Evaluate many points in the span of a few parameter settings.
+
+    A corner of weight 0 is left out, so that a point which is a corner is evaluated exactly as
+    that corner by itself. Tensors that are not floating are taken from the first corner.
+
+    Args:
+        model: The architecture.
+        corners: State dicts of equal names and shapes.
+        weights: `[points, corners]`.
+        batches: Any re-iterable of `(inputs, targets)`.
+        prepare: Called with the parameters of every point; what it returns is evaluated instead
+            (statistics re-estimated, say).
+        on_progress: Called with points done and points in all; may raise `StoppedError`.
+
+    Returns:
+        Losses and answers; NaN and infinity are kept as they come out.
+
+    Raises:
+        DataError: If there are no examples, or a label does not fit the outputs.
+        StoppedError: If `on_progress` raises it.
+    """
+    chunks = [chunk for x, y in batches if len(y) for chunk in _cut(model, corners[0], x, y)]
+    if not chunks:
+        raise DataError("there are no examples to evaluate on; give at least one batch")
+    reuse = prepare is None and len(weights) > len(corners)
+    families = [_Family(model, corners, chunk, reuse=reuse) for chunk in chunks]
+    losses = torch.empty(len(weights), sum(len(chunk.targets) for chunk in chunks))
+    correct = torch.empty(losses.shape, dtype=torch.bool)
+    with torch.no_grad():
+        for k, row in enumerate(weights.tolist()):
+            params = combine(corners, row) if prepare is not None else None
+            prepared = prepare(params) if prepare is not None and params is not None else None
+            results = [family.evaluate(row, prepared) for family in families]
+            losses[k] = torch.cat([loss for loss, _ in results])
+            correct[k] = torch.cat([right for _, right in results])
+            if on_progress is not None:
+                on_progress(k + 1, len(weights), "points evaluated")
+    return Evaluation(losses.numpy(), correct.numpy())
+
+
+def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and answer of every example.
+
+    Args:
+        logits: `[n, classes]`, or `[n, 1]` for a yes-or-no question (yes from 0 upwards).
+        targets: int64 `[n]`.
+
+    Returns:
+        Cross-entropy in nats, float32 `[n]`, and whether the answer is right, bool `[n]`.
+
+    Raises:
+        DataError: If the outputs are not of that form, or a label has no output.
+    """
+    if logits.dim() != 2 or len(logits) != len(targets):
+        raise DataError(
+            f"the model's output has shape {list(logits.shape)} for {len(targets)} examples; "
+            "expected one row of class scores per example"
+        )
+    classes = max(logits.shape[1], 2)
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise DataError(
+            f"labels run from {int(targets.min())} to {int(targets.max())}, but the model tells "
+            f"{classes} classes apart; expected labels from 0 to {classes - 1}"
+        )
+    if logits.shape[1] == 1:
+        answer = logits[:, 0]
+        loss = F.binary_cross_entropy_with_logits(answer, targets.to(answer.dtype), reduction="none")
+        return loss.float(), (answer >= 0) == (targets == 1)
+    return F.cross_entropy(logits, targets, reduction="none").float(), logits.argmax(1) == targets
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    inputs: Tensor
+    targets: Tensor
+
+
+def _cut(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> list[_Chunk]:
+    """Cut a batch so that the largest activation of a chunk stays small."""
+    graph, largest = trace(model, (x,)), 0
+
+    def measure(_: fx.Node, value: object) -> object:
+        nonlocal largest
+        if isinstance(value, Tensor):
+            largest = max(largest, value.numel() * value.element_size())
+        return value
+
+    if not graph.batched:
+        return [_Chunk(x, y)]
+    with torch.no_grad():
+        graph.run(params, (x[:1],), visit=measure)
+    size = max(16, _CHUNK_BYTES // max(1, largest))
+    return [_Chunk(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
+
+
+class _Family:
+    """The points of a family on one chunk of examples, with what they share computed once."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        corners: Sequence[Mapping[str, Tensor]],
+        chunk: _Chunk,
+        *,
+        reuse: bool,
+    ) -> None:
+        self.model, self.chunk = model, chunk
+        self.graph = trace(model, (chunk.inputs,))
+        self.shared = _share(self.graph, corners, chunk.inputs) if reuse else _Shared({}, {})
+        known = frozenset(self.shared.maps) | frozenset(self.shared.constant)
+        self.program: tuple[Step, ...] = self.graph.remaining(known)
+        read = {node for step in self.program for node in step.node.all_input_nodes}
+        names = [name for node, name in self.graph.sources.items() if node in read]
+        self.corners = [{name: corner[name] for name in names} for corner in corners]
+
+    def evaluate(self, point: Sequence[float], prepared: Params | None) -> tuple[Tensor, Tensor]:
+        """Losses float32 `[n]` and answers `[n]` at one point."""
+        params = combine(self.corners, point) if prepared is None else prepared
+        return score(self._logits(point, params), self.chunk.targets)
+
+    def _logits(self, point: Sequence[float], params: Mapping[str, Tensor]) -> Tensor:
+        if not self.graph.batched:
+            logits: Tensor = torch.func.functional_call(self.model, dict(params), self.chunk.inputs)
+            return logits
+        values: dict[fx.Node, object] = {**self.graph.constants, **self.shared.constant}
+        values.update(
+            (node, params[name]) for node, name in self.graph.sources.items() if name in params
+        )
+        values[self.graph.inputs[0]] = self.chunk.inputs
+        for node, results in self.shared.maps.items():
+            values[node] = combine([{"": result} for result in results], point)[""]
+        return self.graph.finish(self.program, values)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the points of a family have in common.
+
+    Attributes:
+        constant: Values that no parameter touches.
+        maps: Linear maps that read only such values: their result for every corner.
+    """
+
+    constant: dict[fx.Node, Tensor]
+    maps: dict[fx.Node, list[Tensor]]
+
+
+def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor) -> _Shared:
+    data: set[fx.Node] = {*graph.inputs, *graph.constants}
+    maps: set[fx.Node] = set()
+    prefix: list[Step] = []
+    for step in graph.steps:
+        if all(used in data for used in step.node.all_input_nodes):
+            data.add(step.node)
+        elif _is_shared_map(step.node, graph, data, corners[0]):
+            maps.add(step.node)
+        else:
+            continue
+        prefix.append(Step(step.node, ()))
+    if not maps or not graph.batched:
+        return _Shared({}, {})
+    results: dict[fx.Node, list[Tensor]] = {}
+    constant: dict[fx.Node, Tensor] = {}
+
+    def keep(node: fx.Node, value: Tensor) -> Tensor:
+        if node in maps:
+            results.setdefault(node, []).append(value)
+        else:
+            constant[node] = value
+        return value
+
+    with torch.no_grad():
+        for corner in corners:
+            execute(prefix, graph.bind(corner, (inputs,)), keep)
+    return _Shared(constant, results)
+
+
+def _is_shared_map(
+    node: fx.Node, graph: Graph, data: set[fx.Node], corner: Mapping[str, Tensor]
+) -> bool:
+    if str(node.target) not in _LINEAR_MAPS or len(node.args) < 2:
+        return False
+    x, *parameters = node.args[:3]
+    if x not in data or any(p is not None and p not in graph.sources for p in parameters):
+        return False
+    weight = corner[graph.sources[parameters[0]]]  # type: ignore[index]
+    return weight[0].numel() >= _LEAST_REUSE

@@ -1,0 +1,122 @@
+"""What all matching methods share: the problem, the result, and how a method is described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from merging.errors import DataError
+from merging.permutation import Permutations
+from merging.spec import PermutationSpec
+
+OnProgress = Callable[[float, float, str], None]
+Examples = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class MatchProblem:
+    """Two models to be matched.
+
+    Attributes:
+        model: The architecture.
+        spec: Its permutation spec.
+        params_a: State dict of model A, the reference.
+        params_b: State dict of model B, whose units are permuted.
+        batches: Examples to match on, for methods that need them.
+    """
+
+    model: nn.Module
+    spec: PermutationSpec
+    params_a: Mapping[str, Tensor]
+    params_b: Mapping[str, Tensor]
+    batches: Examples | None = None
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """Parameters that are compared: each tied tensor once, and no running statistics."""
+        seen: set[int] = set()
+        names = []
+        for name, value in self.model.named_parameters(remove_duplicate=False):
+            if id(value) not in seen and value.is_floating_point():
+                names.append(name)
+            seen.add(id(value))
+        return tuple(names)
+
+    def examples(self, method: str) -> list[tuple[Tensor, Tensor]]:
+        """The examples to match on.
+
+        Raises:
+            DataError: If there are none.
+        """
+        batches = [] if self.batches is None else list(self.batches)
+        if not any(len(y) for _, y in batches):
+            raise DataError(
+                f"{method} compares what the models do on examples, and none were given; "
+                "give batches, or use weight matching, which needs none"
+            )
+        return batches
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """The permutation that a method found.
+
+    Attributes:
+        permutations: `{group: int64 [n]}`; `perm[i]` is B's unit that plays A's unit `i`.
+        objective: The method's own objective: at the start, then per sweep or step.
+        objective_name: What the objective is, in words.
+        converged: Whether the method stopped by itself.
+        stopped: Whether the caller stopped it; the permutation is the best found until then.
+        seconds: Wall-clock time.
+        method: The method's name.
+        options: The options that were used.
+        seed: The seed that was used.
+        restarts: Final objective of every restart.
+    """
+
+    permutations: Permutations
+    objective: tuple[float, ...]
+    objective_name: str
+    converged: bool
+    stopped: bool = False
+    seconds: float = 0.0
+    method: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    restarts: tuple[float, ...] = ()
+
+
+Run = Callable[[MatchProblem, Any, torch.Generator, OnProgress], MatchResult]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A matching method, as the registry lists it.
+
+    Attributes:
+        name: What callers call it.
+        title: What screens call it.
+        reference: Where it is described.
+        options: Frozen dataclass of its options; every field has a default, and its metadata
+            hold a label and a range or choices for screens.
+        run: Finds the permutation; returns what it has when `on_progress` raises `StoppedError`.
+        needs_data: Whether it needs examples.
+    """
+
+    name: str
+    title: str
+    reference: str
+    options: type
+    run: Run
+    needs_data: bool = False
+
+
+def silent(done: float, total: float, note: str) -> None:
+    """Progress that nobody watches."""
+
+

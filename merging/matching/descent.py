@@ -1,0 +1,214 @@
+"""Coordinate descent on the inner product of the weights (Ainsworth et al. 2023, Algorithm 1).
+
+One group is solved at a time with all others held, as a linear assignment problem; a group is
+skipped while nothing that its similarity depends on has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from merging.matching.assignment import solve_assignment
+from merging.params import dot
+from merging.permutation import Permutations, permute_tensor
+from merging.spec import AxisExpression, PermutationSpec
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a descent ended.
+
+    Attributes:
+        permutations: One permutation per group.
+        objective: `<A, pi(B)>` at the start and after every sweep.
+        converged: Whether the last sweep changed nothing.
+    """
+
+    permutations: Permutations
+    objective: tuple[float, ...]
+    converged: bool
+
+
+class WeightSimilarity:
+    """Similarity of A's and B's units by their weights, one group at a time, in float64.
+
+    Args:
+        spec: The permutation spec.
+        params_a: Parameters of model A; only those in `names` are compared.
+        params_b: Parameters of model B.
+        names: Parameters to compare.
+    """
+
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        params_a: Mapping[str, Tensor],
+        params_b: Mapping[str, Tensor],
+        names: Sequence[str],
+    ) -> None:
+        self.axes = {
+            name: spec.axes[name]
+            for name in names
+            if name in spec.axes and any(e.groups for e in spec.axes[name])
+        }
+        self.params_a = {name: params_a[name].to("cpu", torch.float64) for name in self.axes}
+        self.params_b = {name: params_b[name].to("cpu", torch.float64) for name in self.axes}
+        self.sizes = spec.sizes
+        self.places = {
+            group: [place for place in places if place[0] in self.axes]
+            for group, places in spec.places().items()
+        }
+        self._constant: dict[str, Tensor] = {}
+
+    def neighbours(self, group: str) -> set[str]:
+        """Groups that share a parameter with this one: its similarity depends on them."""
+        found = {g for name, _ in self.places[group] for e in self.axes[name] for g in e.groups}
+        return found if self.is_quadratic(group) else found - {group}
+
+    def is_quadratic(self, group: str) -> bool:
+        """Whether the group sits twice on one parameter, so that no sum of pairs scores it."""
+        return any(
+            sum(atom.group == group for e in self.axes[name] for atom in e.atoms()) > 1
+            and not _only_concatenated(self.axes[name], group)
+            for name, _ in self.places[group]
+        )
+
+    def matrix(self, group: str, perms: Mapping[str, Tensor]) -> Tensor:
+        """Similarity `[n, n]` of A's units with B's, all other groups at their permutations."""
+        total = self._constant_part(group).clone()
+        for name, axis in self.places[group]:
+            if self._depends_on_others(name, group):
+                total += self._place(name, axis, group, perms)
+        return total
+
+    def objective(self, perms: Mapping[str, Tensor]) -> float:
+        """`<A, pi(B)>` over the parameters that any group touches."""
+        moved = {
+            name: permute_tensor(value, self.axes[name], perms)
+            for name, value in self.params_b.items()
+        }
+        return dot(self.params_a, moved)
+
+    def _constant_part(self, group: str) -> Tensor:
+        """Sum over the parameters that no other group touches; computed once."""
+        if group not in self._constant:
+            n = self.sizes[group]
+            self._constant[group] = torch.zeros(n, n, dtype=torch.float64)
+            for name, axis in self.places[group]:
+                if not self._depends_on_others(name, group):
+                    self._constant[group] += self._place(name, axis, group, {})
+        return self._constant[group]
+
+    def _depends_on_others(self, name: str, group: str) -> bool:
+        atoms = [atom.group for e in self.axes[name] for atom in e.atoms() if atom.group]
+        return any(other != group for other in atoms) or self.is_quadratic(group)
+
+    def _place(self, name: str, axis: int, group: str, perms: Mapping[str, Tensor]) -> Tensor:
+        expressions = self.axes[name]
+        value = self.params_b[name]
+        others = {g: p for g, p in perms.items() if g != group}
+        for k, expression in enumerate(expressions):
+            applied = others if k == axis else perms
+            keep = [AxisExpression(e.size) for e in expressions]
+            keep[k] = expression
+            value = permute_tensor(value, tuple(keep), applied)
+        pairs = zip(
+            units_first(self.params_a[name], axis, expressions[axis], group),
+            units_first(value, axis, expressions[axis], group),
+            strict=True,
+        )
+        n = self.sizes[group]
+        return sum((a @ b.T for a, b in pairs), torch.zeros(n, n, dtype=torch.float64))
+
+
+def units_first(
+    value: Tensor, axis: int, expression: AxisExpression, group: str
+) -> Iterator[Tensor]:
+    """For every place of a group on an axis: the tensor as `[n, everything else]`."""
+    yield from _units(value.movedim(axis, 0).flatten(1) if value.dim() > 1 else value[:, None], expression, group)
+
+
+def _units(matrix: Tensor, expression: AxisExpression, group: str) -> Iterator[Tensor]:
+    if expression.group == group:
+        yield matrix
+    if expression.kind == "product":
+        factored = matrix.reshape(*(part.size for part in expression.parts), -1)
+        for k, part in enumerate(expression.parts):
+            yield from _units(factored.movedim(k, 0).flatten(1), part, group)
+    if expression.kind == "concat":
+        for piece, part in zip(
+            matrix.split([part.size for part in expression.parts]), expression.parts, strict=True
+        ):
+            yield from _units(piece, part, group)
+
+
+def _only_concatenated(expressions: tuple[AxisExpression, ...], group: str) -> bool:
+    """Whether all places of a group on a parameter are pieces of one axis."""
+    on = [e for e in expressions if group in e.groups]
+    return len(on) == 1 and on[0].kind == "concat" and all(
+        sum(atom.group == group for atom in part.atoms()) <= 1 for part in on[0].parts
+    )
+
+
+def descend(
+    similarity: WeightSimilarity,
+    start: Permutations,
+    generator: torch.Generator,
+    *,
+    max_sweeps: int,
+    on_sweep: Callable[[int, float, Permutations], None] = lambda sweep, objective, perms: None,
+) -> Descent:
+    """Solve one group at a time, in a fresh random order every sweep, until nothing improves.
+
+    Args:
+        similarity: Weights of both models.
+        start: Permutations to start from; left as they are.
+        generator: Source of the orders.
+        max_sweeps: Sweeps at the most.
+        on_sweep: Called after every sweep with its number, the objective and the permutations;
+            may raise to stop.
+
+    Returns:
+        The permutations; the objective never falls from one sweep to the next.
+    """
+    perms = dict(start)
+    groups = list(perms)
+    objective = [similarity.objective(perms)]
+    stale = set(groups)
+    # What the sum may lose by rounding: smaller gains are not gains.
+    least = 1e-12 * max(1.0, dot(similarity.params_a, similarity.params_a))
+    for sweep in range(1, max_sweeps + 1):
+        gained = 0.0
+        for k in torch.randperm(len(groups), generator=generator).tolist():
+            group = groups[k]
+            if group not in stale:
+                continue
+            stale.discard(group)
+            gain, perm = _solve(similarity, group, perms)
+            if gain > least:
+                perms[group] = perm
+                gained += gain
+                stale |= similarity.neighbours(group)
+        objective.append(objective[-1] + gained)
+        on_sweep(sweep, objective[-1], perms)
+        if not stale:
+            return Descent(perms, tuple(objective), converged=True)
+    return Descent(perms, tuple(objective), converged=False)
+
+
+def _solve(
+    similarity: WeightSimilarity, group: str, perms: Permutations
+) -> tuple[float, Tensor]:
+    """The best permutation of one group with the others held, and what it gains."""
+    matrix, current = similarity.matrix(group, perms), perms[group]
+    best = solve_assignment(matrix, current)
+    rows = torch.arange(len(current))
+    gain = float((matrix[rows, best] - matrix[rows, current]).sum())
+    if gain > 0 and similarity.is_quadratic(group):
+        # The matrix holds the group's other place where it was, so it only proposes.
+        gain = similarity.objective({**perms, group: best}) - similarity.objective(perms)
+    return gain, best
