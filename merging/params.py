@@ -231,10 +231,11 @@ def _weighted_sum(terms: Sequence[tuple[Tensor, float]]) -> Tensor:
         return first.clone()
     if weight == 0:
         return torch.zeros_like(first)
-    total = first * weight
+    wide = torch.promote_types(first.dtype, torch.float32)  # half precision is rounded once
+    total = first.to(wide) * weight
     for tensor, factor in others:
-        total = total.add(tensor, alpha=factor)
-    return total
+        total = total.add(tensor.to(wide), alpha=factor)
+    return total.to(first.dtype)
 
 
 def _flat64(tensor: Tensor) -> Tensor:

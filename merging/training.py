@@ -103,5 +103,5 @@ def _shift(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     if pixels == 0:
         return x
     dy, dx = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
-    padded = F.pad(x, (pixels, pixels, pixels, pixels))
+    padded = F.pad(x, (pixels, pixels, pixels, pixels), value=float(x.min()))
     return padded[..., dy : dy + x.shape[-2], dx : dx + x.shape[-1]]

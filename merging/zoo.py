@@ -77,7 +77,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "Wide enough: once B's units are in A's order, the barrier is gone.",
                 _mlp(784, 512, 512, 512, 10),
                 "mnist",
-                _adam(1e-3, 120),
+                _adam(1e-3, 30),
             ),
             PairRecipe(
                 "mnist-mlp-32",
@@ -168,7 +168,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
                 "A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
                 _mlp(784, 512, 512, 512, 10),
                 "mnist",
-                _adam(1e-3, 120),
+                _adam(1e-3, 30),
                 low_share=0.2,
             ),
             PairRecipe(

@@ -20,11 +20,12 @@ from merging.errors import UnknownNameError
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
-def _from_file(name: str, title: str, scale: float, classes: int = 10) -> Dataset:
+def _from_file(name: str, title: str, mean: float, deviation: float, classes: int = 10) -> Dataset:
+    """Read a file and standardise its inputs: `(x - mean) / deviation`, in the file's units."""
     with np.load(ASSETS / "data" / f"{name}.npz", allow_pickle=False) as file:
         splits = [
             Batches(
-                torch.from_numpy(file[f"x_{split}"].astype(np.float32) / scale),
+                torch.from_numpy((file[f"x_{split}"].astype(np.float32) - mean) / deviation),
                 torch.from_numpy(file[f"y_{split}"].astype(np.int64)),
                 name=split,
             )
@@ -46,9 +47,9 @@ def _quadrant() -> Dataset:
 
 DATASETS: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
     {
-        "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", 255.0),
-        "digits": lambda: _from_file("digits", "Digits, 8 × 8 (scikit-learn)", 16.0),
-        "mnist1d": lambda: _from_file("mnist1d", "MNIST-1D", 1.0),
+        "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", 33.3, 78.6),
+        "digits": lambda: _from_file("digits", "Digits, 8 × 8 (scikit-learn)", 0.0, 16.0),
+        "mnist1d": lambda: _from_file("mnist1d", "MNIST-1D", 0.0, 1.0),
         "quadrant": _quadrant,
     }
 )

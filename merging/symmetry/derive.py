@@ -71,7 +71,7 @@ def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
     values = {
         node: tuple(_write(axis, names) for axis in value.axes)
         for node, value in axes.values.items()
-        if isinstance(value, TensorAxes)
+        if isinstance(value, TensorAxes) and node.op == "call_function"
     }
     return Derivation(PermutationSpec(written, report), graph, values)
 

@@ -1,0 +1,338 @@
+"""Statistics of hidden units of a merged model: RESET, REPAIR and RESCALE.
+
+Interpolated units vary less than their parents' (variance collapse; Jordan et al. 2023). RESET
+re-estimates the running statistics of BatchNorm on examples. REPAIR gives every unit the mean and
+deviation that its parents have in the mean; RESCALE the deviation only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from merging.errors import DataError, MergingError, UnknownNameError
+from merging.graph import Graph, Visit, trace
+from merging.landscape.evaluation import Examples, Prepare
+from merging.params import Params, lerp
+
+Kind = Literal["reset", "repair", "rescale"]
+KINDS = ("reset", "repair", "rescale")
+
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
+_MAPS = ("linear", "conv1d", "conv2d", "conv3d")
+_RESHAPES = ("permute", "transpose", "flatten", "view", "contiguous")
+_LEAST_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True)
+class Unit:
+    """An operator whose output channels can be corrected through its own parameters.
+
+    Attributes:
+        node: The operator.
+        channels: Axis of the channels in its output.
+        weight: State-dict name of the parameter whose axis 0 is the channels, if it has one.
+        bias: State-dict name of the shift, if it has one.
+        mean: State-dict name of the running mean, for BatchNorm.
+        variance: State-dict name of the running variance, for BatchNorm.
+    """
+
+    node: fx.Node
+    channels: int
+    weight: str | None
+    bias: str | None
+    mean: str | None = None
+    variance: str | None = None
+
+
+def has_batch_norm(model: nn.Module, batches: Examples) -> bool:
+    """Whether the model keeps running statistics that RESET can re-estimate."""
+    return any(unit.mean is not None for unit in _units(trace(model, (_one_batch(batches),))))
+
+
+def reset(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Params:
+    """Re-estimate the running statistics of BatchNorm on examples.
+
+    Every norm sees what the norms before it, already re-estimated, let through. All examples are
+    taken as one batch, so the estimate does not depend on their order.
+
+    Args:
+        model: The architecture.
+        params: State dict; left as it is.
+        batches: Training examples.
+
+    Returns:
+        A new state dict.
+
+    Raises:
+        MergingError: If the model has no running statistics.
+        DataError: If there are no examples.
+    """
+    x = _one_batch(batches)
+    graph = trace(model, (x,))
+    units = [unit for unit in _units(graph) if unit.mean is not None]
+    if not units:
+        raise MergingError(
+            f"{type(model).__name__} keeps no running statistics, so there is nothing to RESET; "
+            "use REPAIR or RESCALE"
+        )
+    result: Params = dict(params)
+    _walk(graph, units, params, x, lambda unit, value: _renew(unit, value, params, result))
+    return result
+
+
+def repair(
+    model: nn.Module,
+    params_a: Mapping[str, Tensor],
+    params_b: Mapping[str, Tensor],
+    lam: float,
+    batches: Examples,
+    kind: Kind = "repair",
+) -> Params:
+    """Interpolate two (aligned) models and correct the statistics of the hidden units.
+
+    Args:
+        model: The architecture.
+        params_a: State dict of model A.
+        params_b: State dict of model B, aligned.
+        lam: Position on the line; 0 and 1 give the models themselves.
+        batches: Training examples to take the statistics on.
+        kind: `"reset"`, `"repair"` or `"rescale"`.
+
+    Returns:
+        A new state dict: the corrections are folded into weights, biases and running statistics.
+
+    Raises:
+        UnknownNameError: If `kind` is none of the three.
+        MergingError: If the model has nothing that could be corrected.
+        DataError: If there are no examples.
+    """
+    merged = lerp(params_a, params_b, lam)
+    if kind not in KINDS:
+        raise UnknownNameError(f"unknown correction {kind!r}; choose from {', '.join(KINDS)}")
+    if lam in (0.0, 1.0):
+        return merged
+    if kind == "reset":
+        return reset(model, merged, batches)
+    goals_a = unit_statistics(model, params_a, batches)
+    goals_b = unit_statistics(model, params_b, batches)
+    goals = {
+        node: (
+            (1 - lam) * goals_a[node][0] + lam * goals_b[node][0],
+            (1 - lam) * goals_a[node][1] + lam * goals_b[node][1],
+        )
+        for node in goals_a
+    }
+    return corrected(model, merged, goals, batches, shift=kind == "repair")
+
+
+def corrected(
+    model: nn.Module,
+    params: Mapping[str, Tensor],
+    goals: Mapping[fx.Node, tuple[Tensor, Tensor]],
+    batches: Examples,
+    *,
+    shift: bool,
+) -> Params:
+    """Give every unit its goal's deviation, and its mean if `shift`, from the first layer on.
+
+    Args:
+        model: The architecture.
+        params: State dict of the merged model.
+        goals: Mean and standard deviation of every channel, by operator.
+        batches: Training examples.
+        shift: Whether means are corrected too (REPAIR) or only deviations (RESCALE).
+
+    Returns:
+        A new state dict.
+
+    Raises:
+        MergingError: If the model has nothing that could be corrected.
+        DataError: If there are no examples.
+    """
+    x = _one_batch(batches)
+    graph = trace(model, (x,))
+    units = [unit for unit in _units(graph) if unit.weight is not None]
+    if not units:
+        raise MergingError(f"{type(model).__name__} has no hidden units that could be corrected")
+    result: Params = dict(params)
+
+    def correct(unit: Unit, seen: _Seen) -> Tensor:
+        value = seen.output if unit.mean is None else _renew(unit, seen, params, result)
+        gain, offset = _correction(value, unit, goals[unit.node], shift=shift)
+        _fold(result, unit, gain, offset)
+        return _along(gain, value, unit) * value + _along(offset, value, unit)
+
+    _walk(graph, units, params, x, correct)
+    return result
+
+
+def unit_statistics(
+    model: nn.Module, params: Mapping[str, Tensor], batches: Examples
+) -> dict[fx.Node, tuple[Tensor, Tensor]]:
+    """Mean and standard deviation of every channel, for all operators that can be corrected.
+
+    Raises:
+        DataError: If there are no examples.
+    """
+    x = _one_batch(batches)
+    graph = trace(model, (x,))
+    found: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+
+    def measure(unit: Unit, seen: _Seen) -> Tensor:
+        found[unit.node] = _mean_and_deviation(seen.output, unit.channels)
+        return seen.output
+
+    _walk(graph, [unit for unit in _units(graph) if unit.weight], params, x, measure)
+    return found
+
+
+def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> Visit:
+    """A visit that normalises by the statistics of the batch at hand, as in training."""
+    units = [unit for unit in _units(graph) if unit.mean is not None]
+    unused: Params = {}
+    return _visit(graph, units, x, lambda unit, seen: _renew(unit, seen, params, unused))
+
+
+def statistics_policy(
+    kind: Literal["interpolated", "reset"], model: nn.Module, batches: Examples
+) -> Prepare | None:
+    """What to do with the parameters of every point before they are evaluated.
+
+    Args:
+        kind: `"interpolated"` leaves them as they are; `"reset"` re-estimates the running
+            statistics.
+        model: The architecture.
+        batches: Training examples.
+
+    Returns:
+        A function for `prepare=`, or None where nothing is to be done.
+
+    Raises:
+        UnknownNameError: If `kind` is neither.
+    """
+    if kind == "interpolated":
+        return None
+    if kind == "reset":
+        return lambda params: reset(model, params, batches)
+    raise UnknownNameError(f"unknown statistics {kind!r}; choose from 'interpolated', 'reset'")
+
+
+def _one_batch(batches: Examples) -> Tensor:
+    inputs = [x for x, _ in batches]
+    if not inputs or not sum(len(x) for x in inputs):
+        raise DataError("statistics need examples, and none were given; give training batches")
+    return torch.cat(inputs) if len(inputs) > 1 else inputs[0]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What an operator read and returned."""
+
+    input: Tensor
+    output: Tensor
+
+
+Change = Callable[[Unit, _Seen], Tensor]
+
+
+def _walk(
+    graph: Graph, units: list[Unit], params: Mapping[str, Tensor], x: Tensor, change: Change
+) -> None:
+    """Run the graph, replacing the output of every unit as it comes by what `change` returns."""
+    with torch.no_grad():
+        graph.run(params, (x,), visit=_visit(graph, units, x, change))
+
+
+def _visit(graph: Graph, units: list[Unit], x: Tensor, change: Change) -> Visit:
+    by_node = {unit.node: unit for unit in units}
+    read = {unit.node.args[0] for unit in units}
+    kept: dict[object, Tensor] = dict.fromkeys(graph.inputs, x)
+
+    def visit(node: fx.Node, value: Tensor) -> Tensor:
+        if node in by_node:
+            value = change(by_node[node], _Seen(kept[node.args[0]], value))
+        if node in read:
+            kept[node] = value
+        return value
+
+    return visit
+
+
+def _units(graph: Graph) -> list[Unit]:
+    """Hidden operators with parameters of their own whose output no norm undoes."""
+    units = []
+    for step in graph.steps:
+        node, kind = step.node, _kind(step.node)
+        names = [graph.sources.get(a) if isinstance(a, fx.Node) else None for a in node.args[1:5]]
+        if kind == "batch_norm":
+            units.append(Unit(node, 1, *names))
+        elif kind in _MAPS and names[0] and not _is_output(node) and not _is_normalised(node):
+            bias = names[1] if len(names) > 1 else None
+            units.append(Unit(node, -1 if kind == "linear" else 1, names[0], bias))
+    return units
+
+
+def _kind(node: fx.Node) -> str:
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name
+
+
+def _is_output(node: fx.Node) -> bool:
+    return any(user.op == "output" for user in node.users)
+
+
+def _is_normalised(node: fx.Node) -> bool:
+    """Whether all that reads a value is a norm, changes of shape aside."""
+    return bool(node.users) and all(
+        _is_normalised(user) if _kind(user) in _RESHAPES else _kind(user) in _NORMS
+        for user in node.users
+    )
+
+
+def _renew(unit: Unit, seen: _Seen, params: Mapping[str, Tensor], result: Params) -> Tensor:
+    """Normalise by the statistics of what the norm reads now, and note them in `result`."""
+    x = seen.input
+    mean, variance = x.movedim(1, 0).flatten(1).mean(1), x.movedim(1, 0).flatten(1).var(1)
+    result[str(unit.mean)], result[str(unit.variance)] = mean, variance
+    weight = params[unit.weight] if unit.weight else None
+    bias = params[unit.bias] if unit.bias else None
+    eps = float(unit.node.args[7])  # type: ignore[arg-type]
+    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+
+def _mean_and_deviation(value: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    by_channel = value.movedim(channels, 0).flatten(1).double()
+    return by_channel.mean(1), by_channel.std(1, correction=0)
+
+
+def _correction(
+    value: Tensor, unit: Unit, goal: tuple[Tensor, Tensor], *, shift: bool
+) -> tuple[Tensor, Tensor]:
+    """Gain and offset that give `value` the goal; a unit that says nothing keeps its gain."""
+    mean, deviation = _mean_and_deviation(value, unit.channels)
+    alive = deviation > _LEAST_DEVIATION
+    gain = torch.where(alive, goal[1] / deviation.clamp_min(_LEAST_DEVIATION), 1.0)
+    if shift and unit.bias is not None:
+        return gain, goal[0] - gain * mean
+    return gain, torch.zeros_like(gain)
+
+
+def _fold(result: Params, unit: Unit, gain: Tensor, offset: Tensor) -> None:
+    """Put a correction of the outputs into the weights and biases that made them."""
+    weight = result[str(unit.weight)]
+    result[str(unit.weight)] = weight * gain.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
+    if unit.bias is not None:
+        bias = result[unit.bias]
+        result[unit.bias] = (bias.double() * gain + offset).to(bias.dtype)
+
+
+def _along(vector: Tensor, value: Tensor, unit: Unit) -> Tensor:
+    shape = [1] * value.dim()
+    shape[unit.channels] = -1
+    return vector.to(value.dtype).view(shape)

@@ -1,0 +1,206 @@
+"""Every figure in words, with its numbers: for readers who hear a page instead of seeing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from merging.records import Alignment, Baseline, GroupUnits, LayerRow, Surface
+from merging.visualization.curve_values import NamedCurve
+from merging.visualization.cycles import expected_cycles
+from merging.visualization.layers import QUANTITIES, Quantity, layer_values
+from merging.visualization.permutation import WHOLE
+from merging.visualization.surface import NamedSurface
+from merging.visualization.surface_grid import shown_part
+from merging.visualization.surface_points import marks
+from merging.visualization.theme import method_style
+from merging.visualization.wording import barrier_words, counted, percent, sentence_case
+
+_ABOVE = {
+    "endpoints-mean": "the mean of the two end points",
+    "linear": "the straight line between the end points",
+}
+
+
+def describe_curves(curves: Sequence[NamedCurve], baseline: Baseline = "endpoints-mean") -> str:
+    """Say each curve's barrier and lowest accuracy, and how many points are missing.
+
+    Args:
+        curves: What is drawn.
+        baseline: What barriers are measured above.
+
+    Returns:
+        A few sentences.
+    """
+    if not curves:
+        return "No curves yet, 0 points."
+    said = []
+    for split in dict.fromkeys(named.curve.split for named in curves):
+        chosen = [named for named in curves if named.curve.split == split]
+        what = sentence_case(f"{split} loss".strip())
+        examples = counted(chosen[0].curve.examples, "example")
+        said.append(f"{what} from model A to model B over {examples}.")
+        said += [_curve_words(named, baseline) for named in chosen]
+    return f"{' '.join(said)} Barriers are measured above {_ABOVE[baseline]}."
+
+
+def _curve_words(named: NamedCurve, baseline: Baseline) -> str:
+    curve = named.curve
+    inside = (curve.lams >= 0) & (curve.lams <= 1)
+    known = curve.accuracy[inside & np.isfinite(curve.accuracy)]
+    fall = f", lowest accuracy {percent(float(known.min()))}" if known.size else ""
+    lost = int((~np.isfinite(curve.loss)).sum())
+    gaps = f"; {lost} of {counted(curve.lams.size, 'point')} not finite" if lost else ""
+    return f"{named.title}: {barrier_words(curve.locate_barrier(baseline))}{fall}{gaps}."
+
+
+def describe_surfaces(surfaces: Sequence[NamedSurface]) -> str:
+    """Say the range of each surface, the loss at its models, and what is missing.
+
+    Args:
+        surfaces: What is drawn.
+
+    Returns:
+        A few sentences, at least one per surface.
+    """
+    if not surfaces:
+        return "No surfaces yet, 0 points."
+    return " ".join(_surface_words(named) for named in surfaces)
+
+
+def _surface_words(named: NamedSurface) -> str:
+    part = shown_part(named.surface)
+    grid = part.surface
+    rows, columns = grid.loss.shape
+    known = grid.loss[grid.evaluated & np.isfinite(grid.loss)]
+    what = f"{grid.split} loss".strip()
+    span = f"from {known.min():.3g} to {known.max():.3g} nats" if known.size else "unknown so far"
+    said = [f"{named.title}: {what} on {rows} × {columns} points of a plane, {span}."]
+    if not part.finest or not part.whole:
+        full = " × ".join(map(str, named.surface.loss.shape))
+        done = int(named.surface.evaluated.sum())
+        said.append(f"Evaluation goes on: {counted(done, 'point')} of {full} so far.")
+    places = [_place_words(named, grid, k) for k in range(len(grid.points))]
+    if places:
+        said.append(f"{'; '.join(places)}.")
+    if grid.non_finite:
+        said.append(f"{counted(grid.non_finite, 'point')} not finite, left blank.")
+    return " ".join(said)
+
+
+def _place_words(named: NamedSurface, grid: Surface, k: int) -> str:
+    mark, point = marks(grid, named.method)[k], grid.points[k]
+    if mark.off_plane:
+        return f"{mark.label} lies {mark.residual:.2f} off the plane"
+    row = int(np.argmin(np.abs(grid.y - point.y)))
+    column = int(np.argmin(np.abs(grid.x - point.x)))
+    loss = grid.loss[row, column]
+    value = f"{loss:.3g}" if np.isfinite(loss) else "unknown"
+    return f"{mark.label} at ({mark.x:.2f}, {mark.y:.2f}), loss about {value}"
+
+
+def describe_permutation(units: GroupUnits) -> str:
+    """Say how many units moved, and how sure their matches are."""
+    n = units.permutation.size
+    known = units.margin[np.isfinite(units.margin)]
+    middle = f"{np.median(known):.2f}" if known.size else "unknown"
+    return (
+        f"Permutation of the {counted(n, 'unit')} of {units.group}: {n - units.fixed_points:,} "
+        f"moved, {units.fixed_points:,} stayed. Median margin of a match over the next best "
+        f"unit {middle}."
+    )
+
+
+def describe_similarity(units: GroupUnits) -> str:
+    """Say the mean similarity on the diagonal before and after, and what one cell stands for."""
+    means = [float(np.diag(image).mean()) / WHOLE for image in (units.before, units.after)]
+    cell = "one unit" if units.block == 1 else f"the largest of {units.block} × {units.block} units"
+    return (
+        f"Cosine similarity of A's units with B's in {units.group}, {len(units.before)} × "
+        f"{len(units.before)} cells, each {cell}. Mean of the diagonal {means[0]:.2f} before and "
+        f"{means[1]:.2f} after; mean similarity of the matched units "
+        f"{float(np.nanmean(units.matched)):.2f}."
+    )
+
+
+def describe_cycles(units: GroupUnits) -> str:
+    """Say the number of cycles and fixed points, beside those of a random permutation."""
+    n = units.permutation.size
+    return (
+        f"The permutation of {units.group} has {counted(len(units.cycles), 'cycle')}, the longest "
+        f"of {counted(max(units.cycles, default=0), 'unit')}, and "
+        f"{counted(units.fixed_points, 'fixed point')}. A random permutation of {n:,} units has "
+        f"about {expected_cycles(n):.1f} cycles, the longest of about {0.62433 * n:.0f} units, "
+        "and 1 fixed point."
+    )
+
+
+def describe_margins(units: GroupUnits) -> str:
+    """Say the spread of the margins, and how many are negative."""
+    known = units.margin[np.isfinite(units.margin)]
+    if known.size == 0:
+        return f"No margins are known for the {counted(units.margin.size, 'unit')}."
+    low, middle, high = np.percentile(known, [5, 50, 95])
+    return (
+        f"Margins of {counted(known.size, 'unit')} of {units.group} over the next best unit: "
+        f"median {middle:.2f}, nine in ten between {low:.2f} and {high:.2f}. "
+        f"{counted(int((known < 0).sum()), 'unit')} below 0: another unit of B is more similar."
+    )
+
+
+def describe_objectives(alignments: Sequence[Alignment]) -> str:
+    """Say where every run's objective began and ended, and how the run ended."""
+    if not alignments:
+        return "No runs yet, 0 steps."
+    return " ".join(_run_words(run) for run in alignments)
+
+
+def _run_words(run: Alignment) -> str:
+    title, values = method_style(run.method).title, run.objective
+    if not values:
+        return f"{title}: no value yet, 0 steps."
+    ending = "converged" if run.converged else "stopped" if run.stopped else "not converged"
+    steps = counted(len(values), "step")
+    path = (
+        f"from {values[0]:.5g} to {values[-1]:.5g} in {steps}"
+        if len(values) > 1
+        else f"{values[0]:.5g} after {steps}"
+    )
+    more = (
+        f" {len(run.restarts)} restarts ended between {min(run.restarts):.5g} and "
+        f"{max(run.restarts):.5g}."
+        if len(run.restarts) > 1
+        else ""
+    )
+    return f"{title}: {run.objective_name} {path}, {ending}.{more}"
+
+
+def describe_layers(
+    rows: Sequence[LayerRow], *, quantity: Quantity = "distance", method: str = "weight"
+) -> str:
+    """Say how a quantity of the layers changed, on average and where it changed most.
+
+    Args:
+        rows: The layers.
+        quantity: What the bars show.
+        method: What aligned the model.
+
+    Returns:
+        A few sentences.
+
+    Raises:
+        UnknownNameError: If `quantity` or `method` is none of its choices.
+    """  # noqa: DOC502
+    values, words = layer_values(rows, quantity), QUANTITIES[quantity].words
+    left = f" {counted(values.left_out, 'layer')} without this value left out."
+    left = left if values.left_out else ""
+    if not values.names:
+        return f"No layer has a {words}.{left}"
+    most = int(np.argmax(np.abs(values.after - values.before)))
+    return (
+        f"{sentence_case(words)} of {counted(len(values.names), 'layer')}: on average "
+        f"{values.before.mean():.3g} before and {values.after.mean():.3g} after "
+        f"{method_style(method).title.lower()}; the largest change is in {values.names[most]}, "
+        f"from {values.before[most]:.3g} to {values.after[most]:.3g}.{left}"
+    )
