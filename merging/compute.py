@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -187,12 +187,12 @@ def run_piece(runner: str, piece: Piece, job_key: str, place: _Place) -> None:
     except MergingError:
         with suppress(MergingError):  # what stopped the piece is the better message
             context.flush()
-            store.clear_progress(piece.key)
+            store.clear_progress([piece.key])
         raise
     except Exception as error:
         log.exception("%s ended unexpectedly on %s", runner, piece.payload[:200])
         with suppress(MergingError):
-            store.clear_progress(piece.key)
+            store.clear_progress([piece.key])
         raise ComputeError(_unexpected(error)) from None
 
 
@@ -226,16 +226,9 @@ def main(arguments: list[str]) -> None:
     """
     address_file, parent, folder = Path(arguments[0]), int(arguments[1]), arguments[2]
     os.environ["ONE_BASIN_STORE"] = folder
-    from dask import config
+    _configure(scratch=address_file.parent)
     from distributed import LocalCluster, Security
 
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
-    roomy = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), 1 << 30)
-    config.set({
-        "distributed.nanny.pre-spawn-environ": {**one_thread, **roomy},
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.admin.tick.limit": "30s",
-    })
     security = Security.temporary()
     cluster = LocalCluster(
         n_workers=_worker_count(),
@@ -262,6 +255,22 @@ def main(arguments: list[str]) -> None:
         worker.kill()
     shutil.rmtree(address_file.parent, ignore_errors=True)
     os._exit(0)  # Dask would wait for the workers' tasks
+
+
+def _configure(scratch: Path) -> None:
+    from dask import config
+
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
+    roomy = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), 1 << 30)
+    settings = {
+        "distributed.nanny.pre-spawn-environ": {**one_thread, **roomy},  # else glibc maps tensors
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.admin.tick.limit": "30s",
+        "temporary-directory": str(scratch),  # nobody else may look into it
+        "distributed.scheduler.http.routes": [],  # no pages for those without a certificate
+        "distributed.worker.http.routes": [],
+    }
+    config.set(settings)
 
 
 def _is_parent(process_id: int) -> bool:
@@ -394,7 +403,8 @@ class Service:
     Args:
         store: Where results and job records are kept.
         address: A Dask scheduler to use; else `$DASK_SCHEDULER_ADDRESS`, else a local process
-            that is started when it is first needed. Its workers must see the store's folder.
+            of `$ONE_BASIN_WORKERS` workers (else one for each core, as memory allows) that is
+            started when it is first needed. Its workers must see the store's folder.
         preload: A module that local workers import as soon as they are up.
     """
 
@@ -438,7 +448,7 @@ class Service:
                 return
             self._write_queued(job, owner, len(present))
         self._unwritten.pop(job.key, None)
-        self._messages.put(lambda: self._accept(job, owner, asked=True))
+        self._messages.put(lambda: self._take(job, owner))
 
     def stop(self, job: Job) -> None:
         """Stop a job, and the jobs it needs that nobody else does; what is finished stays.
@@ -550,6 +560,12 @@ class Service:
     def _idle(self) -> None:
         """Nothing came in."""
 
+    def _take(self, job: Job, owner: str) -> None:
+        try:
+            self._accept(job, owner, asked=True)
+        except MergingError as trouble:
+            self._unwritten[job.key] = str(trouble)
+
     def _accept(self, job: Job, owner: str, asked: bool) -> None:
         for need in job.needs:
             self._accept(need, owner, asked=False)
@@ -563,9 +579,8 @@ class Service:
             if piece.key not in present
         }
         if missing:
-            self._live[job.key] = _Live(job, asked, missing)
             self._write_queued(job, owner, len(present))
-            self.store.clear_stop(missing)
+            self._live[job.key] = _Live(job, asked, missing)
         else:
             self.store.update_job(job.key, self._me, state="done")
 
@@ -625,10 +640,12 @@ class Service:
         for live in self._live.values():
             if any(need.key in self._live for need in live.job.needs):
                 continue
-            for key in list(live.waiting)[: _WINDOW - len(live.sent)]:
-                live.sent[key] = live.waiting.pop(key)
-                if key not in self._futures:
-                    self._send(live.job, *live.sent[key])
+            keys = list(live.waiting)[: _WINDOW - len(live.sent)]
+            new = [key for key in keys if key not in self._futures]
+            self.store.clear_progress(new)
+            live.sent |= {key: live.waiting.pop(key) for key in keys}
+            for key in new:
+                self._send(live.job, *live.sent[key])
 
     def _send(self, job: Job, rank: int, piece: Piece) -> None:
         assert self._client is not None
@@ -669,7 +686,7 @@ class Service:
         live.waiting.pop(key, None)
         if live.sent or live.waiting:
             done = len(live.job.pieces) - len(live.sent) - len(live.waiting)
-            self.store.update_job(live.job.key, self._me, state="running", done=done)
+            self._record(live, state="running", done=done)
         elif self.store.has(_keys(live.job.pieces)) == _keys(live.job.pieces):
             self._end(live, "done")
         else:
@@ -689,7 +706,6 @@ class Service:
         lost = {key: sent for key, sent in live.sent.items() if key not in self._futures}
         live.sent = {key: sent for key, sent in live.sent.items() if key in self._futures}
         live.waiting = lost | live.waiting
-        self.store.clear_stop(lost)
 
     def _end(self, live: _Live, state: str, error: str | None = None) -> None:
         """Take leave of a job; without success, also of those that need it."""
@@ -700,19 +716,26 @@ class Service:
             for key in live.sent
             if key in self._futures and not any(o.misses(key) for o in self._live.values())
         ]
-        try:
+        fields = {"done": len(live.job.pieces)} if state == "done" else {}
+        trouble = self._record(live, state=state, error=error, **fields)
+        if trouble and state != "done":
+            self._unwritten[live.job.key] = error or trouble
+        with suppress(MergingError):  # then they run to their ends
             self.store.request_stop(unwanted)
-            fields = {"done": len(live.job.pieces)} if state == "done" else {}
-            self.store.update_job(live.job.key, self._me, state=state, error=error, **fields)
-        except MergingError as trouble:
-            log.warning("A job's end is not on record: %s", trouble)
-            if state != "done":
-                self._unwritten[live.job.key] = error or str(trouble)
         self._forget([self._futures.pop(key) for key in unwanted])
         if state != "done":
             for other in list(self._live.values()):
                 if live.job.key in _keys(other.job.needs):
                     self._end(other, state, error)
+
+    def _record(self, live: _Live, **fields: float | str | None) -> str:
+        """Write a job's record, and return what kept the store from it, or nothing."""
+        try:
+            self.store.update_job(live.job.key, self._me, **fields)
+        except MergingError as trouble:
+            log.warning("How a job stands is not on record: %s", trouble)
+            return str(trouble)
+        return ""
 
     def _forget(self, futures: list[Future]) -> None:
         """Let Dask forget pieces, so that nothing piles up and they can be asked for again.
@@ -765,19 +788,20 @@ _lock = threading.Lock()
 _services: dict[Path, Service] = {}
 
 
-def service(store: Store, **options: Any) -> Service:
+def service(store: Store, address: str | None = None, *, preload: str = "") -> Service:
     """Return this process's service for a store; it is closed when the process ends.
 
     Args:
         store: Where results are kept.
-        options: As for `Service`; they count when it is made.
+        address: As for `Service`; counts when it is made.
+        preload: As for `Service`; counts when it is made.
 
     Returns:
         The same service for every store on the same folder.
     """
     with _lock:
         if store.folder not in _services:
-            _services[store.folder] = made = Service(store, **options)
+            _services[store.folder] = made = Service(store, address, preload=preload)
             atexit.register(made.close)
         return _services[store.folder]
 

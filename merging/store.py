@@ -305,18 +305,19 @@ class Store:
             ).fetchall()
         return {key: PieceProgress(*rest) for key, *rest in rows}
 
-    def clear_progress(self, key: str) -> None:
-        """Forget the progress of a piece that no longer runs, and any request to stop it."""
+    def clear_progress(self, keys: Iterable[str]) -> None:
+        """Forget the progress of pieces that do not run, and any request to stop them."""
         with self._explained("write progress"), self._transaction() as db:
-            db.execute("delete from pieces where key = ?", [key])
+            db.executemany("delete from pieces where key = ?", [(key,) for key in keys])
 
     def request_stop(self, keys: Iterable[str]) -> None:
         """Ask running pieces to stop at their next report."""
-        self._set_stop(keys, 1)
-
-    def clear_stop(self, keys: Iterable[str]) -> None:
-        """Take back a request to stop."""
-        self._set_stop(keys, 0)
+        with self._explained("write progress"), self._transaction() as db:
+            db.executemany(
+                "insert into pieces (key, stop) values (?, 1)"
+                " on conflict (key) do update set stop = 1",
+                [(key,) for key in keys],
+            )
 
     def stop_requested(self, key: str) -> bool:
         """Return whether a piece was asked to stop."""
@@ -411,14 +412,6 @@ class Store:
         with self._explained("read the list of jobs"), self._connection() as db:
             rows = db.execute(f"select {names} from jobs {clause}", values).fetchall()
         return [JobRecord(*row) for row in rows]
-
-    def _set_stop(self, keys: Iterable[str], stop: int) -> None:
-        with self._explained("write progress"), self._transaction() as db:
-            db.executemany(
-                "insert into pieces (key, stop) values (?, ?)"
-                " on conflict (key) do update set stop = excluded.stop",
-                [(key, stop) for key in keys],
-            )
 
     @staticmethod
     def _row(db: sqlite3.Connection, kind: str, key: str) -> Any:

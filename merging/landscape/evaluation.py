@@ -22,7 +22,7 @@ from merging.params import Params, combine
 
 OnProgress = Callable[[float, float, str], None]
 Examples = Iterable[tuple[Tensor, Tensor]]
-Prepare = Callable[[Params], Params]
+Prepare = Callable[[Params, Sequence[float]], Params]
 
 # Bytes of the largest activation of a chunk of examples: what fits the processor's caches.
 _CHUNK_BYTES = 1 << 23
@@ -99,8 +99,8 @@ def evaluate_family(
         corners: State dicts of equal names and shapes.
         weights: `[points, corners]`.
         batches: Any re-iterable of `(inputs, targets)`.
-        prepare: Called with the parameters of every point; what it returns is evaluated instead
-            (statistics re-estimated, say).
+        prepare: Called with the parameters and the weights of every point; what it returns is
+            evaluated instead (statistics re-estimated, say).
         on_progress: Called with points done and points in all; may raise `StoppedError`.
 
     Returns:
@@ -119,8 +119,7 @@ def evaluate_family(
     correct = torch.empty(losses.shape, dtype=torch.bool)
     with torch.no_grad():
         for k, row in enumerate(weights.tolist()):
-            params = combine(corners, row) if prepare is not None else None
-            prepared = prepare(params) if prepare is not None and params is not None else None
+            prepared = None if prepare is None else prepare(combine(corners, row), row)
             results = [family.evaluate(row, prepared) for family in families]
             losses[k] = torch.cat([loss for loss, _ in results])
             correct[k] = torch.cat([right for _, right in results])

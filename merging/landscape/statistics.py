@@ -7,7 +7,7 @@ deviation that its parents have in the mean; RESCALE the deviation only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,8 @@ from merging.landscape.evaluation import Examples, Prepare
 from merging.params import Params, lerp
 
 Kind = Literal["reset", "repair", "rescale"]
+Policy = Literal["interpolated", "reset", "repair", "rescale"]
+Goals = dict[fx.Node, tuple[Tensor, Tensor]]
 KINDS = ("reset", "repair", "rescale")
 
 _NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
@@ -121,20 +123,14 @@ def repair(
         return reset(model, merged, batches)
     goals_a = unit_statistics(model, params_a, batches)
     goals_b = unit_statistics(model, params_b, batches)
-    goals = {
-        node: (
-            (1 - lam) * goals_a[node][0] + lam * goals_b[node][0],
-            (1 - lam) * goals_a[node][1] + lam * goals_b[node][1],
-        )
-        for node in goals_a
-    }
+    goals = _mixed_goals(goals_a, goals_b, lam)
     return corrected(model, merged, goals, batches, shift=kind == "repair")
 
 
 def corrected(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    goals: Mapping[fx.Node, tuple[Tensor, Tensor]],
+    goals: Goals,
     batches: Examples,
     *,
     shift: bool,
@@ -174,7 +170,7 @@ def corrected(
 
 def unit_statistics(
     model: nn.Module, params: Mapping[str, Tensor], batches: Examples
-) -> dict[fx.Node, tuple[Tensor, Tensor]]:
+) -> Goals:
     """Mean and standard deviation of every channel, for all operators that can be corrected.
 
     Raises:
@@ -182,7 +178,7 @@ def unit_statistics(
     """
     x = _one_batch(batches)
     graph = trace(model, (x,))
-    found: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+    found: Goals = {}
 
     def measure(unit: Unit, seen: _Seen) -> Tensor:
         found[unit.node] = _mean_and_deviation(seen.output, unit.channels)
@@ -199,16 +195,52 @@ def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor)
     return _visit(graph, units, x, lambda unit, seen: _renew(unit, seen, params, unused))
 
 
-def statistics_policy(
-    kind: Literal["interpolated", "reset"], model: nn.Module, batches: Examples
+def line_policy(
+    kind: Policy,
+    model: nn.Module,
+    params_a: Mapping[str, Tensor],
+    params_b: Mapping[str, Tensor],
+    batches: Examples,
 ) -> Prepare | None:
-    """What to do with the parameters of every point before they are evaluated.
+    """What to do with the parameters of every point between two models before evaluation.
+
+    The models themselves are left as they are, so that the ends of a curve stay their own.
 
     Args:
-        kind: `"interpolated"` leaves them as they are; `"reset"` re-estimates the running
-            statistics.
+        kind: `"interpolated"` does nothing; the others are RESET, REPAIR and RESCALE.
         model: The architecture.
-        batches: Training examples.
+        params_a: State dict of model A.
+        params_b: State dict of model B.
+        batches: Training examples for the statistics.
+
+    Returns:
+        A function for `prepare=`, or None where nothing is to be done.
+
+    Raises:
+        UnknownNameError: If `kind` is none of the four.
+        DataError: If there are no examples.
+    """
+    if kind not in ("repair", "rescale"):
+        return plane_policy(kind, model, batches)
+    goals_a = unit_statistics(model, params_a, batches)
+    goals_b = unit_statistics(model, params_b, batches)
+
+    def prepare(params: Params, point: Sequence[float]) -> Params:
+        if _is_corner(point):
+            return params
+        goals = _mixed_goals(goals_a, goals_b, point[1])
+        return corrected(model, params, goals, batches, shift=kind == "repair")
+
+    return prepare
+
+
+def plane_policy(kind: Policy, model: nn.Module, batches: Examples) -> Prepare | None:
+    """As `line_policy`, for points that are not between two models.
+
+    Args:
+        kind: `"interpolated"` or `"reset"`.
+        model: The architecture.
+        batches: Training examples for the statistics.
 
     Returns:
         A function for `prepare=`, or None where nothing is to be done.
@@ -219,8 +251,27 @@ def statistics_policy(
     if kind == "interpolated":
         return None
     if kind == "reset":
-        return lambda params: reset(model, params, batches)
-    raise UnknownNameError(f"unknown statistics {kind!r}; choose from 'interpolated', 'reset'")
+        return lambda params, point: (
+            params if _is_corner(point) else reset(model, params, batches)
+        )
+    raise UnknownNameError(
+        f"unknown statistics {kind!r}; choose from 'interpolated', 'reset' (and on a line between "
+        "two models 'repair', 'rescale')"
+    )
+
+
+def _is_corner(point: Sequence[float]) -> bool:
+    return sorted(point)[-1] == 1 and sum(w != 0 for w in point) == 1
+
+
+def _mixed_goals(goals_a: Goals, goals_b: Goals, lam: float) -> Goals:
+    return {
+        node: (
+            (1 - lam) * goals_a[node][0] + lam * goals_b[node][0],
+            (1 - lam) * goals_a[node][1] + lam * goals_b[node][1],
+        )
+        for node in goals_a
+    }
 
 
 def _one_batch(batches: Examples) -> Tensor:

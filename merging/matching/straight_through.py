@@ -110,7 +110,7 @@ class _Midpoint:
         self.normed = has_batch_norm(problem.model, batches)
         self.prepare: Prepare | None = None
         if self.normed:
-            self.prepare = lambda params: reset(problem.model, params, batches)
+            self.prepare = lambda params, _: reset(problem.model, params, batches)
 
     def loss(self, perms: Permutations) -> float:
         """Mean loss over the whole matching set."""

@@ -50,17 +50,20 @@ def marks(surface: Surface, method: str) -> list[Mark]:
     Returns:
         One mark per point, in their order.
     """
-    return [_mark(point, surface.scale, method) for point in surface.points]
+    several = sum(point.name in METHOD_STYLES for point in surface.points) > 1
+    return [_mark(point, surface.scale, method, several) for point in surface.points]
 
 
-def _mark(point: PlanePoint, scale: float, method: str) -> Mark:
+def _mark(point: PlanePoint, scale: float, method: str, several: bool) -> Mark:
     place = (point.x / scale, point.y / scale, point.residual / scale)
     name = point.name.removeprefix("model ").removeprefix("Model ")
     if name in {"A", "B"}:
         return Mark(name, *place, "circle" if name == "A" else "square", "#1b1c22", name)
     own = next((key for key in METHOD_STYLES if key in name.lower().replace(" ", "_")), method)
     style = method_style(own)
-    return Mark("π(B)" if name in METHOD_STYLES else name, *place, style.symbol, style.light, "pi")
+    if name in METHOD_STYLES:
+        name = f"π(B) {style.title.lower()}" if several else "π(B)"
+    return Mark(name, *place, style.symbol, style.light, "pi")
 
 
 def add_points(figure: go.Figure, method: str, surface: Surface, panel: Panel) -> None:
