@@ -17,8 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from merging.cards import ASSETS
 from merging.checkpoints import fingerprint, write_checkpoint
-from merging.data.bundled import ASSETS, load_dataset
+from merging.data.bundled import load_dataset
+from merging.landscape import evaluate
 from merging.models.registry import build_model
 from merging.training import train
 from merging.zoo import RECIPES, PairRecipe, counterexample, training_split
@@ -49,40 +51,54 @@ def _write_split(name: str, x: np.ndarray, y: np.ndarray, test_share: float) -> 
         test.extend(rows[: round(test_share * len(rows))].tolist())
     rest = np.setdiff1d(np.arange(len(y)), test)
     splits = {"train": rng.permutation(rest), "test": rng.permutation(np.array(test))}
-    arrays = {f"{kind}_{split}": values[rows]
-              for split, rows in splits.items()
-              for kind, values in (("x", x), ("y", y.astype(np.uint8)))}
+    arrays = {
+        f"{kind}_{split}": values[rows]
+        for split, rows in splits.items()
+        for kind, values in (("x", x), ("y", y.astype(np.uint8)))
+    }
     np.savez_compressed(ASSETS / "data" / f"{name}.npz", **arrays)
     log.info("data %s: %s", name, {key: value.shape for key, value in arrays.items()})
 
 
 def make_pair(pair: PairRecipe) -> None:
     """Train both models of a pair and write them with their card."""
-    data, folder = load_dataset(pair.data), ASSETS / "zoo" / pair.name
+    folder = ASSETS / "zoo" / pair.name
     folder.mkdir(parents=True, exist_ok=True)
+    models = [_trained(pair, k) for k in (0, 1)]
+    for letter, params in zip("ab", models, strict=True):
+        write_checkpoint(folder / f"{letter}.safetensors", params, {"pair": pair.name})
+    write_card(pair, models)
+
+
+def write_card(pair: PairRecipe, models: list[dict[str, torch.Tensor]]) -> None:
+    """Write what is known of a pair, accuracies and fingerprints included."""
+    data = load_dataset(pair.data)
     card = {
         "name": pair.name,
+        "position": list(RECIPES).index(pair.name),
         "title": pair.title,
         "shows": pair.shows,
         "config": dict(pair.config),
         "data": pair.data,
+        "data_title": data.title,
         "data_fingerprint": data.fingerprint,
         "recipe": None if pair.recipe is None else asdict(pair.recipe),
         "seeds": list(pair.seeds),
         "low_share": pair.low_share,
         "torch": torch.__version__.split("+")[0],
     }
-    for k, letter in enumerate("ab"):
-        params = _trained(pair, k)
-        write_checkpoint(folder / f"{letter}.safetensors", params, {"pair": pair.name})
+    for letter, params in zip("ab", models, strict=True):
         model = build_model(pair.config)
         model.load_state_dict(params)
         card[f"fingerprint_{letter}"] = fingerprint(params)
         for split in (data.train, data.test):
-            card[f"{split.name}_accuracy_{letter}"] = _accuracy(model, split)
+            found = evaluate(model, params, split)
+            card[f"{split.name}_accuracy_{letter}"] = float(found.accuracy[0])
         card["parameters"] = sum(p.numel() for p in model.parameters())
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-    log.info("%s: test accuracies %s %s", pair.name, card["test_accuracy_a"], card["test_accuracy_b"])
+    path = ASSETS / "zoo" / pair.name / "card.json"
+    path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    accuracies = card["test_accuracy_a"], card["test_accuracy_b"]
+    log.info("%s: test accuracies %.3f %.3f", pair.name, *accuracies)
 
 
 def _trained(pair: PairRecipe, k: int) -> dict[str, torch.Tensor]:
@@ -90,26 +106,25 @@ def _trained(pair: PairRecipe, k: int) -> dict[str, torch.Tensor]:
         return counterexample(k)
     examples = training_split(pair, k, load_dataset(pair.data))
     return train(
-        pair.config, pair.recipe, examples, seed=pair.seeds[k],
-        on_progress=lambda done, total, note: log.info("%s %s %d/%d %s", pair.name, "AB"[k], done, total, note),
+        pair.config,
+        pair.recipe,
+        examples,
+        seed=pair.seeds[k],
+        on_progress=lambda done, total, note: log.info(
+            "%s %s %d/%d %s", pair.name, "AB"[k], done, total, note
+        ),
     )
-
-
-@torch.no_grad()
-def _accuracy(model: torch.nn.Module, split) -> float:  # noqa: ANN001
-    right = 0
-    for x, y in split:
-        logits = model(x)
-        guess = (logits[:, 0] >= 0).long() if logits.shape[1] == 1 else logits.argmax(1)
-        right += int((guess == y).sum())
-    return right / len(split)
 
 
 def main(words: list[str]) -> None:
     """Run the stages that are named, or all of them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    stages = [word for word in words if word in ("data", "pairs", "results")] or ["data", "pairs", "results"]
+    stages = [word for word in words if word in ("data", "pairs", "results")] or [
+        "data",
+        "pairs",
+        "results",
+    ]
     names = [word for word in words if word in RECIPES] or list(RECIPES)
     if "data" in stages:
         write_data()

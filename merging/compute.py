@@ -642,7 +642,8 @@ class Service:
                 continue
             keys = list(live.waiting)[: _WINDOW - len(live.sent)]
             new = [key for key in keys if key not in self._futures]
-            self.store.clear_progress(new)
+            if new:
+                self.store.clear_progress(new)
             live.sent |= {key: live.waiting.pop(key) for key in keys}
             for key in new:
                 self._send(live.job, *live.sent[key])

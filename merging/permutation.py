@@ -101,8 +101,8 @@ def _index(expression: AxisExpression, perms: Mapping[str, Tensor]) -> Tensor:
             index = (index[:, None] * len(part) + part[None, :]).flatten()
         return index
     starts = [0]
-    for part in expression.parts[:-1]:
-        starts.append(starts[-1] + part.size)
+    for piece in expression.parts[:-1]:
+        starts.append(starts[-1] + piece.size)
     return torch.cat([start + part for start, part in zip(starts, parts, strict=True)])
 
 

@@ -110,9 +110,7 @@ class Curve:
                 (1 - weight[top]) * examples[first] + weight[top] * examples[last]
             )
             error = float(paired.std(ddof=1) / np.sqrt(paired.size))
-        return Barrier(
-            float(rise[top]), float(self.lams[inside[top]]), error, baseline, metric
-        )
+        return Barrier(float(rise[top]), float(self.lams[inside[top]]), error, baseline, metric)
 
     def at(self, lam: float) -> tuple[float, float]:
         """Loss and accuracy at the position nearest to `lam`."""
@@ -274,9 +272,7 @@ class Alignment:
     @property
     def units_moved(self) -> int:
         """Number of units that did not stay in their place."""
-        return sum(
-            int((perm != np.arange(perm.size)).sum()) for perm in self.permutations.values()
-        )
+        return sum(int((perm != np.arange(perm.size)).sum()) for perm in self.permutations.values())
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,11 @@ class AxisExpression:
     parts: tuple[AxisExpression, ...] = ()
 
     def atoms(self) -> Iterator[AxisExpression]:
-        """All atoms, from left to right."""
+        """Go through the atoms.
+
+        Yields:
+            Every atom, from left to right.
+        """
         if self.kind == "atom":
             yield self
         for part in self.parts:
@@ -71,7 +75,11 @@ class PermutationSpec:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of units of every group."""
+        """Number of units of every group.
+
+        Raises:
+            SymmetryError: If a group has two sizes.
+        """
         sizes: dict[str, int] = {}
         for name, axis, atom in self._atoms():
             group = atom.group
@@ -163,7 +171,9 @@ class PermutationSpec:
                 for name, given in entries.items()
             }
         except KeyError as error:
-            raise SymmetryError(f"the spec names {error}, which the parameters do not have") from None
+            raise SymmetryError(
+                f"the spec names {error}, which the parameters do not have"
+            ) from None
         except (ValueError, TypeError, AttributeError) as error:
             raise SymmetryError(
                 f"the spec is not of the form {{parameter: [group or null per axis]}}: {error}"

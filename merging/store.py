@@ -34,7 +34,7 @@ from merging.errors import StoreError
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 JOB_STATES = ("queued", "running", "done", "failed", "stopped", "interrupted")
-FILE_SUFFIXES = (".safetensors", ".npz")
+FILE_SUFFIXES = (".safetensors", ".npz", ".upload")  # .upload: not read yet, any format
 
 _META = "__meta__"
 _HOUR = 3600.0
@@ -226,7 +226,7 @@ class Store:
             StoreError: If it cannot be kept, the key is none, or the suffix is another.
         """
         if suffix not in FILE_SUFFIXES:
-            choices = " or ".join(FILE_SUFFIXES)
+            choices = ", ".join(FILE_SUFFIXES)
             raise StoreError(f"files ending in {suffix!r} are not kept; expected {choices}")
         return self._keep("file", key, suffix, source, pinned)
 

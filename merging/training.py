@@ -70,7 +70,7 @@ def train(
             x, y = _shift(data.inputs[chosen], recipe.shift, generator), data.targets[chosen]
             loss = F.cross_entropy(model(x), y)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             scheduler.step()
             total += float(loss.detach()) * len(y)

@@ -6,7 +6,6 @@ card that says how they came to be. `make zoo` trains them again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from merging.cards import ASSETS, read_card
 from merging.checkpoints import read_checkpoint
 from merging.data.base import Batches, Dataset
-from merging.data.bundled import ASSETS, load_dataset
-from merging.errors import UnknownNameError
+from merging.data.bundled import load_dataset
 from merging.models.registry import build_model
 from merging.training import Recipe
 
@@ -67,121 +66,125 @@ def _one_cycle(lr: float, epochs: int, shift: int = 2, weight_decay: float = 5e-
     return Recipe("sgd", lr, epochs, 100, "one-cycle", weight_decay, shift)
 
 
-RECIPES: Mapping[str, PairRecipe] = MappingProxyType(
-    {
-        pair.name: pair
-        for pair in (
-            PairRecipe(
-                "mnist-mlp-512",
-                "MNIST, MLP 3 × 512",
-                "Wide enough: once B's units are in A's order, the barrier is gone.",
-                _mlp(784, 512, 512, 512, 10),
-                "mnist",
-                _adam(1e-3, 30),
-            ),
-            PairRecipe(
-                "mnist-mlp-32",
-                "MNIST, MLP 3 × 32",
-                "Too narrow: no order of so few units takes the barrier away.",
-                _mlp(784, 32, 32, 32, 10),
-                "mnist",
-                _adam(1e-3, 60),
-            ),
-            PairRecipe(
-                "digits-mlp-256",
-                "Digits, MLP 3 × 256",
-                "Trained with one-cycle SGD: small, quick, and one basin once aligned.",
-                _mlp(64, 256, 256, 256, 10),
-                "digits",
-                _one_cycle(0.1, 60, shift=0, weight_decay=0.0),
-            ),
-            PairRecipe(
-                "digits-mlp-undertrained",
-                "Digits, MLP 3 × 256, under-trained",
-                "SGD with too small a step: matching cannot repair what training did not do.",
-                _mlp(64, 256, 256, 256, 10),
-                "digits",
-                Recipe("sgd", 0.003, 25, 100),
-            ),
-            PairRecipe(
-                "mnist-cnn",
-                "MNIST, CNN without norm",
-                "Convolutions, then flatten: one channel is a whole block of the next layer.",
-                {"architecture": "cnn", "channels": [32, 64], "hidden": 256, "classes": 10, "side": 28},
-                "mnist",
-                _adam(1e-3, 15),
-            ),
-            PairRecipe(
-                "mnist-vgg-ln",
-                "MNIST, VGG with LayerNorm",
-                "LayerNorm over channels keeps the statistics, so matching alone goes far.",
-                {"architecture": "vgg", "width": 32, "hidden": 256, "classes": 10},
-                "mnist",
-                _one_cycle(0.02, 10),
-            ),
-            PairRecipe(
-                "mnist-resnet-bn",
-                "MNIST, ResNet with BatchNorm",
-                "Matching alone leaves a collapse; re-estimating the statistics (RESET) mends it.",
-                _resnet(32, "batch"),
-                "mnist",
-                _one_cycle(0.1, 12),
-            ),
-            PairRecipe(
-                "mnist-resnet-ln",
-                "MNIST, ResNet with LayerNorm, narrow",
-                "The paper's kind of ResNet at a small width: alignment helps in part.",
-                _resnet(12, "layer"),
-                "mnist",
-                _one_cycle(0.03, 12),
-            ),
-            PairRecipe(
-                "mnist-resnet-ln-wide",
-                "MNIST, ResNet with LayerNorm, wide",
-                "The same at four times the width: the aligned midpoint is nearly a parent.",
-                _resnet(48, "layer"),
-                "mnist",
-                _one_cycle(0.03, 12),
-            ),
-            PairRecipe(
-                "mnist-vit",
-                "MNIST, vision transformer",
-                "Attention: heads, units within heads, and one stream through all layers.",
-                {
-                    "architecture": "vit", "dim": 64, "depth": 3, "heads": 4, "hidden": 256,
-                    "classes": 10, "patch": 4, "side": 28,
-                },
-                "mnist",
-                Recipe("adam", 1e-3, 20, 100, "one-cycle", 0.0, 2),
-            ),
-            PairRecipe(
-                "mnist1d-conv",
-                "MNIST-1D, 1-D convolutions",
-                "Sequences instead of images; the symmetry is found the same way.",
-                {"architecture": "sequence-cnn", "channels": 128, "classes": 10, "length": 40},
-                "mnist1d",
-                _adam(1e-3, 30),
-            ),
-            PairRecipe(
-                "mnist-split",
-                "MNIST, split labels",
-                "A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
-                _mlp(784, 512, 512, 512, 10),
-                "mnist",
-                _adam(1e-3, 30),
-                low_share=0.2,
-            ),
-            PairRecipe(
-                "two-unit-counterexample",
-                "Two units by hand",
-                "Two exact networks for one task that no permutation brings together.",
-                _mlp(2, 2, 2, 1),
-                "quadrant",
-                None,
-            ),
-        )
-    }
-)
+RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
+    pair.name: pair
+    for pair in (
+        PairRecipe(
+            "mnist-mlp-512",
+            "MNIST, MLP 3 × 512",
+            "Wide enough: once B's units are in A's order, the barrier is gone.",
+            _mlp(784, 512, 512, 512, 10),
+            "mnist",
+            _adam(1e-3, 30),
+        ),
+        PairRecipe(
+            "mnist-mlp-32",
+            "MNIST, MLP 3 × 32",
+            "Too narrow: no order of so few units takes the barrier away.",
+            _mlp(784, 32, 32, 32, 10),
+            "mnist",
+            _adam(1e-3, 60),
+        ),
+        PairRecipe(
+            "digits-mlp-256",
+            "Digits, MLP 3 × 256",
+            "Trained with one-cycle SGD: small, quick, and one basin once aligned.",
+            _mlp(64, 256, 256, 256, 10),
+            "digits",
+            _one_cycle(0.1, 60, shift=0, weight_decay=0.0),
+        ),
+        PairRecipe(
+            "digits-mlp-undertrained",
+            "Digits, MLP 3 × 256, under-trained",
+            "SGD with too small a step: matching cannot repair what training did not do.",
+            _mlp(64, 256, 256, 256, 10),
+            "digits",
+            Recipe("sgd", 0.003, 25, 100),
+        ),
+        PairRecipe(
+            "mnist-cnn",
+            "MNIST, CNN without norm",
+            "Convolutions, then flatten: one channel is a whole block of the next layer.",
+            {"architecture": "cnn", "channels": [32, 64], "hidden": 256, "classes": 10, "side": 28},
+            "mnist",
+            _adam(1e-3, 15),
+        ),
+        PairRecipe(
+            "mnist-vgg-ln",
+            "MNIST, VGG with LayerNorm",
+            "LayerNorm over channels keeps the statistics, so matching alone goes far.",
+            {"architecture": "vgg", "width": 32, "hidden": 256, "classes": 10},
+            "mnist",
+            _one_cycle(0.02, 10),
+        ),
+        PairRecipe(
+            "mnist-resnet-bn",
+            "MNIST, ResNet with BatchNorm",
+            "Matching alone leaves a collapse; re-estimating the statistics (RESET) mends it.",
+            _resnet(32, "batch"),
+            "mnist",
+            _one_cycle(0.1, 12),
+        ),
+        PairRecipe(
+            "mnist-resnet-ln",
+            "MNIST, ResNet with LayerNorm, narrow",
+            "The paper's kind of ResNet at a small width: alignment helps in part.",
+            _resnet(12, "layer"),
+            "mnist",
+            _one_cycle(0.03, 12),
+        ),
+        PairRecipe(
+            "mnist-resnet-ln-wide",
+            "MNIST, ResNet with LayerNorm, wide",
+            "The same at four times the width: the aligned midpoint is nearly a parent.",
+            _resnet(48, "layer"),
+            "mnist",
+            _one_cycle(0.03, 12),
+        ),
+        PairRecipe(
+            "mnist-vit",
+            "MNIST, vision transformer",
+            "Attention: heads, units within heads, and one stream through all layers.",
+            {
+                "architecture": "vit",
+                "dim": 64,
+                "depth": 3,
+                "heads": 4,
+                "hidden": 256,
+                "classes": 10,
+                "patch": 4,
+                "side": 28,
+            },
+            "mnist",
+            Recipe("adam", 2e-3, 40, 100, "one-cycle", 0.0, 2),
+        ),
+        PairRecipe(
+            "mnist1d-conv",
+            "MNIST-1D, 1-D convolutions",
+            "Sequences instead of images; the symmetry is found the same way.",
+            {"architecture": "sequence-cnn", "channels": 128, "classes": 10, "length": 40},
+            "mnist1d",
+            _adam(1e-3, 30),
+        ),
+        PairRecipe(
+            "mnist-split",
+            "MNIST, split labels",
+            "A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
+            _mlp(784, 512, 512, 512, 10),
+            "mnist",
+            _adam(1e-3, 30),
+            low_share=0.2,
+        ),
+        PairRecipe(
+            "two-unit-counterexample",
+            "Two units by hand",
+            "Two exact networks for one task that no permutation brings together.",
+            _mlp(2, 2, 2, 1),
+            "quadrant",
+            None,
+        ),
+    )
+})
 
 
 @dataclass(frozen=True)
@@ -203,23 +206,6 @@ class Pair:
     params_b: dict[str, Tensor]
     data: Dataset
     card: Mapping[str, Any] = field(default_factory=dict)
-
-
-def list_pairs() -> list[str]:
-    """Names of the bundled pairs, in the order of screens."""
-    return list(RECIPES)
-
-
-def read_card(name: str) -> dict[str, Any]:
-    """The card of a bundled pair.
-
-    Raises:
-        UnknownNameError: If there is no such pair.
-    """
-    if name not in RECIPES:
-        raise UnknownNameError(f"unknown pair {name!r}; choose from {', '.join(RECIPES)}")
-    card: dict[str, Any] = json.loads((ASSETS / "zoo" / name / "card.json").read_text("utf-8"))
-    return card
 
 
 @lru_cache(maxsize=4)

@@ -199,7 +199,7 @@ def test_a_file_that_was_cut_short_counts_as_missing(store):
 
 
 def test_refuses_other_kinds_of_files(store):
-    with pytest.raises(StoreError, match=r"'.pt' are not kept; expected .safetensors or .npz"):
+    with pytest.raises(StoreError, match=r"'.pt' are not kept; expected .safetensors, .npz"):
         store.put_file(key("a"), b"", ".pt")
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 
+from merging.cards import ASSETS
 from merging.data.base import Batches, Dataset
 from merging.errors import UnknownNameError
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def _from_file(name: str, title: str, mean: float, deviation: float, classes: int = 10) -> Dataset:
@@ -41,18 +39,19 @@ def _quadrant() -> Dataset:
     """
     x = 2 * torch.rand(12000, 2, generator=torch.Generator().manual_seed(0)) - 1
     y = ((x[:, 0] < 0) & (x[:, 1] > 0)).long()
-    train, test = Batches(x[:4000], y[:4000], name="train"), Batches(x[4000:], y[4000:], name="test")
+    train, test = (
+        Batches(x[:4000], y[:4000], name="train"),
+        Batches(x[4000:], y[4000:], name="test"),
+    )
     return Dataset("quadrant", "Points of a square", train, test, 2)
 
 
-DATASETS: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
-    {
-        "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", 33.3, 78.6),
-        "digits": lambda: _from_file("digits", "Digits, 8 × 8 (scikit-learn)", 0.0, 16.0),
-        "mnist1d": lambda: _from_file("mnist1d", "MNIST-1D", 0.0, 1.0),
-        "quadrant": _quadrant,
-    }
-)
+DATASETS: Mapping[str, Callable[[], Dataset]] = MappingProxyType({
+    "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", 33.3, 78.6),
+    "digits": lambda: _from_file("digits", "Digits, 8 × 8 (scikit-learn)", 0.0, 16.0),
+    "mnist1d": lambda: _from_file("mnist1d", "MNIST-1D", 0.0, 1.0),
+    "quadrant": _quadrant,
+})
 
 
 @lru_cache(maxsize=len(DATASETS))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from merging.errors import DataError, StoppedError
+from merging.errors import DataError
 from merging.graph import Graph, Step, execute, trace
 from merging.params import Params, combine
 
@@ -61,9 +61,7 @@ class Evaluation:
         return spread / np.sqrt(self.losses.shape[1])
 
 
-def evaluate(
-    model: nn.Module, params: Mapping[str, Tensor], batches: Examples
-) -> Evaluation:
+def evaluate(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Evaluation:
     """Evaluate one parameter setting.
 
     Args:
@@ -154,7 +152,9 @@ def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     if logits.shape[1] == 1:
         answer = logits[:, 0]
-        loss = F.binary_cross_entropy_with_logits(answer, targets.to(answer.dtype), reduction="none")
+        loss = F.binary_cross_entropy_with_logits(
+            answer, targets.to(answer.dtype), reduction="none"
+        )
         return loss.float(), (answer >= 0) == (targets == 1)
     return F.cross_entropy(logits, targets, reduction="none").float(), logits.argmax(1) == targets
 

@@ -81,9 +81,11 @@ def interpolate(
 
 
 def curve_of(
-    lams: NDArray[np.float64], found: Evaluation, *, statistics: str = "interpolated", split: str = ""
+    lams: NDArray[np.float64],
+    found: Evaluation,
+    *,
+    statistics: str = "interpolated",
+    split: str = "",
 ) -> Curve:
     """The curve of an evaluation whose points are the positions `lams`."""
-    return Curve(
-        lams, found.loss, found.accuracy, found.losses, found.correct, statistics, split
-    )
+    return Curve(lams, found.loss, found.accuracy, found.losses, found.correct, statistics, split)

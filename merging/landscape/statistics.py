@@ -168,9 +168,7 @@ def corrected(
     return result
 
 
-def unit_statistics(
-    model: nn.Module, params: Mapping[str, Tensor], batches: Examples
-) -> Goals:
+def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Goals:
     """Mean and standard deviation of every channel, for all operators that can be corrected.
 
     Raises:
@@ -251,9 +249,7 @@ def plane_policy(kind: Policy, model: nn.Module, batches: Examples) -> Prepare |
     if kind == "interpolated":
         return None
     if kind == "reset":
-        return lambda params, point: (
-            params if _is_corner(point) else reset(model, params, batches)
-        )
+        return lambda params, point: params if _is_corner(point) else reset(model, params, batches)
     raise UnknownNameError(
         f"unknown statistics {kind!r}; choose from 'interpolated', 'reset' (and on a line between "
         "two models 'repair', 'rescale')"

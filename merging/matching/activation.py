@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from merging.errors import StoppedError
-from merging.matching.activations import Kind, Moments, activation_sites, stream_moments
+from merging.matching.activations import Moments, activation_sites, stream_moments
 from merging.matching.assignment import solve_assignment
-from merging.matching.base import MatchProblem, MatchResult, Method, OnProgress
+from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
+from merging.methods import ActivationOptions, find_card
 from merging.permutation import Permutations, identity_permutations
-
-
-@dataclass(frozen=True)
-class ActivationOptions:
-    """Options of activation matching.
-
-    Attributes:
-        similarity: `"inner product"` is the paper's (uncentred); `"correlation"` does not mind
-            the units' scales.
-        examples: Examples of the matching set that are read, from its start; 0 for all.
-    """
-
-    similarity: Kind = field(
-        default="inner product",
-        metadata={"label": "Similarity of units", "choices": ("inner product", "correlation")},
-    )
-    examples: int = field(
-        default=0, metadata={"label": "Examples to read (0: all)", "min": 0, "max": 100_000}
-    )
 
 
 def match_activations(
     problem: MatchProblem,
     options: ActivationOptions,
     generator: torch.Generator,  # noqa: ARG001 - nothing is random here
-    on_progress: OnProgress,
+    watcher: Watcher,
 ) -> MatchResult:
     """Pair the units that do most alike on the examples, every group by itself.
 
@@ -49,8 +30,7 @@ def match_activations(
         problem: The two models and the examples.
         options: Options.
         generator: Not used.
-        on_progress: Called after every batch; may raise `StoppedError`, and then the examples
-            that were read so far decide.
+        watcher: Told after every batch; if it stops the work, the examples read so far decide.
 
     Returns:
         The permutations; the objective is the summed similarity at the identity and at the end.
@@ -61,10 +41,9 @@ def match_activations(
     stopped = False
     total = sum(len(y) for _, y in batches)
     try:
-        for moments in stream_moments(
-            derivation, sites, problem.params_a, problem.params_b, batches, on_progress, total
-        ):
-            read = moments
+        models = (problem.params_a, problem.params_b)
+        for now in stream_moments(derivation, sites, models, batches, watcher.on_progress, total):
+            read = now
     except StoppedError:
         stopped = True
     scored = [(m, m.similarity(options.similarity)) for m in read]
@@ -134,11 +113,4 @@ def _score(scored: Sequence[tuple[Moments, Tensor]], perms: Permutations) -> flo
     return total
 
 
-METHOD = Method(
-    name="activation",
-    title="Activation matching",
-    reference="Ainsworth et al. 2023, §3.1 (arXiv:2209.04836)",
-    options=ActivationOptions,
-    run=match_activations,
-    needs_data=True,
-)
+METHOD = Method(find_card("activation"), match_activations)

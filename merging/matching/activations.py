@@ -8,23 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from merging.errors import SymmetryError
 from merging.matching.base import OnProgress
+from merging.methods import Similarity
 from merging.spec import AxisExpression, PermutationSpec
 from merging.symmetry import Derivation, derive
-
-Kind = Literal["inner product", "correlation"]
 
 # Deviations below this share of a unit's root mean square count as none: the unit is dead.
 _DEAD = 1e-6
 # Operators whose inputs are what "the next layer reads".
 _READERS = (
-    "linear", "conv1d", "conv2d", "conv3d", "matmul", "bmm", "mm", "addmm",
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "matmul",
+    "bmm",
+    "mm",
+    "addmm",
     "scaled_dot_product_attention",
 )
 
@@ -58,7 +63,7 @@ class Moments:
     bb: Tensor
     ab: Tensor
 
-    def similarity(self, kind: Kind) -> Tensor:
+    def similarity(self, kind: Similarity) -> Tensor:
         """Mean product, or Pearson correlation, of A's units (rows) with B's (columns).
 
         A dead unit, which says the same on all samples, correlates with nothing: 0.
@@ -122,8 +127,7 @@ def activation_sites(
 def stream_moments(
     derivation: Derivation,
     sites: Sequence[Site],
-    params_a: Mapping[str, Tensor],
-    params_b: Mapping[str, Tensor],
+    models: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     batches: Iterable[tuple[Tensor, Tensor]],
     on_progress: OnProgress,
     total: int,
@@ -133,8 +137,7 @@ def stream_moments(
     Args:
         derivation: The model's graph.
         sites: Where to read.
-        params_a: State dict of model A.
-        params_b: State dict of model B, its units in their own order.
+        models: State dicts of A and B, their units in their own order.
         batches: The examples.
         on_progress: Called after every batch; may raise `StoppedError`.
         total: Number of examples, for the progress.
@@ -147,8 +150,8 @@ def stream_moments(
     done = 0
     for inputs, _ in batches:
         for x in inputs.split(250):
-            values_a = _values(derivation, sites, params_a, x)
-            values_b = _values(derivation, sites, params_b, x)
+            values_a = _values(derivation, sites, models[0], x)
+            values_b = _values(derivation, sites, models[1], x)
             for k, site in enumerate(sites):
                 pieces = zip(
                     joint_units(values_a[site.node], site.expressions),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import DataError
+from merging.methods import MethodCard
 from merging.permutation import Permutations
 from merging.spec import PermutationSpec
 
@@ -91,32 +92,42 @@ class MatchResult:
     restarts: tuple[float, ...] = ()
 
 
-Run = Callable[[MatchProblem, Any, torch.Generator, OnProgress], MatchResult]
+Run = Callable[[MatchProblem, Any, torch.Generator, "Watcher"], MatchResult]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A matching method, as the registry lists it.
+    """A matching method: its card, and the function that finds the permutation.
 
-    Attributes:
-        name: What callers call it.
-        title: What screens call it.
-        reference: Where it is described.
-        options: Frozen dataclass of its options; every field has a default, and its metadata
-            hold a label and a range or choices for screens.
-        run: Finds the permutation; returns what it has when `on_progress` raises `StoppedError`.
-        needs_data: Whether it needs examples.
+    `run` returns what it has found so far when the watcher's `on_progress` raises `StoppedError`.
     """
 
-    name: str
-    title: str
-    reference: str
-    options: type
+    card: MethodCard
     run: Run
-    needs_data: bool = False
+
+    @property
+    def name(self) -> str:
+        """What callers call it."""
+        return self.card.name
+
+    @property
+    def options(self) -> type:
+        """The dataclass of its options."""
+        return self.card.options
 
 
-def silent(done: float, total: float, note: str) -> None:
-    """Progress that nobody watches."""
+def ignore(*_: object) -> None:
+    """A callback for nobody."""
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """Who watches a method at work.
+
+    Attributes:
+        on_progress: Called with `(done, total, note)`; may raise `StoppedError`.
+        on_partial: Called with the best result so far.
+    """
+
+    on_progress: OnProgress = ignore
+    on_partial: Callable[[MatchResult], None] = ignore

@@ -128,8 +128,20 @@ class WeightSimilarity:
 def units_first(
     value: Tensor, axis: int, expression: AxisExpression, group: str
 ) -> Iterator[Tensor]:
-    """For every place of a group on an axis: the tensor as `[n, everything else]`."""
-    yield from _units(value.movedim(axis, 0).flatten(1) if value.dim() > 1 else value[:, None], expression, group)
+    """Bring the units of a group to the front.
+
+    Args:
+        value: A parameter.
+        axis: One of its axes.
+        expression: What that axis runs over.
+        group: The group.
+
+    Yields:
+        For every place of the group on the axis: the tensor as `[n, everything else]`.
+    """
+    yield from _units(
+        value.movedim(axis, 0).flatten(1) if value.dim() > 1 else value[:, None], expression, group
+    )
 
 
 def _units(matrix: Tensor, expression: AxisExpression, group: str) -> Iterator[Tensor]:
@@ -149,8 +161,10 @@ def _units(matrix: Tensor, expression: AxisExpression, group: str) -> Iterator[T
 def _only_concatenated(expressions: tuple[AxisExpression, ...], group: str) -> bool:
     """Whether all places of a group on a parameter are pieces of one axis."""
     on = [e for e in expressions if group in e.groups]
-    return len(on) == 1 and on[0].kind == "concat" and all(
-        sum(atom.group == group for atom in part.atoms()) <= 1 for part in on[0].parts
+    return (
+        len(on) == 1
+        and on[0].kind == "concat"
+        and all(sum(atom.group == group for atom in part.atoms()) <= 1 for part in on[0].parts)
     )
 
 
@@ -160,7 +174,7 @@ def descend(
     generator: torch.Generator,
     *,
     max_sweeps: int,
-    on_sweep: Callable[[int, float, Permutations], None] = lambda sweep, objective, perms: None,
+    on_sweep: Callable[[Descent], None] | None = None,
 ) -> Descent:
     """Solve one group at a time, in a fresh random order every sweep, until nothing improves.
 
@@ -169,8 +183,7 @@ def descend(
         start: Permutations to start from; left as they are.
         generator: Source of the orders.
         max_sweeps: Sweeps at the most.
-        on_sweep: Called after every sweep with its number, the objective and the permutations;
-            may raise to stop.
+        on_sweep: Called after every sweep with what is reached; may raise to stop.
 
     Returns:
         The permutations; the objective never falls from one sweep to the next.
@@ -181,7 +194,8 @@ def descend(
     stale = set(groups)
     # What the sum may lose by rounding: smaller gains are not gains.
     least = 1e-12 * max(1.0, dot(similarity.params_a, similarity.params_a))
-    for sweep in range(1, max_sweeps + 1):
+    reached = Descent(perms, tuple(objective), converged=False)
+    for _ in range(max_sweeps):
         gained = 0.0
         for k in torch.randperm(len(groups), generator=generator).tolist():
             group = groups[k]
@@ -194,15 +208,15 @@ def descend(
                 gained += gain
                 stale |= similarity.neighbours(group)
         objective.append(objective[-1] + gained)
-        on_sweep(sweep, objective[-1], perms)
-        if not stale:
-            return Descent(perms, tuple(objective), converged=True)
-    return Descent(perms, tuple(objective), converged=False)
+        reached = Descent(dict(perms), tuple(objective), converged=not stale)
+        if on_sweep is not None:
+            on_sweep(reached)
+        if reached.converged:
+            break
+    return reached
 
 
-def _solve(
-    similarity: WeightSimilarity, group: str, perms: Permutations
-) -> tuple[float, Tensor]:
+def _solve(similarity: WeightSimilarity, group: str, perms: Permutations) -> tuple[float, Tensor]:
     """The best permutation of one group with the others held, and what it gains."""
     matrix, current = similarity.matrix(group, perms), perms[group]
     best = solve_assignment(matrix, current)

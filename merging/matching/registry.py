@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from merging.errors import UnknownNameError
 from merging.matching import activation, straight_through, weight
 from merging.matching.base import (
     Examples,
@@ -19,61 +18,16 @@ from merging.matching.base import (
     MatchResult,
     Method,
     OnProgress,
-    silent,
+    Watcher,
+    ignore,
 )
+from merging.methods import find_card, read_options
 from merging.params import check_same_architecture
 from merging.spec import PermutationSpec
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {m.name: m for m in (weight.METHOD, activation.METHOD, straight_through.METHOD)}
-)
-
-
-def find_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UnknownNameError: If there is none.
-    """
-    if name not in METHODS:
-        raise UnknownNameError(
-            f"unknown matching method {name!r}; choose from {', '.join(METHODS)}"
-        )
-    return METHODS[name]
-
-
-def read_options(method: Method, options: Mapping[str, Any] | None) -> Any:
-    """A method's options from a mapping; what is missing has its default.
-
-    Raises:
-        UnknownNameError: If the method has no such option, or an option's value is not among its
-            choices or outside its range.
-    """
-    given = dict(options or {})
-    known = {f.name: f for f in fields(method.options)}
-    for name, value in given.items():
-        if name not in known:
-            choices = ", ".join(known)
-            raise UnknownNameError(
-                f"{method.title} has no option {name!r}; it has {choices or 'none'}"
-            )
-        _check_value(method, name, value, known[name].metadata)
-    return method.options(**given)
-
-
-def _check_value(method: Method, name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    choices = metadata.get("choices")
-    if choices is not None:
-        if value not in choices:
-            raise UnknownNameError(
-                f"{method.title}, option {name!r}: got {value!r}, expected one of "
-                f"{', '.join(map(repr, choices))}"
-            )
-    elif not isinstance(value, (int, float)) or not metadata["min"] <= value <= metadata["max"]:
-        raise UnknownNameError(
-            f"{method.title}, option {name!r}: got {value!r}, expected a number from "
-            f"{metadata['min']} to {metadata['max']}"
-        )
+METHODS: Mapping[str, Method] = MappingProxyType({
+    m.name: m for m in (weight.METHOD, activation.METHOD, straight_through.METHOD)
+})
 
 
 def match(
@@ -87,6 +41,7 @@ def match(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    on_partial: Callable[[MatchResult], None] | None = None,
 ) -> MatchResult:
     """Find the permutation of B's units that lines B up with A.
 
@@ -101,6 +56,7 @@ def match(
         options: The method's options by name; the rest have their defaults.
         on_progress: Called with `(done, total, note)`; if it raises `StoppedError`, the best
             permutation so far is returned.
+        on_partial: Called with the best result so far, by methods that go step by step.
 
     Returns:
         The permutation and how it was found.
@@ -119,14 +75,14 @@ def match(
         >>> [perm.tolist() for perm in found.permutations.values()]
         [[1, 0], [1, 0]]
     """
-    chosen = find_method(method)
-    read = read_options(chosen, options)
+    read = read_options(find_card(method), options)
     check_same_architecture(params_a, params_b)
     spec.check(params_a)
     problem = MatchProblem(model, spec, params_a, params_b, batches)
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
-    found = chosen.run(problem, read, generator, on_progress or silent)
+    watcher = Watcher(on_progress or ignore, on_partial or ignore)
+    found = METHODS[method].run(problem, read, generator, watcher)
     return replace(
         found,
         seconds=time.perf_counter() - start,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,40 +12,18 @@ from merging.errors import StoppedError
 from merging.graph import Graph, trace
 from merging.landscape.evaluation import Prepare, evaluate_family
 from merging.landscape.statistics import has_batch_norm, reset, with_batch_statistics
-from merging.matching.base import MatchProblem, MatchResult, Method, OnProgress
+from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
 from merging.matching.descent import WeightSimilarity, descend
+from merging.methods import StraightThroughOptions, find_card
 from merging.params import Params
 from merging.permutation import Permutations, identity_permutations, permute
-
-
-@dataclass(frozen=True)
-class StraightThroughOptions:
-    """Options of straight-through matching.
-
-    Attributes:
-        epochs: Passes over the matching set.
-        batch_size: Examples per step.
-        lr: Step size of SGD with momentum 0.9.
-        max_sweeps: Sweeps at the most in every projection.
-    """
-
-    epochs: int = field(
-        default=5, metadata={"label": "Passes over the examples", "min": 1, "max": 500}
-    )
-    batch_size: int = field(
-        default=500, metadata={"label": "Examples per step", "min": 1, "max": 10_000}
-    )
-    lr: float = field(default=0.01, metadata={"label": "Step size", "min": 1e-5, "max": 10.0})
-    max_sweeps: int = field(
-        default=100, metadata={"label": "Most sweeps per projection", "min": 1, "max": 1000}
-    )
 
 
 def match_straight_through(
     problem: MatchProblem,
     options: StraightThroughOptions,
     generator: torch.Generator,
-    on_progress: OnProgress,
+    watcher: Watcher,
 ) -> MatchResult:
     """Find the permutation of B that makes the midpoint's loss on the examples smallest.
 
@@ -60,7 +37,7 @@ def match_straight_through(
         problem: The two models and the examples.
         options: Options.
         generator: Source of the orders of groups and examples.
-        on_progress: Called after every step; may raise `StoppedError`.
+        watcher: Told after every step.
 
     Returns:
         The best permutation; the objective is the best midpoint loss so far, per step.
@@ -74,7 +51,6 @@ def match_straight_through(
     best, least = dict(perms), midpoint.loss(perms)
     objective = [least]
     steps = options.epochs * -(-len(y) // options.batch_size)
-    stopped = False
     try:
         for epoch in range(options.epochs):
             order = torch.randperm(len(y), generator=generator)
@@ -88,9 +64,16 @@ def match_straight_through(
                         best, least = dict(perms), loss
                 objective.append(least)
                 done = len(objective) - 1
-                on_progress(done, steps, f"epoch {epoch + 1}: best midpoint loss {least:.4f}")
+                watcher.on_partial(_result(best, objective, stopped=True))
+                watcher.on_progress(
+                    done, steps, f"epoch {epoch + 1}: best midpoint loss {least:.4f}"
+                )
     except StoppedError:
-        stopped = True
+        return _result(best, objective, stopped=True)
+    return _result(best, objective, stopped=False)
+
+
+def _result(best: Permutations, objective: list[float], *, stopped: bool) -> MatchResult:
     return MatchResult(
         best,
         tuple(objective),
@@ -144,7 +127,7 @@ class _Midpoint:
             else F.cross_entropy(logits, y)
         )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
 
 
@@ -158,16 +141,7 @@ def _project(
     """The permutation of B nearest to the free copy (in inner product), by Algorithm 1."""
     params = {name: value.detach() for name, value in free.items()}
     similarity = WeightSimilarity(problem.spec, params, problem.params_b, problem.weights)
-    return descend(
-        similarity, start, generator, max_sweeps=options.max_sweeps
-    ).permutations
+    return descend(similarity, start, generator, max_sweeps=options.max_sweeps).permutations
 
 
-METHOD = Method(
-    name="straight_through",
-    title="Straight-through matching",
-    reference="Ainsworth et al. 2023, §3.3 (arXiv:2209.04836)",
-    options=StraightThroughOptions,
-    run=match_straight_through,
-    needs_data=True,
-)
+METHOD = Method(find_card("straight_through"), match_straight_through)

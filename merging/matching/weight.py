@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 
 from merging.errors import StoppedError
-from merging.matching.base import MatchProblem, MatchResult, Method, OnProgress
+from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
 from merging.matching.descent import Descent, WeightSimilarity, descend
-from merging.permutation import Permutations, identity_permutations
-
-
-@dataclass(frozen=True)
-class WeightOptions:
-    """Options of weight matching.
-
-    Attributes:
-        max_sweeps: Sweeps over all groups at the most.
-        restarts: Runs with other orders of the groups; the best is kept.
-    """
-
-    max_sweeps: int = field(
-        default=100, metadata={"label": "Most sweeps over the layers", "min": 1, "max": 1000}
-    )
-    restarts: int = field(
-        default=3, metadata={"label": "Runs, of which the best is kept", "min": 1, "max": 50}
-    )
+from merging.methods import WeightOptions, find_card
+from merging.permutation import identity_permutations
 
 
 def match_weights(
     problem: MatchProblem,
     options: WeightOptions,
     generator: torch.Generator,
-    on_progress: OnProgress,
+    watcher: Watcher,
 ) -> MatchResult:
     """Find the permutation of B whose weights have the largest inner product with A's.
 
@@ -44,7 +26,7 @@ def match_weights(
         problem: The two models; no examples are needed.
         options: Options.
         generator: Source of the orders.
-        on_progress: Called after every sweep; may raise `StoppedError`.
+        watcher: Told after every sweep.
 
     Returns:
         The best run; its objective per sweep, and the final objective of every run.
@@ -52,28 +34,30 @@ def match_weights(
     start = identity_permutations(problem.spec)
     similarity = WeightSimilarity(problem.spec, problem.params_a, problem.params_b, problem.weights)
     runs: list[Descent] = []
-    last = Descent(start, (similarity.objective(start),), converged=False)
-    stopped = False
+    current = Descent(start, (similarity.objective(start),), converged=False)
+
+    def note(found: Descent) -> None:
+        nonlocal current
+        current = found
+        watcher.on_partial(_result([*runs, found], stopped=True))
+        run, sweep = len(runs), len(found.objective) - 1
+        watcher.on_progress(
+            run + sweep / options.max_sweeps,
+            options.restarts,
+            f"run {run + 1}, sweep {sweep}: {found.objective[-1]:.4g}",
+        )
+
     try:
-        for run in range(options.restarts):
-            objective = [similarity.objective(start)]
-
-            def note(
-                sweep: int, value: float, perms: Permutations, run: int = run,
-                objective: list[float] = objective,
-            ) -> None:
-                nonlocal last
-                objective.append(value)
-                last = Descent(dict(perms), tuple(objective), converged=False)
-                done = run + sweep / options.max_sweeps
-                on_progress(done, options.restarts, f"run {run + 1}, sweep {sweep}: {value:.4g}")
-
+        for _ in range(options.restarts):
             runs.append(
                 descend(similarity, start, generator, max_sweeps=options.max_sweeps, on_sweep=note)
             )
     except StoppedError:
-        stopped = True
-        runs.append(last)
+        return _result([*runs, current], stopped=True)
+    return _result(runs, stopped=False)
+
+
+def _result(runs: list[Descent], *, stopped: bool) -> MatchResult:
     best = max(runs, key=lambda found: found.objective[-1])
     return MatchResult(
         best.permutations,
@@ -85,10 +69,4 @@ def match_weights(
     )
 
 
-METHOD = Method(
-    name="weight",
-    title="Weight matching",
-    reference="Ainsworth et al. 2023, §3.2 (arXiv:2209.04836)",
-    options=WeightOptions,
-    run=match_weights,
-)
+METHOD = Method(find_card("weight"), match_weights)

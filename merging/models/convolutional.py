@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class VGG(nn.Module):
     def __init__(self, width: int, hidden: int, classes: int) -> None:
         super().__init__()
         channels = [1, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.convs = nn.ModuleList(nn.Conv2d(n_in, n_out, 3, padding=1) for n_in, n_out in pairs)
         self.norms = nn.ModuleList(ChannelLayerNorm(n_out) for _, n_out in pairs)
         self.fc1 = nn.Linear(4 * width, hidden)

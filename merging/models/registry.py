@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import ArchitectureMismatchError, UnknownNameError
-from merging.models.convolutional import CNN, VGG, SequenceCNN, infer_cnn, infer_sequence_cnn
-from merging.models.convolutional import infer_vgg
+from merging.models.convolutional import (
+    CNN,
+    VGG,
+    SequenceCNN,
+    infer_cnn,
+    infer_sequence_cnn,
+    infer_vgg,
+)
 from merging.models.mlp import MLP, Shapes, infer_mlp
 from merging.models.resnet import ResNet, infer_resnet
 from merging.models.vit import ViT, infer_vit
@@ -46,25 +52,23 @@ def _image(config: Config) -> tuple[int, ...]:
     return (1, config.get("side", 28), config.get("side", 28))
 
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        architecture.name: architecture
-        for architecture in (
-            Architecture("mlp", "Multi-layer perceptron", MLP, infer_mlp, lambda c: (c["widths"][0],)),
-            Architecture("cnn", "Convolutional network", CNN, infer_cnn, _image),
-            Architecture("vgg", "VGG with LayerNorm", VGG, infer_vgg, _image),
-            Architecture("resnet", "ResNet", ResNet, infer_resnet, _image),
-            Architecture("vit", "Vision transformer", ViT, infer_vit, _image),
-            Architecture(
-                "sequence-cnn",
-                "1-D convolutional network",
-                SequenceCNN,
-                infer_sequence_cnn,
-                lambda c: (1, c["length"]),
-            ),
-        )
-    }
-)
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
+    architecture.name: architecture
+    for architecture in (
+        Architecture("mlp", "Multi-layer perceptron", MLP, infer_mlp, lambda c: (c["widths"][0],)),
+        Architecture("cnn", "Convolutional network", CNN, infer_cnn, _image),
+        Architecture("vgg", "VGG with LayerNorm", VGG, infer_vgg, _image),
+        Architecture("resnet", "ResNet", ResNet, infer_resnet, _image),
+        Architecture("vit", "Vision transformer", ViT, infer_vit, _image),
+        Architecture(
+            "sequence-cnn",
+            "1-D convolutional network",
+            SequenceCNN,
+            infer_sequence_cnn,
+            lambda c: (1, c["length"]),
+        ),
+    )
+})
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -73,7 +77,7 @@ def architecture_of(config: Config) -> Architecture:
     Raises:
         UnknownNameError: If no architecture has that name.
     """
-    name = config.get("architecture")
+    name = str(config.get("architecture"))
     if name not in ARCHITECTURES:
         choices = ", ".join(ARCHITECTURES)
         raise UnknownNameError(f"unknown architecture {name!r}; choose from {choices}")

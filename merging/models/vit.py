@@ -15,7 +15,11 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.query, self.key, self.value = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, dim),
+            nn.Linear(dim, dim),
+        )
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +52,13 @@ class ViT(nn.Module):
     """A vision transformer on square grey images."""
 
     def __init__(
-        self, dim: int, depth: int, heads: int, hidden: int, classes: int, patch: int = 4,
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        classes: int,
+        patch: int = 4,
         side: int = 28,
     ) -> None:
         super().__init__()

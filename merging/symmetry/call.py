@@ -56,14 +56,22 @@ class Call:
         return self.arguments.get(name)
 
     def axes(self, name: str) -> Axes:
-        """Axes of a tensor argument."""
+        """Axes of a tensor argument.
+
+        Raises:
+            TypeError: If the argument is no tensor.
+        """
         value = self.arguments[name]
         if not isinstance(value, TensorAxes):
             raise TypeError(f"{self.place}: argument {name!r} is no tensor")
         return value.axes
 
     def tensors(self) -> Iterator[TensorAxes]:
-        """All tensor arguments, those in lists included."""
+        """Go through the tensor arguments.
+
+        Yields:
+            Every tensor argument, those in lists included.
+        """
         for value in self.arguments.values():
             for item in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(item, TensorAxes):

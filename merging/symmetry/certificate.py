@@ -142,9 +142,7 @@ def share_moved(spec: PermutationSpec) -> float:
     return moved / total if total else 0.0
 
 
-def summarise(
-    spec: PermutationSpec, certificate: Certificate, seconds: float
-) -> SymmetrySummary:
+def summarise(spec: PermutationSpec, certificate: Certificate, seconds: float) -> SymmetrySummary:
     """What screens show of a certified spec."""
     places, sizes = spec.places(), spec.sizes
     groups = tuple(

@@ -129,7 +129,10 @@ def _apply(
         for tensor in call.tensors():
             for axis in tensor.axes:
                 fix(axis, f"no rule for operator {call.operator!r}")
-        made = [TensorAxes([fixed_axis(n, f"no rule for operator {call.operator!r}") for n in shape]) for shape in shapes]
+        made = [
+            TensorAxes([fixed_axis(n, f"no rule for operator {call.operator!r}") for n in shape])
+            for shape in shapes
+        ]
         return made[0] if isinstance(value, Tensor) else made
     result = rule(call)
     if result and isinstance(result[0], TensorAxes):
@@ -139,11 +142,15 @@ def _apply(
     return single
 
 
-def _call(node: fx.Node, shapes: tuple[tuple[int, ...], ...], values: Mapping[fx.Node, Any]) -> Call:
+def _call(
+    node: fx.Node, shapes: tuple[tuple[int, ...], ...], values: Mapping[fx.Node, Any]
+) -> Call:
     target = node.target
     schema = getattr(target, "_schema", None)
     if schema is None:
-        return Call(getattr(target, "__name__", str(target)), _positional(node, values), shapes, node)
+        return Call(
+            getattr(target, "__name__", str(target)), _positional(node, values), shapes, node
+        )
     given = dict(zip((a.name for a in schema.arguments), node.args, strict=False))
     given.update(node.kwargs)
     arguments = {
@@ -207,5 +214,3 @@ def _frozen(state: Mapping[str, Axes]) -> list[FrozenAxis]:
         for atom in normal(axis).atoms()
         if atom.fixed and atom.size > 1
     ]
-
-

@@ -34,7 +34,11 @@ class Axis:
         return axis
 
     def atoms(self) -> Iterator[Axis]:
-        """All atoms of the expression, from left to right."""
+        """Go through the atoms of the expression.
+
+        Yields:
+            Every atom, from left to right.
+        """
         axis = self.find()
         if axis.kind == "atom":
             yield axis

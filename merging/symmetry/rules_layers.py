@@ -94,8 +94,11 @@ def matmul(call: Call) -> Axes:
 
 def addmm(call: Call) -> Axes:
     """`input + a b`."""
-    a, b = (call.axes("mat1"), call.axes("mat2")) if "mat1" in call.arguments else (
-        call.axes("batch1"), call.axes("batch2"))
+    a, b = (
+        (call.axes("mat1"), call.axes("mat2"))
+        if "mat1" in call.arguments
+        else (call.axes("batch1"), call.axes("batch2"))
+    )
     call.same(a[-1], b[-2])
     result = [*call.broadcast([a[:-2], b[:-2]]), a[-2], b[-1]]
     return call.broadcast([result, call.axes("self")])
@@ -148,8 +151,15 @@ def embedding(call: Call) -> Axes:
 RULES: Mapping[str, object] = {
     "linear": linear,
     **dict.fromkeys(
-        ("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
-         "conv_transpose3d"),
+        (
+            "conv1d",
+            "conv2d",
+            "conv3d",
+            "convolution",
+            "conv_transpose1d",
+            "conv_transpose2d",
+            "conv_transpose3d",
+        ),
         convolution,
     ),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),

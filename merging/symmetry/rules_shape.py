@@ -189,8 +189,11 @@ RULES: Mapping[str, object] = {
     **dict.fromkeys(("slice", "narrow"), cut_out),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(
-        [f"{kind}_pool{d}d" for d in (1, 2, 3)
-         for kind in ("avg", "max", "adaptive_avg", "adaptive_max")]
+        [
+            f"{kind}_pool{d}d"
+            for d in (1, 2, 3)
+            for kind in ("avg", "max", "adaptive_avg", "adaptive_max")
+        ]
         + [f"max_pool{d}d_with_indices" for d in (2, 3)]
         + ["upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d"],
         pool,

@@ -191,7 +191,7 @@ def describe_layers(
 
     Raises:
         UnknownNameError: If `quantity` or `method` is none of its choices.
-    """  # noqa: DOC502
+    """
     values, words = layer_values(rows, quantity), QUANTITIES[quantity].words
     left = f" {counted(values.left_out, 'layer')} without this value left out."
     left = left if values.left_out else ""
