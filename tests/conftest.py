@@ -13,3 +13,8 @@ torch.set_num_threads(1)
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_global_randomness():
+    torch.manual_seed(0)

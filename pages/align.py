@@ -1,0 +1,39 @@
+"""Align model B to model A."""
+
+import streamlit as st
+
+from merging import visualization
+from pages.shared import charts, controls, downloads, jobs, state, summaries
+from pages.shared.frame import framed, heading
+
+framed()
+heading(
+    "Align",
+    "Find the order of B's hidden units that plays A's part best. The function of B does not "
+    "change: that is checked, in float64, for every permutation found.",
+)
+
+controls.method_options()
+wanted = state.alignments()
+if not wanted:
+    st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
+found = jobs.follow("align", wanted)
+if found:
+    runs = [f.result for f in found]
+    charts.show(
+        visualization.plot_objectives(runs, **charts.look()),
+        key="align_objective",
+        alt=visualization.describe_objectives(runs),
+        rows=summaries.objective_rows(runs),
+    )
+finished = [f for f in found if f.complete]
+if finished:
+    st.subheader("What each method reached", anchor=False)
+    curves = jobs.follow("align_curves", summaries.curve_requests(f.request for f in finished))
+    charts.table(summaries.alignment_rows(finished, curves), key="align_results")
+    charts.source(
+        state.pair_title(state.pair_name()),
+        summaries.examples_words(curves),
+        "barrier above the mean of the end points",
+    )
+    downloads.offer([f.request for f in finished])

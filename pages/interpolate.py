@@ -1,0 +1,45 @@
+"""Loss and accuracy along the line between the models."""
+
+import streamlit as st
+
+from merging import requests, visualization
+from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared.frame import framed, heading
+
+framed()
+heading(
+    "Interpolate",
+    "Walk in a straight line from model A to model B, and look at the network at every step. "
+    "A barrier on the way says that the two lie in different basins.",
+)
+
+choice = controls.curve_choices()
+subject = state.subject()
+wanted = [
+    requests.CurveRequest(subject, alignment, split, choice.statistics, overshoot=choice.overshoot)
+    for alignment in (None, *state.alignments())
+    for split in choice.splits
+]
+found = jobs.follow("interpolate", wanted)
+if found:
+    curves = summaries.named_curves(found)
+    charts.show(
+        visualization.plot_curves(
+            curves, baseline=choice.baseline, log_loss=choice.log_loss, **charts.look()
+        ),
+        key="interpolate_curves",
+        alt=visualization.describe_curves(curves, choice.baseline),
+        rows=summaries.curve_rows(curves),
+    )
+    charts.source(
+        state.pair_title(state.pair_name()),
+        summaries.examples_words(found),
+        f"statistics {curves[0].curve.statistics}",
+        f"seed {state.seed()}",
+    )
+    st.subheader("Barriers", anchor=False)
+    charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")
+    st.caption(
+        "The band is two standard errors over the examples. What this does not show: any path "
+        "but the straight one."
+    )

@@ -1,0 +1,41 @@
+"""Two-dimensional slices of the loss surface."""
+
+import streamlit as st
+
+from merging import visualization
+from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared.frame import framed, heading
+
+framed()
+heading(
+    "Landscape",
+    "A flat slice through weight space: every point is a network, its colour is its loss. "
+    "B and the aligned B compute the same function, at two places.",
+)
+
+choice = controls.surface_choices()
+wanted = controls.surface_requests(choice)
+if not wanted:
+    st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
+found = jobs.follow("landscape", wanted)
+surfaces = summaries.named_surfaces(found)
+if surfaces:
+    charts.show(
+        visualization.plot_surfaces(surfaces, metric=choice.metric, **charts.look()),
+        key="landscape_surfaces",
+        alt=visualization.describe_surfaces(surfaces),
+        rows=summaries.surface_rows(surfaces),
+    )
+    charts.source(state.pair_title(state.pair_name()), *summaries.surface_facts(surfaces))
+    st.caption(
+        "What this does not show: the thousands of other directions. Between two points of the "
+        "slice there may be a low path outside it."
+    )
+    if st.toggle("Show one slice in three dimensions", key="landscape_3d"):
+        first = surfaces[0]
+        figure = visualization.plot_surface_3d(
+            first.surface, method=first.method, metric=choice.metric, **charts.look()
+        )
+        charts.show(
+            figure, key="landscape_solid", alt=visualization.describe_surfaces(surfaces[:1])
+        )

@@ -1,0 +1,39 @@
+"""Choose two models, bundled or brought, and see what they are made of."""
+
+import streamlit as st
+
+from merging import requests
+from pages.shared import charts, jobs, state, summaries, uploads
+from pages.shared.frame import framed, heading
+
+framed()
+heading(
+    "Models",
+    "Two networks of one architecture. Choose a bundled pair in the sidebar, or bring your own.",
+)
+
+where = st.segmented_control(
+    "Where the models come from",
+    ["Bundled pair", "Your checkpoints"],
+    default="Bundled pair",
+    required=True,
+    key="models_where",
+    bind="query-params",
+)
+if where == "Your checkpoints":
+    uploads.form()
+else:
+    summaries.pair_card(state.pair_name())
+
+subject = state.subject()
+st.subheader("By themselves", anchor=False)
+for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
+    charts.table(summaries.end_point_rows(found.result), key="models_ends")
+
+st.subheader("What may be permuted", anchor=False)
+for found in jobs.follow("models_symmetry", [requests.SymmetryRequest(subject.config)]):
+    summaries.symmetry(found.result)
+
+st.subheader("What fits", anchor=False)
+for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):
+    summaries.fit(found.result)

@@ -1,0 +1,63 @@
+"""The permutations themselves: who plays whom, and how sure that is."""
+
+import streamlit as st
+
+from merging import requests, visualization
+from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared.frame import framed, heading
+
+framed()
+heading(
+    "Permutations",
+    "Unit by unit: which unit of B plays which unit of A, how alike they are, and what the "
+    "reordering does to every layer.",
+)
+
+alignment = controls.one_alignment(key="permutations")
+if alignment is None:
+    st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
+    st.stop()
+found = jobs.follow("permutations", [requests.UnitsRequest(state.subject(), alignment)])
+if found:
+    units = controls.one_group(found[0].result, key="permutations")
+    order = controls.unit_order(key="permutations")
+    summaries.unit_metrics(units)
+    left, right = st.columns([2, 3])
+    with left:
+        charts.show(
+            visualization.plot_permutation(units, order=order, **charts.look()),
+            key="permutations_dots",
+            alt=visualization.describe_permutation(units),
+        )
+    with right:
+        charts.show(
+            visualization.plot_similarity(units, **charts.look()),
+            key="permutations_similarity",
+            alt=visualization.describe_similarity(units),
+        )
+    left, right = st.columns(2)
+    with left:
+        charts.show(
+            visualization.plot_cycles(units, **charts.look()),
+            key="permutations_cycles",
+            alt=visualization.describe_cycles(units),
+        )
+    with right:
+        charts.show(
+            visualization.plot_margins(units, **charts.look()),
+            key="permutations_margins",
+            alt=visualization.describe_margins(units),
+            rows=summaries.unit_rows(units),
+        )
+
+st.subheader("Layer by layer", anchor=False)
+quantity = controls.layer_quantity(key="permutations")
+layers = jobs.follow("permutations_layers", [requests.LayersRequest(state.subject(), alignment)])
+if layers:
+    rows, method = layers[0].result, layers[0].request.alignment.method
+    charts.show(
+        visualization.plot_layers(rows, quantity=quantity, method=method, **charts.look()),
+        key="permutations_bars",
+        alt=visualization.describe_layers(rows, quantity=quantity, method=method),
+        rows=summaries.layer_rows(rows),
+    )

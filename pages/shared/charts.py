@@ -1,0 +1,67 @@
+"""Charts on a page: theme, words for those who cannot see them, the numbers as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+
+
+def dark() -> bool:
+    """Whether the page is drawn on a dark background."""
+    return st.context.theme.type == "dark"
+
+
+def compact() -> bool:
+    """Whether the page is read on a phone."""
+    return "Mobi" in st.context.headers.get("User-Agent", "")
+
+
+def look() -> dict[str, Any]:
+    """How figures have to be drawn for this reader."""
+    return {"dark": dark(), "compact": compact()}
+
+
+def show(figure: go.Figure, *, key: str, alt: str, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Draw a figure with its description, and its numbers as a table that can be downloaded.
+
+    Args:
+        figure: The figure.
+        key: `<page>_<what>`.
+        alt: What the figure shows, in a sentence with its numbers.
+        rows: The numbers, one mapping per row.
+    """
+    image = {"format": "svg", "filename": f"one-basin-{key}", "scale": 2}
+    config = {**_CONFIG, "toImageButtonOptions": image}
+    st.plotly_chart(figure, theme=None, key=key, alt=alt, config=config)
+    if rows:
+        with st.expander("View as table", icon=":material/table:"):
+            table(rows, key=f"{key}_table")
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
+    """Show rows, with a button that downloads them as CSV."""
+    frame = pd.DataFrame(list(rows))
+    st.dataframe(frame, hide_index=True, key=key, width="stretch")
+    st.download_button(
+        "Download CSV",
+        frame.to_csv(index=False).encode(),
+        f"one-basin-{key}.csv",
+        "text/csv",
+        key=f"{key}_csv",
+        icon=":material/download:",
+    )
+
+
+def source(subject_title: str, *facts: str) -> None:
+    """Say what a result was computed from."""
+    st.caption(" · ".join(["Computed from " + subject_title, *facts]))

@@ -1,0 +1,315 @@
+"""Controls that several pages share, and the choices that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, fields
+from typing import Any, Literal, cast
+
+import streamlit as st
+
+from merging import methods, requests
+from merging.records import Baseline, GroupUnits, Metric
+from pages.shared import jobs, state
+
+SIDES = (9, 17, 33, 65)
+STATISTICS = {
+    "interpolated": "As interpolated",
+    "reset": "RESET",
+    "repair": "REPAIR",
+    "rescale": "RESCALE",
+}
+BASELINES = {"endpoints-mean": "mean of the end points", "linear": "line between the end points"}
+QUANTITIES = {
+    "distance": "L2 distance",
+    "cosine": "Cosine",
+    "barrier": "Barrier of the layer alone",
+    "variance": "Variance half-way",
+}
+
+
+def method_options() -> None:
+    """Options of the chosen methods, from their cards."""
+    chosen = [methods.METHOD_CARDS[name] for name in state.chosen_methods()]
+    if not chosen:
+        return
+    with st.expander("Options", icon=":material/tune:"):
+        for column, card in zip(st.columns(len(chosen)), chosen, strict=True):
+            with column:
+                st.markdown(f"**{card.title}**")
+                st.caption(f"{card.about} {card.reference}")
+                for option in fields(card.options):
+                    _option(card.name, option)
+
+
+def _option(method: str, option: Field[Any]) -> None:
+    key, meta = state.option_key(method, option.name), option.metadata
+    if "choices" in meta:
+        choices = list(meta["choices"])
+        st.selectbox(
+            meta["label"],
+            choices,
+            choices.index(option.default),
+            key=key,
+            persist_state="session",
+        )
+        return
+    kind: Any = type(option.default)
+    st.number_input(
+        meta["label"],
+        kind(meta["min"]),
+        kind(meta["max"]),
+        option.default,
+        format=None if kind is int else "%g",
+        key=key,
+        persist_state="session",
+    )
+
+
+@dataclass(frozen=True)
+class CurveChoices:
+    """What the Interpolate page shows."""
+
+    splits: tuple[requests.Split, ...]
+    statistics: requests.Statistics
+    baseline: Baseline
+    overshoot: float
+    log_loss: bool
+
+
+def curve_choices() -> CurveChoices:
+    """Splits, statistics, barrier definition, overshoot and scale."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        splits = st.pills(
+            "Examples",
+            ["test", "train"],
+            selection_mode="multi",
+            default=["test"],
+            format_func=str.capitalize,
+            key="interpolate_splits",
+            bind="query-params",
+        )
+        statistics = statistics_choice(list(STATISTICS), key="interpolate_statistics")
+        baseline = st.selectbox(
+            "Barrier above the",
+            list(BASELINES),
+            format_func=BASELINES.__getitem__,
+            key="interpolate_baseline",
+            bind="query-params",
+            width=240,
+        )
+        beyond = st.toggle("Beyond both models", key="interpolate_beyond", bind="query-params")
+        log_loss = st.toggle("Log scale", key="interpolate_log", bind="query-params")
+    return CurveChoices(
+        tuple(cast("list[requests.Split]", splits or ["test"])),
+        statistics,
+        cast("Baseline", baseline),
+        0.25 if beyond else 0.0,
+        log_loss,
+    )
+
+
+def statistics_choice(options: Sequence[str], *, key: str) -> Any:
+    """What is done about the statistics of hidden units."""
+    return st.segmented_control(
+        "Statistics of hidden units",
+        options,
+        default="interpolated",
+        required=True,
+        format_func=STATISTICS.__getitem__,
+        key=key,
+        bind="query-params",
+        help=(
+            "RESET re-estimates the running statistics of BatchNorm on "
+            f"{requests.SHOWN_EXAMPLES:,} training examples; REPAIR gives hidden units the mean "
+            "and deviation of their parents; RESCALE the deviation only."
+        ),
+    )
+
+
+SurfaceKind = Literal["aligned", "three", "random"]
+KINDS = {
+    "aligned": "A, B and the aligned B",
+    "three": "Any three models",
+    "random": "Random directions",
+}
+
+
+@dataclass(frozen=True)
+class SurfaceChoices:
+    """What the Landscape page shows."""
+
+    kind: SurfaceKind
+    points: tuple[str, ...]
+    level: int
+    metric: Metric
+    split: requests.Split
+    statistics: Literal["interpolated", "reset"]
+
+
+def surface_choices() -> SurfaceChoices:
+    """Plane, resolution, quantity, examples and statistics."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = st.segmented_control(
+            "Plane",
+            list(KINDS),
+            default="aligned",
+            required=True,
+            format_func=KINDS.__getitem__,
+            key="landscape_plane",
+            bind="query-params",
+        )
+        side = st.select_slider(
+            "Points per side",
+            SIDES,
+            33,
+            key="landscape_side",
+            bind="query-params",
+            width=180,
+        )
+        metric = st.segmented_control(
+            "Colour",
+            ["loss", "accuracy"],
+            default="loss",
+            required=True,
+            format_func=str.capitalize,
+            key="landscape_metric",
+            bind="query-params",
+        )
+        split = st.segmented_control(
+            "Examples",
+            ["test", "train"],
+            default="test",
+            required=True,
+            format_func=str.capitalize,
+            key="landscape_split",
+            bind="query-params",
+        )
+        statistics = "interpolated"
+        if keeps_statistics():
+            statistics = statistics_choice(["interpolated", "reset"], key="landscape_statistics")
+    points = _plane_points(kind)
+    return SurfaceChoices(
+        cast("SurfaceKind", kind),
+        points,
+        SIDES.index(side),
+        cast("Metric", metric),
+        cast("requests.Split", split),
+        cast("Literal['interpolated', 'reset']", statistics),
+    )
+
+
+def keeps_statistics() -> bool:
+    """Whether the models keep running statistics (BatchNorm), as far as is known."""
+    summary = jobs.read(requests.SymmetryRequest(state.subject().config))
+    groups = summary.groups if summary is not None else ()
+    return any("running_mean" in axis for group in groups for axis in group.axes)
+
+
+def _plane_points(kind: str) -> tuple[str, ...]:
+    titles = {"a": "Model A", "b": "Model B"}
+    for method in state.chosen_methods():
+        titles[method] = f"π(B), {methods.METHOD_CARDS[method].title.lower()}"
+    names = list(titles)
+    if kind == "random":
+        around = st.selectbox(
+            "Around", names, format_func=titles.__getitem__, key="landscape_around", width=320
+        )
+        return (str(around),)
+    if kind == "three":
+        chosen = st.multiselect(
+            "Through these three",
+            names,
+            names[:3],
+            format_func=titles.__getitem__,
+            max_selections=3,
+            key="landscape_three",
+        )
+        if len(chosen) < 3:
+            st.info("Choose three models for the plane.", icon=":material/arrow_upward:")
+            return ()
+        return tuple(chosen)
+    return ("a", "b")
+
+
+def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
+    """The surfaces that a choice asks for: one per method for the plane of A, B and pi(B)."""
+    models: dict[str, Any] = {"a": "a", "b": "b"}
+    models.update((a.method, a) for a in state.alignments())
+    aligned = [model for name, model in models.items() if name not in ("a", "b")]
+    planes: list[tuple[Any, ...]] = []
+    if choice.kind == "aligned":
+        planes = [("a", "b", model) for model in aligned]
+    elif choice.points:
+        planes = [tuple(models[name] for name in choice.points)]
+    shown = (
+        tuple(m for m in models.values() if m not in planes[0]) if choice.kind == "three" else ()
+    )
+    return [
+        requests.SurfaceRequest(
+            state.subject(),
+            plane,
+            shown,
+            level=choice.level,
+            split=choice.split,
+            statistics=choice.statistics,
+            seed=state.seed() if choice.kind == "random" else 0,
+        )
+        for plane in planes
+    ]
+
+
+def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
+    """One of the chosen methods, or None if none is chosen."""
+    chosen = state.chosen_methods()
+    if not chosen:
+        return None
+    method = st.segmented_control(
+        "Method",
+        chosen,
+        default=chosen[0],
+        required=True,
+        format_func=lambda name: methods.METHOD_CARDS[name].title,
+        key=f"{key}_method",
+    )
+    return state.alignment(method)
+
+
+def one_group(units: list[GroupUnits], *, key: str) -> GroupUnits:
+    """One permutation group."""
+    chosen = st.selectbox(
+        "Permutation group",
+        range(len(units)),
+        format_func=lambda k: f"{units[k].group} · {units[k].permutation.size} units",
+        key=f"{key}_group",
+        help="Named after the first parameter axis that it occurs on.",
+    )
+    return units[chosen or 0]
+
+
+def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
+    """How the dots are sorted."""
+    labels = {"index": "By index", "match": "By match", "cycle": "By cycle"}
+    chosen = st.segmented_control(
+        "Sort the units",
+        list(labels),
+        default="index",
+        required=True,
+        format_func=labels.__getitem__,
+        key=f"{key}_order",
+        bind="query-params",
+    )
+    return cast("Literal['index', 'cycle', 'match']", chosen)
+
+
+def layer_quantity(*, key: str) -> Any:
+    """What is compared layer by layer."""
+    return st.segmented_control(
+        "Compare",
+        list(QUANTITIES),
+        default="distance",
+        required=True,
+        format_func=QUANTITIES.__getitem__,
+        key=f"{key}_quantity",
+        bind="query-params",
+    )

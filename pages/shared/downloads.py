@@ -1,0 +1,70 @@
+"""Files to take away: the permutation, the aligned model, the merged model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import streamlit as st
+
+from merging import methods, requests
+from pages.shared import controls, jobs, state
+
+_WHAT = {
+    "permutation": "Permutation (.npz)",
+    "aligned": "Aligned model B (.safetensors)",
+    "merged": "Merged model (.safetensors)",
+}
+
+
+def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
+    """Let a person choose a file, have it written, and download it."""
+    st.subheader("Take it away", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Method",
+            range(len(alignments)),
+            format_func=lambda k: methods.METHOD_CARDS[alignments[k].method].title,
+            key="align_file_method",
+            width=240,
+        )
+        what = st.segmented_control(
+            "File",
+            list(_WHAT),
+            default="permutation",
+            required=True,
+            format_func=_WHAT.__getitem__,
+            key="align_file",
+        )
+    lam, statistics = 0.5, "interpolated"
+    if what == "merged":
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            lam = st.slider("Position λ (0 is A, 1 is B)", 0.0, 1.0, 0.5, 0.05, key="align_lam")
+            statistics = controls.statistics_choice(
+                list(controls.STATISTICS), key="align_statistics"
+            )
+    request = requests.ExportRequest(
+        state.subject(), alignments[chosen or 0], cast("Any", what), lam, cast("Any", statistics)
+    )
+    wanted = state.wanted_file() == request.key
+    if not wanted:
+        st.button(
+            "Write the file",
+            key="align_write",
+            icon=":material/save:",
+            on_click=state.want_file,
+            args=(request.key,),
+        )
+        return
+    for found in jobs.follow("align_export", [request]):
+        file = found.result
+        st.download_button(
+            f"Download {file.name} ({len(file.data) / 1e6:.2f} MB)",
+            file.data,
+            file.name,
+            key="align_download",
+            icon=":material/download:",
+            type="primary",
+        )
+        for note in file.notes:
+            st.caption(note)

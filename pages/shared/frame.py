@@ -1,0 +1,97 @@
+"""The frame around every page: page table, pair and methods in the sidebar, notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from merging import methods
+from pages.shared import jobs, state
+
+_PAGES = Path(__file__).resolve().parents[1]
+_LOGO = _PAGES.parent / "assets" / "logo.svg"
+
+
+def main() -> None:
+    """Draw the frame and run the page that the address names."""
+    st.set_page_config("One Basin", page_icon=str(_LOGO), layout="wide")
+    st.logo(str(_LOGO), size="large")
+    page = st.navigation({
+        "": [st.Page(_PAGES / "start.py", title="Start", icon=":material/home:", default=True)],
+        "Two models": [
+            _page("models", "Models", "dataset"),
+            _page("align", "Align", "swap_vert"),
+        ],
+        "What it did": [
+            _page("interpolate", "Interpolate", "show_chart"),
+            _page("landscape", "Landscape", "landscape"),
+            _page("permutations", "Permutations", "shuffle"),
+        ],
+    })
+    with st.sidebar:
+        _choices()
+    state.begin_frame()
+    try:
+        _notices()
+        page.run()
+    finally:
+        state.end_frame()
+
+
+def framed() -> None:
+    """Make sure that the frame is there: the first line of every page.
+
+    On a fresh server the first deep link runs a page's file without `app.py`; then the frame is
+    drawn from here, and it runs the page once more.
+    """
+    if not state.is_framed():
+        main()
+        st.stop()
+
+
+def heading(title: str, about: str) -> None:
+    """Title of a page, what it is for, and which pair is looked at."""
+    st.title(title, anchor=False)
+    st.markdown(about)
+    st.caption(f":material/compare_arrows: **{state.pair_title(state.pair_name())}**")
+
+
+def _page(name: str, title: str, icon: str) -> st.Page:
+    return st.Page(_PAGES / f"{name}.py", title=title, icon=f":material/{icon}:")
+
+
+def _choices() -> None:
+    st.selectbox(
+        "Pair of models",
+        state.pair_names(),
+        format_func=state.pair_title,
+        key="pair",
+        bind="query-params",
+        help="Two networks of one architecture, trained from different seeds.",
+    )
+    st.pills(
+        "Matching methods",
+        list(methods.METHOD_CARDS),
+        selection_mode="multi",
+        default=list(state.DEFAULT_METHODS),
+        format_func=lambda name: methods.METHOD_CARDS[name].title.removesuffix(" matching"),
+        key="methods",
+        bind="query-params",
+        help="How B's units are put into A's order. Compared on every page.",
+    )
+    st.number_input(
+        "Seed",
+        0,
+        2**31 - 1,
+        0,
+        key="seed",
+        bind="query-params",
+        help="Everything random in matching and in random directions starts here.",
+    )
+
+
+def _notices() -> None:
+    notice = jobs.store_notice()
+    if notice:
+        st.warning(notice, icon=":material/warning:")

@@ -1,0 +1,176 @@
+"""Results on screen: shown if they are there, asked for if not, with progress and a stop button."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import streamlit as st
+
+from merging import compute, store
+from merging.cards import ASSETS
+from merging.compute import ACTIVE, Status
+from merging.errors import MergingError
+from merging.requests import Request
+from pages.shared import state
+
+Result = TypeVar("Result")
+
+_POLL_SECONDS = 0.8
+
+
+@dataclass(frozen=True)
+class Found(Generic[Result]):
+    """A request, and what is there of its result."""
+
+    request: Any
+    result: Result
+    complete: bool
+
+
+@cache
+def _store() -> tuple[store.Store, str | None]:
+    return store.open_default(bundled=(ASSETS / "results",))
+
+
+def service() -> compute.Service:
+    """The compute service of this process."""
+    return compute.service(_store()[0], preload="merging.tasks")
+
+
+def store_notice() -> str | None:
+    """What a person should know about where results are kept, if anything."""
+    return _store()[1]
+
+
+def keep_upload(key: str, data: bytes) -> None:
+    """Keep the bytes of an upload for a worker to read.
+
+    Raises:
+        StoreError: If they cannot be kept.
+    """
+    _store()[0].put_file(key, data, ".upload")
+
+
+def read(request: Request[Result]) -> Result | None:
+    """A result if it is there; nothing is asked for."""
+    return request.read(_store()[0])
+
+
+def follow(slot: str, wanted: Sequence[Request[Any]], *, start: bool = True) -> list[Found[Any]]:
+    """Show results as far as they are there, and have the rest computed.
+
+    While something is missing, progress and a stop button are drawn here, the page is run again
+    whenever more is there, and a page that would be empty gets what it showed before.
+
+    Args:
+        slot: Names this place; one per place on a page.
+        wanted: What to show.
+        start: Whether to ask for what is missing, or wait until somebody does.
+
+    Returns:
+        What is there, in the order of `wanted`; nothing for a request without any result yet.
+    """
+    try:
+        found = [_find(request) for request in wanted]
+        missing = [r for r, f in zip(wanted, found, strict=True) if f is None or not f.complete]
+        if missing:
+            _pursue(slot, missing, start=start)
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
+        return state.last_shown(slot)
+    shown = [f for f in found if f is not None]
+    if missing and not shown and (previous := state.last_shown(slot)):
+        st.caption("Below is the previous result, until the new one is there.")
+        return previous
+    state.remember_shown(slot, shown)
+    return shown
+
+
+def _find(request: Request[Any]) -> Found[Any] | None:
+    results = _store()[0]
+    whole = request.read(results)
+    if whole is not None:
+        return Found(request, whole, complete=True)
+    part = request.read_partial(results)
+    return None if part is None else Found(request, part, complete=False)
+
+
+def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
+    statuses = [service().status(request.job()) for request in missing]
+    if start:
+        for request, status in zip(missing, statuses, strict=True):
+            if status.state in ("missing", "interrupted"):
+                service().submit(request.job())
+        statuses = [service().status(request.job()) for request in missing]
+    active = any(status.state in ACTIVE for status in statuses)
+    poll = st.fragment(_progress, run_every=_POLL_SECONDS if active else None)
+    poll(slot, tuple(missing), _total(statuses), active)
+
+
+def _total(statuses: Sequence[Status]) -> float:
+    return sum(int(status.done) + (status.state not in ACTIVE) for status in statuses)
+
+
+def _progress(slot: str, missing: tuple[Request[Any], ...], before: float, active: bool) -> None:
+    """Progress of what is missing; runs the page again when there is more to show."""
+    statuses = [service().status(request.job()) for request in missing]
+    live = [_has_partial(r) for r, s in zip(missing, statuses, strict=True) if s.state in ACTIVE]
+    if active and (_total(statuses) != before or any(live)):
+        st.rerun()
+    with st.container(border=True, key=f"{slot}_progress"):
+        for request, status in zip(missing, statuses, strict=True):
+            _one_line(slot, request, status)
+        if active:
+            st.button(
+                "Stop",
+                key=f"{slot}_stop",
+                icon=":material/stop_circle:",
+                on_click=_stop,
+                args=(missing,),
+                help="What is finished is kept; you can go on later.",
+            )
+
+
+def _has_partial(request: Request[Any]) -> bool:
+    return len(request.parts()) == 1 and request.read_partial(_store()[0]) is not None
+
+
+def _one_line(slot: str, request: Request[Any], status: Status) -> None:
+    if status.state == "failed":
+        st.error(f"{request.title}: {status.error}", icon=":material/error:")
+        _again(slot, request, "Try again")
+    elif status.state == "stopped":
+        st.caption(f"{request.title}: stopped at {status.done:.0f} of {status.total:.0f} parts.")
+        _again(slot, request, "Go on")
+    elif status.state == "interrupted":
+        st.warning(f"{request.title} was interrupted: {status.error or 'compute process ended'}")
+        _again(slot, request, "Go on")
+    elif status.state == "missing":
+        st.caption(f"{request.title}: not computed yet.")
+        _again(slot, request, "Compute")
+    else:
+        share = min(1.0, status.done / status.total) if status.total else 0.0
+        left = f" · about {status.eta:.0f} s left" if status.eta and status.eta > 2 else ""
+        st.progress(share, text=f"{request.title} · {status.note or status.state}{left}")
+
+
+def _again(slot: str, request: Request[Any], label: str) -> None:
+    st.button(
+        label,
+        key=f"{slot}_{request.key[:12]}_again",
+        icon=":material/play_arrow:",
+        on_click=_submit,
+        args=(request,),
+    )
+
+
+def _submit(request: Request[Any]) -> None:
+    service().submit(request.job())
+
+
+def _stop(missing: tuple[Request[Any], ...]) -> None:
+    for request in missing:
+        service().stop(request.job())

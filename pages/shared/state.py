@@ -1,0 +1,127 @@
+"""What a session has chosen. The only module that reads or writes `st.session_state`.
+
+Choices live in widgets that are bound to the address, so that a link restores them; only what
+cannot be in an address (models that were brought) is kept beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from merging import cards, methods, requests
+
+BROUGHT = "your checkpoints"
+DEFAULT_METHODS = ("weight", "activation")
+
+Found = TypeVar("Found")
+
+
+def begin_frame() -> None:
+    """Note that the frame is being drawn around a page."""
+    st.session_state["_framed"] = True
+
+
+def end_frame() -> None:
+    """Note that the frame is done."""
+    st.session_state["_framed"] = False
+
+
+def is_framed() -> bool:
+    """Whether the frame is being drawn around the page that runs."""
+    return bool(st.session_state.get("_framed"))
+
+
+def pair_names() -> list[str]:
+    """What can be looked at: the bundled pairs, and what this session brought."""
+    own = [BROUGHT] if "_brought" in st.session_state else []
+    return [*own, *cards.list_pairs()]
+
+
+def pair_name() -> str:
+    """The chosen pair's name."""
+    chosen = st.session_state.get("pair")
+    return chosen if chosen in pair_names() else cards.list_pairs()[0]
+
+
+def choose_pair(name: str) -> None:
+    """Choose a pair; what was derived from another is found again by its own keys."""
+    st.session_state["pair"] = name
+
+
+def pair_title(name: str) -> str:
+    """What screens call a pair."""
+    return "Your checkpoints" if name == BROUGHT else str(cards.read_card(name)["title"])
+
+
+def subject() -> requests.Subject:
+    """The two models that are looked at, with their data."""
+    name = pair_name()
+    if name == BROUGHT:
+        brought: requests.Subject = st.session_state["_brought"]
+        return brought
+    return requests.bundled_subject(name)
+
+
+def bring(brought: requests.Subject) -> None:
+    """Look at models that were uploaded. Call before the pair's widget is drawn (a callback)."""
+    st.session_state["_brought"] = brought
+    st.session_state["pair"] = BROUGHT
+
+
+def chosen_methods() -> list[str]:
+    """Names of the methods to compare, in the order of menus."""
+    chosen = st.session_state.get("methods")
+    chosen = DEFAULT_METHODS if chosen is None else chosen
+    return [name for name in methods.METHOD_CARDS if name in chosen]
+
+
+def option_key(method: str, option: str) -> str:
+    """Key of the widget of one option."""
+    return f"align_{method}_{option}"
+
+
+def alignment(method: str) -> requests.AlignmentRequest:
+    """The alignment by one method, with the options and the seed that were chosen."""
+    card = methods.find_card(method)
+    options: dict[str, Any] = {}
+    for field in fields(card.options):
+        value = st.session_state.get(option_key(method, field.name))
+        if value is not None:
+            options[field.name] = value
+    return requests.alignment(subject(), method, options, seed=seed())
+
+
+def alignments() -> list[requests.AlignmentRequest]:
+    """The alignments by all chosen methods."""
+    return [alignment(method) for method in chosen_methods()]
+
+
+def remember_shown(slot: str, found: Sequence[Found]) -> None:
+    """Keep what a slot of a page shows, to be shown on while something newer is computed."""
+    st.session_state[f"_shown_{slot}"] = list(found)
+
+
+def last_shown(slot: str) -> list[Any]:
+    """What a slot of a page showed last."""
+    shown: list[Any] = st.session_state.get(f"_shown_{slot}", [])
+    return shown
+
+
+def want_file(key: str) -> None:
+    """Note that a person asked for the file of a request."""
+    st.session_state["_wanted_file"] = key
+
+
+def wanted_file() -> str | None:
+    """Key of the request whose file a person asked for last."""
+    key: str | None = st.session_state.get("_wanted_file")
+    return key
+
+
+def seed() -> int:
+    """The chosen seed."""
+    return int(st.session_state.get("seed", 0))

@@ -1,0 +1,305 @@
+"""Results in words, numbers and rows, as pages show them beside the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from merging import cards, methods, requests, visualization
+from merging.records import Alignment, EndPoint, GroupUnits, LayerRow, SymmetrySummary
+from pages.shared import charts, state
+from pages.shared.jobs import Found
+
+Row = dict[str, Any]
+
+
+def _method_of(request: Any) -> str:
+    alignment = getattr(request, "alignment", None)
+    return "naive" if alignment is None else str(alignment.method)
+
+
+def _title(method: str) -> str:
+    return "Naive" if method == "naive" else methods.METHOD_CARDS[method].title
+
+
+def pair_card(name: str) -> None:
+    """What a bundled pair is and how it was trained."""
+    if name == state.BROUGHT:
+        st.info("You are looking at your own checkpoints; choose a bundled pair in the sidebar.")
+        return
+    card = cards.read_card(name)
+    st.markdown(f"**{card['title']}** — {card['shows']}")
+    recipe = card["recipe"]
+    made = "by hand" if recipe is None else _recipe_words(recipe)
+    st.caption(
+        f"{card['parameters']:,} parameters · {card['data_title']} · trained {made} · "
+        f"seeds {card['seeds'][0]} and {card['seeds'][1]} · fingerprints "
+        f"`{card['fingerprint_a'][:12]}` and `{card['fingerprint_b'][:12]}`"
+    )
+
+
+def _recipe_words(recipe: Row) -> str:
+    name = "Adam" if recipe["optimiser"] == "adam" else "SGD"
+    schedule = ", one-cycle" if recipe["schedule"] == "one-cycle" else ""
+    return f"with {name}, step {recipe['lr']:g}{schedule}, {recipe['epochs']} epochs"
+
+
+def end_point_rows(ends: dict[str, list[EndPoint]]) -> list[Row]:
+    """Loss and accuracy of both models, one row per model and split."""
+    return [
+        {
+            "Model": model.upper(),
+            "Split": point.split,
+            "Examples": point.examples,
+            "Loss (nats)": round(point.loss, 4),
+            "± SE": round(point.loss_standard_error, 4),
+            "Accuracy (%)": round(100 * point.accuracy, 2),
+        }
+        for model, points in ends.items()
+        for point in points
+    ]
+
+
+def symmetry(summary: SymmetrySummary) -> None:
+    """The groups of a spec, what is fixed and why, and the certificate."""
+    columns = st.columns(4)
+    units = sum(group.units for group in summary.groups)
+    columns[0].metric("Equivalent orderings", f"10^{summary.log10_orderings:,.0f}", border=True)
+    columns[1].metric("Groups", f"{len(summary.groups)}", f"{units:,} units", "off", border=True)
+    columns[2].metric("Parameters that move", f"{summary.share_moved:.2%}", border=True)
+    columns[3].metric(
+        "Largest change of outputs", f"{summary.max_relative_difference:.0e}", border=True
+    )
+    if summary.certified:
+        st.success(
+            "Certified: all groups were permuted at random, and the outputs in float64 stayed "
+            f"within {summary.max_relative_difference:.1e} (allowed: {summary.tolerance:.0e}).",
+            icon=":material/verified:",
+        )
+    else:
+        st.error("Not certified: permuting the units changes the outputs.", icon=":material/error:")
+    if summary.unknown_operators:
+        names = ", ".join(summary.unknown_operators)
+        st.warning(f"No rule for these operators, whose axes are fixed: {names}.")
+    rows = [
+        {"Group": g.name, "Units": g.units, "Occurs on": ", ".join(g.axes)} for g in summary.groups
+    ]
+    st.dataframe(rows, hide_index=True, key="models_groups", width="stretch")
+    with st.expander("What is fixed, and why", icon=":material/lock:"):
+        frozen = [
+            {"Parameter": f.parameter, "Axis": f.axis, "Size": f.units, "Because": f.reason}
+            for f in summary.frozen
+        ]
+        charts.table(frozen, key="models_frozen")
+
+
+def fit(rows: list[requests.TensorRow]) -> None:
+    """Which tensors of two checkpoints fit, in a sentence and a table."""
+    wrong = [row for row in rows if row.verdict == "does not fit"]
+    equal = [row for row in rows if row.verdict == "equal values"]
+    if wrong:
+        st.error(
+            f"{len(wrong)} of {len(rows)} tensors do not fit, the first is {wrong[0].name!r}: "
+            f"A has {wrong[0].shape_a}, B has {wrong[0].shape_b}. Both models must have one "
+            "architecture, width and type.",
+            icon=":material/error:",
+        )
+    elif len(equal) == len(rows):
+        st.warning("Both models are identical: there is nothing to align.", icon=":material/info:")
+    else:
+        st.caption(f"All {len(rows)} tensors fit; {len(equal)} have equal values.")
+    with st.expander("Tensor by tensor", icon=":material/table:", expanded=bool(wrong)):
+        table = [
+            {"Tensor": r.name, "Model A": r.shape_a, "Model B": r.shape_b, "Verdict": r.verdict}
+            for r in rows
+        ]
+        charts.table(table, key="models_tensors")
+
+
+def objective_rows(runs: Sequence[Alignment]) -> list[Row]:
+    """The objective of every method at the start and after every sweep or step."""
+    return [
+        {"Method": _title(run.method), "Step": k, "Objective": value}
+        for run in runs
+        for k, value in enumerate(run.objective)
+    ]
+
+
+def curve_requests(
+    alignments: Iterable[requests.AlignmentRequest],
+) -> list[requests.CurveRequest]:
+    """Curves on the test split, the naive one first, that the table of results is read from."""
+    subject = state.subject()
+    return [requests.CurveRequest(subject, a) for a in (None, *alignments)]
+
+
+def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[Any]]) -> list[Row]:
+    """What each method reached: barrier, midpoint, time, units moved, objective, certificate."""
+    by_method = {_method_of(c.request): c.result for c in curves if c.complete}
+    runs: list[tuple[str, Alignment | None]] = [("naive", None)]
+    runs += [(f.request.method, f.result) for f in finished]
+    rows = []
+    for method, run in runs:
+        curve = by_method.get(method)
+        row: Row = {"Method": _title(method)}
+        row["Barrier (nats)"] = None if curve is None else round(curve.barrier(), 4)
+        row["± SE"] = None if curve is None else round(curve.locate_barrier().standard_error, 4)
+        row["Midpoint accuracy (%)"] = None if curve is None else round(100 * curve.at(0.5)[1], 2)
+        if run is not None:
+            row["Seconds"] = round(run.seconds, 2)
+            row["Units moved"] = f"{run.units_moved:,} of {run.units:,}"
+            row["Objective"] = float(f"{run.objective[-1]:.5g}")
+            row["Spread of restarts"] = _spread(run)
+            row["Function kept to"] = f"{run.max_relative_difference:.0e}"
+        rows.append(row)
+    return rows
+
+
+def _spread(run: Alignment) -> str:
+    if len(run.restarts) < 2:
+        return ""
+    return f"{min(run.restarts):.5g} to {max(run.restarts):.5g} ({len(run.restarts)} runs)"
+
+
+def named_curves(found: Sequence[Found[Any]]) -> list[visualization.NamedCurve]:
+    """Curves with their methods, for drawing."""
+    return [visualization.NamedCurve(_method_of(f.request), f.result) for f in found]
+
+
+def curve_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
+    """Every value of every curve, in tidy form."""
+    return [
+        {
+            "Method": _title(named.method),
+            "Split": named.curve.split,
+            "λ": round(float(lam), 4),
+            "Loss (nats)": float(loss),
+            "Loss SE": float(error),
+            "Accuracy (%)": 100 * float(accuracy),
+        }
+        for named in curves
+        for lam, loss, error, accuracy in zip(
+            named.curve.lams,
+            named.curve.loss,
+            named.curve.standard_error(),
+            named.curve.accuracy,
+            strict=True,
+        )
+    ]
+
+
+def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
+    """Both definitions of the barrier, for loss and accuracy."""
+    rows = []
+    for named in curves:
+        mean = named.curve.locate_barrier()
+        rows.append({
+            "Method": _title(named.method),
+            "Split": named.curve.split,
+            "Loss barrier, mean of ends": round(mean.value, 4),
+            "± SE": round(mean.standard_error, 4),
+            "at λ": round(mean.lam, 3),
+            "Loss barrier, line": round(named.curve.barrier("linear"), 4),
+            "Accuracy barrier (points)": round(
+                100 * named.curve.barrier("endpoints-mean", "accuracy"), 2
+            ),
+            "Midpoint accuracy (%)": round(100 * named.curve.at(0.5)[1], 2),
+        })
+    return rows
+
+
+def examples_words(found: Sequence[Found[Any]]) -> str:
+    """On how many examples curves were evaluated."""
+    counts = {f.result.split: f.result.examples for f in found}
+    return ", ".join(f"{n:,} {split} examples" for split, n in counts.items())
+
+
+def named_surfaces(found: Sequence[Found[Any]]) -> list[visualization.NamedSurface]:
+    """Surfaces with at least one finished level, for drawing."""
+    named = []
+    for f in found:
+        if not f.result.evaluated.any():
+            continue
+        last = f.request.points[-1]
+        method = last.method if isinstance(last, requests.AlignmentRequest) else "naive"
+        title = _title(method) if method != "naive" else "Models as they are"
+        named.append(visualization.NamedSurface(title, method, f.result))
+    return named
+
+
+def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
+    """The models on every plane: where they lie, and the loss of the nearest grid point."""
+    rows = []
+    for named in surfaces:
+        surface = named.surface
+        for point in surface.points:
+            rows.append({
+                "Plane": named.title,
+                "Model": _model_words(point.name),
+                "x": round(point.x / surface.scale, 4),
+                "y": round(point.y / surface.scale, 4),
+                "Distance off the plane": round(point.residual / surface.scale, 6),
+            })
+    return rows
+
+
+def _model_words(name: str) -> str:
+    return name if name in ("A", "B") else f"π(B), {_title(name).lower()}"
+
+
+def surface_facts(surfaces: Sequence[visualization.NamedSurface]) -> list[str]:
+    """How many points and examples surfaces rest on, and what was not finite."""
+    first = surfaces[0].surface
+    done = sum(int(s.surface.evaluated.sum()) for s in surfaces)
+    bad = sum(s.surface.non_finite for s in surfaces)
+    facts = [f"{done:,} points", f"{first.examples:,} {first.split} examples"]
+    facts.append(f"statistics {first.statistics}")
+    return [*facts, f"{bad} points without a finite loss"] if bad else facts
+
+
+def unit_metrics(units: GroupUnits) -> None:
+    """Fixed points, cycles and similarity of one group, beside what chance would give."""
+    n = units.permutation.size
+    columns = st.columns(4)
+    chance = "a random order: about"
+    columns[0].metric("Fixed points", units.fixed_points, f"{chance} 1", "off", border=True)
+    expected = visualization.expected_cycles(n)
+    columns[1].metric("Cycles", len(units.cycles), f"{chance} {expected:.1f}", "off", border=True)
+    columns[2].metric("Similarity of matched units", f"{units.matched.mean():.3f}", border=True)
+    sure = float((units.margin > 0).mean())
+    columns[3].metric("Best partner is the match", f"{sure:.0%}", border=True)
+
+
+def unit_rows(units: GroupUnits) -> list[Row]:
+    """Who plays whom in one group."""
+    return [
+        {
+            "Unit of A": k,
+            "Unit of B": int(b),
+            "Similarity": round(float(s), 4),
+            "Margin": round(float(m), 4),
+        }
+        for k, (b, s, m) in enumerate(
+            zip(units.permutation, units.matched, units.margin, strict=True)
+        )
+    ]
+
+
+def layer_rows(rows: Sequence[LayerRow]) -> list[Row]:
+    """Every figure of every layer, before and after alignment."""
+    return [
+        {
+            name.replace("_", " ").capitalize(): _rounded(getattr(row, name))
+            for name in row.__dataclass_fields__
+        }
+        for row in rows
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if np.isnan(value) else round(value, 4)
+    return value

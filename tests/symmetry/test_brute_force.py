@@ -1,0 +1,225 @@
+"""Tiny networks, every permutation: nothing in the spec is wrong, and nothing is missing."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from merging.permutation import axis_index, permute
+from merging.symmetry import find_symmetry
+from tests.cases import (
+    NETWORKS,
+    Net,
+    network,
+    network_inputs,
+    network_symmetry,
+    random_state,
+    trace_aliases,
+    weight,
+)
+from tests.oracles import all_permutations, outputs
+
+linear = nn.Linear
+
+
+def bare(n_in, n_out):
+    return nn.Linear(n_in, n_out, bias=False)
+
+
+def _attend(m, x):
+    q, k, v = (part(x)[:, None] for part in (m.q, m.k, m.v))
+    return m.out(F.scaled_dot_product_attention(q, k, v)[:, 0]).flatten(1)
+
+
+def _gate(m, x):
+    value, gate = m.both(x).chunk(2, dim=-1)
+    return m.head(value * torch.sigmoid(gate))
+
+
+def _again(m, x):
+    hidden = torch.tanh(m.inward(x[:, :1]))
+    return m.head(torch.tanh(m.inward(x[:, 1:]) + m.again(hidden)))
+
+
+def _build_tied():
+    net = Net(
+        lambda m, x: m.unembed(torch.tanh(m.fc(m.embed(x).mean(1)))),
+        embed=nn.Embedding(3, 2), fc=linear(2, 2), unembed=bare(2, 3),
+    )  # fmt: skip
+    net.unembed.weight = net.embed.weight
+    return net
+
+
+def drawn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+TINY = {
+    "one hidden layer": (
+        lambda: nn.Sequential(linear(2, 3), nn.Tanh(), linear(3, 2)),
+        drawn(5, 2),
+    ),
+    "two hidden layers": (
+        lambda: nn.Sequential(linear(1, 2), nn.Tanh(), linear(2, 3), nn.Tanh(), linear(3, 1)),
+        drawn(5, 1),
+    ),
+    "convolution then flatten": (
+        lambda: nn.Sequential(nn.Conv2d(1, 2, (1, 2)), nn.Tanh(), nn.Flatten(), linear(4, 2)),
+        drawn(5, 1, 1, 3),
+    ),
+    "depthwise convolution": (
+        lambda: nn.Sequential(
+            nn.Conv1d(1, 2, 1), nn.Tanh(), nn.Conv1d(2, 2, 2, groups=2), nn.Flatten(), linear(2, 1)
+        ),
+        drawn(5, 1, 2),
+    ),
+    "batch norm": (
+        lambda: nn.Sequential(linear(1, 2), nn.BatchNorm1d(2), nn.Tanh(), linear(2, 1)),
+        drawn(5, 1),
+    ),
+    "layer norm": (
+        lambda: nn.Sequential(bare(2, 3), nn.LayerNorm(3), nn.Tanh(), bare(3, 1)),
+        drawn(5, 2),
+    ),
+    "concatenation": (
+        lambda: Net(
+            lambda m, x: m.head(torch.cat([torch.tanh(m.left(x)), torch.tanh(m.right(x))], 1)),
+            left=linear(1, 2), right=linear(1, 2), head=linear(4, 1),
+        ),
+        drawn(5, 1),
+    ),
+    "residual": (
+        lambda: Net(
+            lambda m, x: m.head(m.stem(x) + torch.tanh(m.mix(m.stem(x)))),
+            stem=linear(1, 2), mix=linear(2, 2), head=linear(2, 2),
+        ),
+        drawn(5, 1),
+    ),
+    "gate": (lambda: Net(_gate, both=linear(1, 4), head=bare(2, 1)), drawn(5, 1)),
+    "used twice": (
+        lambda: Net(_again, inward=linear(1, 2), again=linear(2, 2), head=bare(2, 2)),
+        drawn(5, 2),
+    ),
+    "attention": (
+        lambda: Net(_attend, q=bare(2, 2), k=bare(2, 2), v=bare(2, 2), out=bare(2, 1)),
+        drawn(5, 3, 2),
+    ),
+    "mean over channels": (
+        lambda: Net(lambda m, x: torch.tanh(m.conv(x)).mean(1), conv=nn.Conv1d(1, 3, 2)),
+        drawn(5, 1, 4),
+    ),
+    "outer product": (
+        lambda: Net(
+            lambda m, x: m.head((m.left(x)[:, :, None] * m.right(x)[:, None, :]).flatten(1)),
+            left=linear(1, 2), right=bare(1, 2), head=bare(4, 1),
+        ),
+        drawn(5, 1),
+    ),
+    "tied embeddings": (_build_tied, torch.randint(0, 3, (6, 2), generator=torch.Generator().manual_seed(0))),
+    "used by nobody but a mean": (
+        lambda: Net(lambda m, x: m.head(x * m.scale.mean()), scale=weight(3), head=linear(2, 1)),
+        drawn(5, 2),
+    ),
+}
+
+
+def places_of(model):
+    """Every axis of every tensor, tied tensors once."""
+    aliases = trace_aliases(model)
+    return [
+        (name, axis)
+        for name, value in model.state_dict().items()
+        if name not in aliases and value.is_floating_point()
+        for axis in range(value.dim())
+    ]
+
+
+def applied(model, params, places, indices):
+    moved = dict(params)
+    for (name, axis), index in zip(places, indices, strict=True):
+        moved[name] = moved[name].index_select(axis, index)
+    for alias, name in trace_aliases(model).items():
+        moved[alias] = moved[name]
+    return moved
+
+
+def function_keeping(model, params, x, places):
+    """All choices of one permutation per axis that leave the outputs alone."""
+    before = outputs(model, params, x)
+    choices = [list(all_permutations(params[name].shape[axis])) for name, axis in places]
+    found = set()
+    for indices in itertools.product(*choices):
+        after = outputs(model, applied(model, params, places, indices), x)
+        if torch.allclose(before, after, rtol=0, atol=1e-10):
+            found.add(tuple(tuple(index.tolist()) for index in indices))
+    return found
+
+
+def spanned(spec, params, places):
+    """All choices of one permutation per axis that the spec allows."""
+    sizes = spec.sizes
+    found = set()
+    for drawn in itertools.product(*(list(all_permutations(n)) for n in sizes.values())):
+        perms = dict(zip(sizes, drawn, strict=True))
+        indices = []
+        for name, axis in places:
+            index = axis_index(spec.axes[name][axis], perms)
+            indices.append(range(params[name].shape[axis]) if index is None else index.tolist())
+        found.add(tuple(tuple(index) for index in indices))
+    return found
+
+
+def tiny(case):
+    build, x = TINY[case]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build().eval()
+    spec = find_symmetry(model, (x,))
+    model = model.double()
+    x = x.double() if x.is_floating_point() else x
+    return model, spec, random_state(model, 1), x
+
+
+@pytest.mark.parametrize("case", TINY)
+def test_the_spec_is_all_that_keeps_the_function_and_nothing_else(case):
+    model, spec, params, x = tiny(case)
+    places = places_of(model)
+    assert function_keeping(model, params, x, places) == spanned(spec, params, places)
+
+
+def test_group_norm_allows_what_keeps_groups_together_and_the_spec_stays_within():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        build = nn.Sequential(linear(1, 4), nn.GroupNorm(2, 4), nn.Tanh(), linear(4, 1))
+    x = torch.randn(5, 1)
+    spec = find_symmetry(build.eval(), (x,))
+    model = build.double()
+    params, x = random_state(model, 1), x.double()
+    places = [(n, a) for n, a in places_of(model) if params[n].shape[a] == 4]
+    before, kept = outputs(model, params, x), set()
+    for perm in all_permutations(4):
+        after = outputs(model, applied(model, params, places, [perm] * len(places)), x)
+        if torch.allclose(before, after, rtol=0, atol=1e-10):
+            kept.add(tuple(perm.tolist()))
+    together = {p for p in itertools.permutations(range(4)) if {p[0] // 2, p[1] // 2} != {0, 1}}
+    assert kept == together
+    allowed = {indices[0] for indices in spanned(spec, params, places)}
+    assert len(allowed) == 4
+    assert allowed < kept
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_permutation_of_every_small_group_keeps_the_function(name):
+    spec = network_symmetry(name).spec
+    model = copy.deepcopy(network(name)).double()
+    params = random_state(model, 3)
+    (x,) = network_inputs(name, 3, seed=3)
+    x = x.double() if x.is_floating_point() else x
+    before = outputs(model, params, x)
+    for group, n in spec.sizes.items():
+        for perm in all_permutations(n) if n <= 4 else ():
+            after = outputs(model, permute(spec, {group: perm}, params), x)
+            torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-10)

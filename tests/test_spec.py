@@ -1,0 +1,115 @@
+import json
+import math
+
+import pytest
+import torch
+
+from merging.errors import SymmetryError
+from merging.records import FrozenAxis
+from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
+from tests.cases import CONFIGS, NETWORKS, architecture, architecture_symmetry, network
+from tests.cases import network_symmetry
+
+PARAMS = {"w": torch.zeros(6, 4), "b": torch.zeros(6), "steps": torch.tensor(1)}
+
+
+def read(axes):
+    return PermutationSpec.from_json(json.dumps(axes), PARAMS)
+
+
+def test_a_hand_written_spec_is_read():
+    spec = read({"w": ["p", None], "b": ["p"]})
+    assert spec.sizes == {"p": 6}
+    assert spec.places() == {"p": (("w", 0), ("b", 0))}
+    assert spec.axes["steps"] == ()
+
+
+def test_products_and_concatenations_are_read():
+    spec = read({"w": [{"product": [["p", 3], [None, 2]]}, {"concat": [["q", 3], [None, 1]]}]})
+    assert spec.sizes == {"p": 3, "q": 3}
+    first, second = spec.axes["w"]
+    assert (first.kind, first.size, first.groups) == ("product", 6, ("p",))
+    assert (second.kind, second.size, second.groups) == ("concat", 4, ("q",))
+
+
+def test_nested_expressions_are_read_and_their_groups_listed_once_in_order():
+    inner = {"concat": [["q", 1], ["p", 2]]}
+    spec = read({"w": [{"product": [["p", 2], inner]}, None]})
+    assert spec.axes["w"][0].groups == ("p", "q")
+    assert [atom.size for atom in spec.axes["w"][0].atoms()] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_derived_spec_survives_json(name):
+    spec = network_symmetry(name).spec
+    again = PermutationSpec.from_json(spec.to_json(), network(name).state_dict())
+    assert again.axes == dict(spec.axes)
+    assert again.sizes == spec.sizes
+    assert again.places() == spec.places()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_spec_of_every_architecture_survives_json(name):
+    spec = architecture_symmetry(name).spec
+    again = PermutationSpec.from_json(spec.to_json(), architecture(name).state_dict())
+    assert again.axes == dict(spec.axes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "not of the form"),
+        ("[1, 2]", "not of the form"),
+        ('{"v": ["p"]}', "names 'v', which the parameters do not have"),
+        ('{"w": ["p"]}', "not of the form"),
+        ('{"w": [3, null]}', "a group's name or null, not 3"),
+        ('{"w": [{"sum": [["p", 6]]}, null]}', "unknown kind of axis 'sum'"),
+        ('{"w": [{"product": [["p", 3]]}, null]}', r"'w' has shape \[6, 4\], .* expects \[3, 4\]"),
+        ('{"w": [{"product": ["p", "q"]}, null]}', "not of the form"),
+        ('{"w": [{}, null]}', "not of the form"),
+        ('{"w": ["p", "p"]}', "'w' axis 1 has 4 units, but permutation 'p' has 6"),
+        ('{"w": ["p", null], "b": [{"product": [["p", 2], [null, 3]]}]}', "'b' axis 0 has 2 units"),
+    ],
+)
+def test_what_is_no_spec_of_these_parameters_is_refused(text, message):
+    with pytest.raises(SymmetryError, match=message):
+        PermutationSpec.from_json(text, PARAMS)
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the group of an atom may be anything")
+def test_an_atom_whose_group_is_no_name_is_refused():
+    text = '{"w": [{"product": [[["p"], 3], [null, 2]]}, null]}'
+    with pytest.raises(SymmetryError, match="not of the form"):
+        PermutationSpec.from_json(text, PARAMS)
+
+
+def test_the_number_of_orderings_is_a_product_of_factorials():
+    spec = read({"w": ["p", "q"], "b": ["p"]})
+    assert spec.log10_orderings == pytest.approx(math.log10(math.factorial(6) * math.factorial(4)))
+
+
+def test_three_layers_of_512_units_have_ten_to_the_3499_orderings():
+    group = {f"w{k}": (AxisExpression(512, f"p{k}"),) for k in range(3)}
+    assert PermutationSpec(group).log10_orderings == pytest.approx(3499.6, abs=0.1)
+
+
+def test_freezing_takes_a_group_out_everywhere_and_notes_why():
+    old = FrozenAxis("steps", 0, 2, "before")
+    spec = read({"w": ["p", {"concat": [["q", 3], [None, 1]]}], "b": ["p"]})
+    spec = PermutationSpec(spec.axes, SymmetryReport((old,), ("fft",), 0.5))
+    less = spec.without(frozenset({"p"}), "because")
+    assert less.sizes == {"q": 3}
+    assert less.report.frozen == (
+        old, FrozenAxis("w", 0, 6, "because"), FrozenAxis("b", 0, 6, "because")
+    )  # fmt: skip
+    assert less.report.unknown_operators == ("fft",)
+    assert spec.sizes == {"p": 6, "q": 3}
+
+
+def test_a_spec_is_checked_against_names_and_shapes():
+    spec = read({"w": ["p", None]})
+    spec.check(PARAMS)
+    with pytest.raises(SymmetryError, match="names 'b', which the parameters do not have"):
+        spec.check({name: value for name, value in PARAMS.items() if name != "b"})
+    with pytest.raises(SymmetryError, match=r"'w' has shape \[6\]"):
+        spec.check({**PARAMS, "w": torch.zeros(6)})
