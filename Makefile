@@ -81,6 +81,7 @@ WHERE := $(BIN)/python tests/browser/conftest.py
 
 chromium: install-dev
 	@$(WHERE) >/dev/null 2>&1 && exit 0; \
+	if [ -n "$$CHROMIUM" ]; then echo "CHROMIUM=$$CHROMIUM does not start."; exit 1; fi; \
 	echo "The browser tests need Chromium; downloading one for Playwright."; \
 	PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT=15000 $(BIN)/playwright install chromium \
 	  && $(WHERE) >/dev/null 2>&1 && exit 0; \

@@ -244,3 +244,20 @@ def _flat64(tensor: Tensor) -> Tensor:
 
 def _total(sums: Iterable[Tensor]) -> float:
     return float(sum(sums, start=torch.zeros((), dtype=torch.float64)))
+
+
+def in_order(params: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Params:
+    """Put the names of a state dict into the order of another: files have an order of their own.
+
+    Args:
+        params: The state dict.
+        like: A state dict of the same architecture.
+
+    Returns:
+        The same tensors, in the other's order.
+
+    Raises:
+        ArchitectureMismatchError: If names or shapes differ.
+    """
+    check_same_architecture(like, params, dtype=False)
+    return {name: params[name] for name in like}

@@ -148,9 +148,13 @@ class Request(Generic[Result]):
         keys = [self.piece_key(part) for part in self.parts()]
         if len(keys) > 1:
             found = [entry for entry in self.entries(store) if entry is not None]
-            return self.decode(found) if found else None
+            return self.decode(found) if self.shows(found) else None
         entry = store.get_partial(keys[0])
         return self.decode([entry]) if entry is not None else None
+
+    def shows(self, entries: list[Entry]) -> bool:
+        """Whether some pieces are enough to show something."""
+        return bool(entries)
 
     def decode(self, entries: list[Entry]) -> Result:
         """The result from its stored pieces."""
@@ -348,6 +352,10 @@ class SurfaceRequest(Request[Surface]):
         if "level" in part:
             shared.pop("shown")
         return _digest({**shared, **part})
+
+    def shows(self, entries: list[Entry]) -> bool:
+        """Whether any point is there."""
+        return any("level" in entry.meta for entry in entries)
 
     def decode(self, entries: list[Entry]) -> Surface:
         """The surface with the points that are there."""

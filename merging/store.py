@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import io
 import json
 import logging
 import os
@@ -25,18 +24,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from merging.entries import (
+    JSON,
+    Entry,
+    beside,
+    bundled_results,
+    decode,
+    encode,
+    read_bundled,
+    read_entry,
+)
 from merging.errors import StoreError
-
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 JOB_STATES = ("queued", "running", "done", "failed", "stopped", "interrupted")
 FILE_SUFFIXES = (".safetensors", ".npz", ".upload")  # .upload: not read yet, any format
 
-_META = "__meta__"
 _HOUR = 3600.0
 _TOUCH_SECONDS = 60.0  # how stale "last used" may grow before reading a result writes it again
 _MIGRATIONS = (  # the index has `pragma user_version = n` after the first n of these
@@ -53,14 +59,6 @@ _MIGRATIONS = (  # the index has `pragma user_version = n` after the first n of 
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One result: named arrays, and what they mean as plain JSON values."""
-
-    arrays: dict[str, np.ndarray]
-    meta: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class Store:
         self.bundled = tuple(Path(path).absolute() for path in bundled)
         self._idle: list[sqlite3.Connection] = []
         with self._explained("open the result store"):
-            self._bundled = {path.stem: path for f in self.bundled for path in f.glob("*.npz")}
+            self._bundled = bundled_results(self.bundled)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder), self._transaction() as db:
                 self._migrate(db)
@@ -153,7 +151,7 @@ class Store:
             meta: JSON values that say what the arrays are.
             pinned: Whether it stays when room is made.
         """
-        self._keep("result", key, ".npz", _encode(arrays, meta), pinned)
+        self._keep("result", key, ".npz", encode(arrays, meta), pinned)
         with suppress(OSError):
             self._path("partial", key, ".npz").unlink(missing_ok=True)
 
@@ -164,7 +162,7 @@ class Store:
         """
         if _checked(key) in self._bundled:
             try:
-                return read_entry(self._bundled[key])
+                return read_bundled(self._bundled[key], key)
             except StoreError as error:
                 log.warning("A bundled result is left out: %s", error)
                 self._bundled.pop(key, None)
@@ -176,7 +174,7 @@ class Store:
                     known, data = self._sound_bytes(db, key)
                     if known and data is None:
                         self._quarantine(db, key)
-        return None if data is None else _decode(data, f"result {key[:8]} in {self.folder}")
+        return None if data is None else decode(data, f"result {key[:8]} in {self.folder}")
 
     def has(self, keys: Iterable[str]) -> set[str]:
         """Return those of the keys that have a result, bundled ones included."""
@@ -193,9 +191,9 @@ class Store:
         self, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]
     ) -> None:
         """Keep what is known so far of a result that is being computed; the last one wins."""
-        data = _encode(arrays, meta, zipfile.ZIP_STORED)
+        data = encode(arrays, meta, zipfile.ZIP_STORED)
         path = self._path("partial", key, ".npz")
-        with self._explained(f"keep {path.name}"), _beside(path, data, durable=False) as temp:
+        with self._explained(f"keep {path.name}"), beside(path, data, durable=False) as temp:
             temp.replace(path)
 
     def get_partial(self, key: str) -> Entry | None:
@@ -333,7 +331,7 @@ class Store:
 
     def _keep(self, kind: str, key: str, suffix: str, source: bytes | Path, pinned: bool) -> Path:
         path = self._path(kind, key, suffix)
-        with self._explained(f"keep {path.name}"), _beside(path, source) as temp:
+        with self._explained(f"keep {path.name}"), beside(path, source) as temp:
             with temp.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             size, place = temp.stat().st_size, path.relative_to(self.folder).as_posix()
@@ -477,42 +475,6 @@ class Store:
             raise StoreError(message) from error
 
 
-def write_entry(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]) -> None:
-    """Write a result file, as it is bundled with the app.
-
-    Args:
-        path: Where; `<key>.npz` in a bundled folder.
-        arrays: Named arrays of any dtype but object.
-        meta: JSON values that say what the arrays are.
-
-    Raises:
-        StoreError: If it cannot be written.
-    """
-    try:
-        with _beside(path, _encode(arrays, meta)) as temp:
-            temp.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def read_entry(path: Path) -> Entry:
-    """Read a result file.
-
-    Args:
-        path: A file that `write_entry` or a store wrote.
-
-    Returns:
-        Its arrays and their meaning.
-
-    Raises:
-        StoreError: If it cannot be read, or is no result file.
-    """
-    try:
-        return _decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def open_default(bundled: Sequence[Path] = ()) -> tuple[Store, str | None]:
     """Open the store of this user: `$ONE_BASIN_STORE`, else `~/.cache/one-basin`.
 
@@ -554,51 +516,6 @@ def _job_fields(fields: Mapping[str, object]) -> list[str]:
 
 def _one(db: sqlite3.Connection, query: str, value: str) -> Any:
     return db.execute(query, [value]).fetchone()
-
-
-def _encode(
-    arrays: Mapping[str, np.ndarray],
-    meta: Mapping[str, JSON],
-    compression: int = zipfile.ZIP_DEFLATED,
-) -> bytes:
-    assert _META not in arrays, f"{_META!r} is taken"
-    text = np.frombuffer(json.dumps(meta, allow_nan=True).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression, compresslevel=1) as archive:
-        for name, array in {_META: text, **arrays}.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _decode(data: bytes, where: str) -> Entry:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(arrays.pop(_META).tobytes())
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{where} is no result file, or is damaged: {error}") from error
-    return Entry(arrays, meta)
-
-
-@contextmanager
-def _beside(path: Path, source: bytes | Path, durable: bool = True) -> Iterator[Path]:
-    # the caller moves the temporary file to its place; if it does not, the file goes away
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:12], suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if isinstance(source, bytes):
-                file.write(source)
-            else:
-                with source.open("rb") as original:
-                    shutil.copyfileobj(original, file, 1 << 20)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

@@ -29,6 +29,7 @@ from merging.data.brought import check_fits, read_npz
 from merging.data.bundled import DATASETS, load_dataset
 from merging.errors import MergingError
 from merging.models.registry import architecture_of, build_model, example_inputs, infer_config
+from merging.params import check_same_architecture, in_order
 from merging.requests import SHOWN_EXAMPLES, Subject
 from merging.spec import PermutationSpec
 from merging.store import Store
@@ -91,13 +92,20 @@ class _Stored:
 @lru_cache(maxsize=3)
 def _load(subject: Subject, stored: _Stored) -> Loaded:
     model, spec = certified(subject.config)
-    return Loaded(
-        model,
-        spec,
-        load_params(subject.model_a, stored.store),
-        load_params(subject.model_b, stored.store),
-        _data(subject, stored.store),
+    params_a, params_b = (
+        in_order(load_params(wanted, stored.store), model.state_dict())
+        for wanted in (subject.model_a, subject.model_b)
     )
+    check_same_architecture(params_a, params_b)
+    return Loaded(model, spec, _wide(params_a), _wide(params_b), _data(subject, stored.store))
+
+
+def _wide(params: TensorDict) -> TensorDict:
+    """Half precision is computed in float32."""
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in params.items()
+    }
 
 
 @lru_cache(maxsize=8)

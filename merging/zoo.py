@@ -20,6 +20,7 @@ from merging.checkpoints import read_checkpoint
 from merging.data.base import Batches, Dataset
 from merging.data.bundled import load_dataset
 from merging.models.registry import build_model
+from merging.params import in_order
 from merging.training import Recipe
 
 
@@ -223,9 +224,11 @@ def load_pair(name: str) -> Pair:
     """
     card = read_card(name)
     folder = ASSETS / "zoo" / name
-    params_a, _ = read_checkpoint(folder / "a.safetensors")
-    params_b, _ = read_checkpoint(folder / "b.safetensors")
     model = build_model(RECIPES[name].config)
+    params_a, params_b = (
+        in_order(read_checkpoint(folder / f"{letter}.safetensors")[0], model.state_dict())
+        for letter in "ab"
+    )
     model.load_state_dict(params_a)
     return Pair(name, model, params_a, params_b, load_dataset(RECIPES[name].data), card)
 

@@ -22,33 +22,31 @@ if found:
     units = controls.one_group(found[0].result, key="permutations")
     order = controls.unit_order(key="permutations")
     summaries.unit_metrics(units)
-    left, right = st.columns([2, 3])
+    look = {**charts.look(), "compact": True}
+    left, right = st.columns(2)
     with left:
         charts.show(
-            visualization.plot_permutation(units, order=order, **charts.look()),
+            visualization.plot_permutation(units, order=order, **look),
             key="permutations_dots",
             alt=visualization.describe_permutation(units),
         )
     with right:
         charts.show(
-            visualization.plot_similarity(units, **charts.look()),
-            key="permutations_similarity",
-            alt=visualization.describe_similarity(units),
-        )
-    left, right = st.columns(2)
-    with left:
-        charts.show(
-            visualization.plot_cycles(units, **charts.look()),
+            visualization.plot_cycles(units, **look),
             key="permutations_cycles",
             alt=visualization.describe_cycles(units),
         )
-    with right:
         charts.show(
-            visualization.plot_margins(units, **charts.look()),
+            visualization.plot_margins(units, **look),
             key="permutations_margins",
             alt=visualization.describe_margins(units),
-            rows=summaries.unit_rows(units),
         )
+    charts.show(
+        visualization.plot_similarity(units, **charts.look()),
+        key="permutations_similarity",
+        alt=visualization.describe_similarity(units),
+        rows=summaries.unit_rows(units),
+    )
 
 st.subheader("Layer by layer", anchor=False)
 quantity = controls.layer_quantity(key="permutations")

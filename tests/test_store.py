@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from merging import store as store_module
+from merging.entries import Entry, read_entry, write_entry, write_pack
 from merging.errors import StoreError
-from merging.store import Store, open_default, read_entry, write_entry
+from merging.store import Store, open_default
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -137,6 +138,23 @@ def test_bundled_results_are_found_and_never_written(store, tmp_path):
     assert with_bundle.get(key("b")).meta == {"from": "bundle"}
     assert {path: path.stat().st_mtime_ns for path in bundle.iterdir()} == before
     with_bundle.close()
+
+
+def test_packed_results_are_found_like_single_ones(store, tmp_path):
+    entries = {key(name): Entry({"x": np.full(2, k)}, {"n": k}) for k, name in enumerate("pq")}
+    write_pack(tmp_path / "pair.zip", entries)
+    with_bundle = Store(store.folder, bundled=[tmp_path])
+    assert with_bundle.has([key("p"), key("q"), key("r")]) == {key("p"), key("q")}
+    found = with_bundle.get(key("q"))
+    assert found.meta == {"n": 1}
+    np.testing.assert_array_equal(found.arrays["x"], [1, 1])
+
+
+def test_a_pack_depends_on_its_results_only(tmp_path):
+    entries = {key("p"): Entry({"x": np.arange(3)}, {"n": 1})}
+    write_pack(tmp_path / "one.zip", entries)
+    write_pack(tmp_path / "two.zip", entries)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
 def test_a_damaged_bundled_result_counts_as_missing(store, tmp_path):
