@@ -28,10 +28,17 @@ _CHECKS = ("_assert_scalar", "_assert_async", "_assert_tensor_metadata", "sym_co
 
 @dataclass(frozen=True)
 class Step:
-    """One operator call, and the values that nobody reads after it."""
+    """One operator call.
+
+    Attributes:
+        node: The call.
+        frees: Values that nobody reads after it.
+        overwrites: Whether its result takes the place of its input.
+    """
 
     node: fx.Node
     frees: tuple[fx.Node, ...]
+    overwrites: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +155,48 @@ def execute(
     """Carry out steps; `values` gains what they compute and loses what nobody reads any more."""
     for step in program:
         node = step.node
-        call = node.target
+        call = torch.ops.aten.relu_.default if step.overwrites else node.target
         assert callable(call)
         kwargs = {key: _fill(value, values) for key, value in node.kwargs.items()}
         value = call(*[_fill(argument, values) for argument in node.args], **kwargs)
         values[node] = value if visit is None else visit(node, value)
         for freed in step.frees:
             del values[freed]
+
+
+# Operators whose result is a fresh tensor that no other value shares memory with.
+_FRESH = ("linear", "conv1d", "conv2d", "conv3d", "add", "mul", "batch_norm", "matmul", "addmm")
+
+
+def in_place(program: Sequence[Step], owned: frozenset[fx.Node]) -> tuple[Step, ...]:
+    """Let every ReLU overwrite its input where nobody else reads that.
+
+    Not for programs whose values are looked at afterwards.
+
+    Args:
+        program: Steps in order.
+        owned: Nodes whose given values may be overwritten.
+
+    Returns:
+        The same steps, with that noted.
+    """
+    readers: dict[fx.Node, int] = {}
+    for step in program:
+        for node in step.node.all_input_nodes:
+            readers[node] = readers.get(node, 0) + 1
+    return tuple(
+        replace(step, overwrites=True) if _may_overwrite(step, readers, owned) else step
+        for step in program
+    )
+
+
+def _may_overwrite(step: Step, readers: Mapping[fx.Node, int], owned: frozenset[fx.Node]) -> bool:
+    if step.node.target is not torch.ops.aten.relu.default:
+        return False
+    (source,) = step.node.all_input_nodes
+    name = str(source.target)
+    fresh = name.startswith("aten.") and name.split(".")[1] in _FRESH
+    return readers[source] == 1 and (source in owned or (fresh and source in step.frees))
 
 
 _TRACED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Graph]] = weakref.WeakKeyDictionary()

@@ -122,9 +122,9 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
             "mnist-resnet-bn",
             "MNIST, ResNet with BatchNorm",
             "Matching alone leaves a collapse; re-estimating the statistics (RESET) mends it.",
-            _resnet(32, "batch"),
+            {**_resnet(24, "batch"), "blocks": 2},
             "mnist",
-            _one_cycle(0.1, 12),
+            _one_cycle(0.1, 8),
         ),
         PairRecipe(
             "mnist-resnet-ln",
@@ -145,7 +145,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
         PairRecipe(
             "mnist-vit",
             "MNIST, vision transformer",
-            "Attention: heads, units within heads, and one stream through all layers.",
+            "Attention: heads, units within them, one stream through all layers; still two basins.",
             {
                 "architecture": "vit",
                 "dim": 64,

@@ -145,3 +145,8 @@ def flat(params: Mapping[str, Tensor]) -> np.ndarray:
     return np.concatenate(
         [v.double().numpy().ravel() for v in params.values() if v.is_floating_point()]
     )
+
+
+def distance_squared(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:
+    """Squared distance of two state dicts, entry by entry."""
+    return float(((flat(params_a) - flat(params_b)) ** 2).sum())

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from merging.errors import DataError
-from merging.graph import Graph, Step, execute, trace
+from merging.graph import Graph, Step, execute, in_place, trace
+from merging.landscape.mixture import Mixture
 from merging.params import Params, combine
 
 OnProgress = Callable[[float, float, str], None]
@@ -113,12 +114,14 @@ def evaluate_family(
         raise DataError("there are no examples to evaluate on; give at least one batch")
     reuse = prepare is None and len(weights) > len(corners)
     families = [_Family(model, corners, chunk, reuse=reuse) for chunk in chunks]
+    needed = [{name: corner[name] for name in families[0].names} for corner in corners]
+    mixture = Mixture(needed)
     losses = torch.empty(len(weights), sum(len(chunk.targets) for chunk in chunks))
     correct = torch.empty(losses.shape, dtype=torch.bool)
     with torch.no_grad():
         for k, row in enumerate(weights.tolist()):
-            prepared = None if prepare is None else prepare(combine(corners, row), row)
-            results = [family.evaluate(row, prepared) for family in families]
+            params = mixture.at(row) if prepare is None else prepare(combine(corners, row), row)
+            results = [family.evaluate(row, params) for family in families]
             losses[k] = torch.cat([loss for loss, _ in results])
             correct[k] = torch.cat([right for _, right in results])
             if on_progress is not None:
@@ -196,29 +199,31 @@ class _Family:
     ) -> None:
         self.model, self.chunk = model, chunk
         self.graph = trace(model, (chunk.inputs,))
-        self.shared = _share(self.graph, corners, chunk.inputs) if reuse else _Shared({}, {})
-        known = frozenset(self.shared.maps) | frozenset(self.shared.constant)
-        self.program: tuple[Step, ...] = self.graph.remaining(known)
-        read = {node for step in self.program for node in step.node.all_input_nodes}
-        names = [name for node, name in self.graph.sources.items() if node in read]
-        self.corners = [{name: corner[name] for name in names} for corner in corners]
+        shared = _share(self.graph, corners, chunk.inputs) if reuse else _Shared({}, [])
+        self.known: dict[fx.Node, object] = {**self.graph.constants, **shared.constant}
+        self.known.update(dict.fromkeys(self.graph.inputs, chunk.inputs))
+        self.maps = Mixture(shared.maps) if shared.maps else None
+        mapped = frozenset(shared.maps[0]) if shared.maps else frozenset()
+        program = self.graph.remaining(mapped | frozenset(shared.constant))
+        self.program = in_place(program, mapped)
+        read = {node for step in program for node in step.node.all_input_nodes}
+        self.sources = {n: name for n, name in self.graph.sources.items() if n in read}
+        self.names = tuple(dict.fromkeys(self.sources.values()))
 
-    def evaluate(self, point: Sequence[float], prepared: Params | None) -> tuple[Tensor, Tensor]:
-        """Losses float32 `[n]` and answers `[n]` at one point."""
-        params = combine(self.corners, point) if prepared is None else prepared
+    def evaluate(
+        self, point: Sequence[float], params: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Losses float32 `[n]` and answers `[n]` at one point, whose parameters are given."""
         return score(self._logits(point, params), self.chunk.targets)
 
     def _logits(self, point: Sequence[float], params: Mapping[str, Tensor]) -> Tensor:
         if not self.graph.batched:
             logits: Tensor = torch.func.functional_call(self.model, dict(params), self.chunk.inputs)
             return logits
-        values: dict[fx.Node, object] = {**self.graph.constants, **self.shared.constant}
-        values.update(
-            (node, params[name]) for node, name in self.graph.sources.items() if name in params
-        )
-        values[self.graph.inputs[0]] = self.chunk.inputs
-        for node, results in self.shared.maps.items():
-            values[node] = combine([{"": result} for result in results], point)[""]
+        values = dict(self.known)
+        values.update((node, params[name]) for node, name in self.sources.items())
+        if self.maps is not None:
+            values.update(self.maps.at(point))
         return self.graph.finish(self.program, values)
 
 
@@ -228,11 +233,11 @@ class _Shared:
 
     Attributes:
         constant: Values that no parameter touches.
-        maps: Linear maps that read only such values: their result for every corner.
+        maps: For every corner, the results of the linear maps that read only such values.
     """
 
     constant: dict[fx.Node, Tensor]
-    maps: dict[fx.Node, list[Tensor]]
+    maps: list[dict[fx.Node, Tensor]]
 
 
 def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor) -> _Shared:
@@ -248,20 +253,14 @@ def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor
             continue
         prefix.append(Step(step.node, ()))
     if not maps or not graph.batched:
-        return _Shared({}, {})
-    results: dict[fx.Node, list[Tensor]] = {}
-    constant: dict[fx.Node, Tensor] = {}
-
-    def keep(node: fx.Node, value: Tensor) -> Tensor:
-        if node in maps:
-            results.setdefault(node, []).append(value)
-        else:
-            constant[node] = value
-        return value
-
+        return _Shared({}, [])
+    results: list[dict[fx.Node, Tensor]] = []
     with torch.no_grad():
         for corner in corners:
-            execute(prefix, graph.bind(corner, (inputs,)), keep)
+            values = graph.bind(corner, (inputs,))
+            execute(prefix, values)
+            results.append({node: values[node] for node in maps})
+    constant = {step.node: values[step.node] for step in prefix if step.node not in maps}
     return _Shared(constant, results)
 
 

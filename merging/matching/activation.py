@@ -83,7 +83,7 @@ def _solve(scored: Sequence[tuple[Moments, Tensor]], start: Permutations) -> Per
             if not touching:
                 continue
             matrix = sum((_for_group(m, s, group, perms) for m, s in touching), torch.zeros(()))
-            best, rows = solve_assignment(matrix, perms[group]), torch.arange(len(perms[group]))
+            best, rows = solve_assignment(matrix), torch.arange(len(perms[group]))
             gain = float((matrix[rows, best] - matrix[rows, perms[group]]).sum())
             if gain > 1e-12 * float(matrix.abs().sum()):
                 perms[group] = best

@@ -97,10 +97,11 @@ class WeightSimilarity:
         """Sum over the parameters that no other group touches; computed once."""
         if group not in self._constant:
             n = self.sizes[group]
-            self._constant[group] = torch.zeros(n, n, dtype=torch.float64)
+            total = torch.zeros(n, n, dtype=torch.float64)
             for name, axis in self.places[group]:
                 if not self._depends_on_others(name, group):
-                    self._constant[group] += self._place(name, axis, group, {})
+                    total += self._place(name, axis, group, {})
+            self._constant[group] = total  # whole at once: runs in other threads read it
         return self._constant[group]
 
     def _depends_on_others(self, name: str, group: str) -> bool:
@@ -219,7 +220,7 @@ def descend(
 def _solve(similarity: WeightSimilarity, group: str, perms: Permutations) -> tuple[float, Tensor]:
     """The best permutation of one group with the others held, and what it gains."""
     matrix, current = similarity.matrix(group, perms), perms[group]
-    best = solve_assignment(matrix, current)
+    best = solve_assignment(matrix)
     rows = torch.arange(len(current))
     gain = float((matrix[rows, best] - matrix[rows, current]).sum())
     if gain > 0 and similarity.is_quadratic(group):

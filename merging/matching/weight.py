@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event
+
 import torch
 
 from merging.errors import StoppedError
@@ -33,28 +37,50 @@ def match_weights(
     """
     start = identity_permutations(problem.spec)
     similarity = WeightSimilarity(problem.spec, problem.params_a, problem.params_b, problem.weights)
-    runs: list[Descent] = []
-    current = Descent(start, (similarity.objective(start),), converged=False)
+    seeds = torch.randint(2**62, (options.restarts,), generator=generator).tolist()
+    reached = [Descent(start, (similarity.objective(start),), converged=False)] * len(seeds)
+    sweeps: SimpleQueue[tuple[int, Descent] | None] = SimpleQueue()
+    stop = Event()
 
-    def note(found: Descent) -> None:
-        nonlocal current
-        current = found
-        watcher.on_partial(_result([*runs, found], stopped=True))
-        run, sweep = len(runs), len(found.objective) - 1
-        watcher.on_progress(
-            run + sweep / options.max_sweeps,
-            options.restarts,
-            f"run {run + 1}, sweep {sweep}: {found.objective[-1]:.4g}",
-        )
+    def run(k: int) -> None:
+        def note(found: Descent) -> None:
+            sweeps.put((k, found))
+            if stop.is_set():
+                raise StoppedError("stopped as asked")
 
+        own = torch.Generator().manual_seed(seeds[k])
+        descend(similarity, start, own, max_sweeps=options.max_sweeps, on_sweep=note)
+
+    # The solver and the matrix products leave the interpreter free, so runs go side by side.
+    with ThreadPoolExecutor(min(len(seeds), torch.get_num_threads())) as pool:
+        runs = [pool.submit(run, k) for k in range(len(seeds))]
+        for done in runs:
+            done.add_done_callback(lambda _: sweeps.put(None))
+        left = len(runs)
+        while left:
+            sweep = sweeps.get()
+            if sweep is None:
+                left -= 1
+                continue
+            reached[sweep[0]] = sweep[1]
+            if not stop.is_set():
+                _tell(watcher, reached, options, stop)
+    for done in runs:
+        error = done.exception()
+        if error is not None and not isinstance(error, StoppedError):
+            raise error
+    return _result(reached, stopped=stop.is_set())
+
+
+def _tell(watcher: Watcher, reached: list[Descent], options: WeightOptions, stop: Event) -> None:
+    """Report how far all runs are; if the watcher stops the work, have the runs stop."""
+    watcher.on_partial(_result(reached, stopped=True))
+    share = sum(r.converged or (len(r.objective) - 1) / options.max_sweeps for r in reached)
+    best = max(r.objective[-1] for r in reached)
     try:
-        for _ in range(options.restarts):
-            runs.append(
-                descend(similarity, start, generator, max_sweeps=options.max_sweeps, on_sweep=note)
-            )
+        watcher.on_progress(share, len(reached), f"best of {len(reached)} runs: {best:.5g}")
     except StoppedError:
-        return _result([*runs, current], stopped=True)
-    return _result(runs, stopped=False)
+        stop.set()
 
 
 def _result(runs: list[Descent], *, stopped: bool) -> MatchResult:

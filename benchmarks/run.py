@@ -1,0 +1,32 @@
+"""Compare with other implementations, in one run, so that the machine's speed cancels out.
+
+`make bench`, or `python benchmarks/run.py surfaces` for one of the parts. Figures of one run are
+medians of alternating repetitions; quote the ratios, not the seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+THREADS = 2
+PARTS = ("surfaces", "matching", "symmetry", "pages")
+
+
+def main(words: list[str]) -> None:
+    """Run the parts that are named, or all of them."""
+    torch.set_num_threads(THREADS)
+    print(f"torch {torch.__version__}, {THREADS} threads")
+    for part in [word for word in words if word in PARTS] or PARTS:
+        print(f"\n{part}")
+        for line in importlib.import_module(f"benchmarks.{part}").measure():
+            print(f"  {line}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merging import requests
+from merging.cards import list_pairs
+from merging.errors import UnknownNameError
+from merging.landscape import LEVELS, line_positions
+from merging.methods import METHOD_CARDS
+
+ROOT = Path(__file__).resolve().parents[1]
+SUBJECT = requests.bundled_subject("digits-mlp-256")
+OTHER = requests.bundled_subject("digits-mlp-undertrained")
+WEIGHT = requests.alignment(SUBJECT, "weight")
+ACTIVATION = requests.alignment(SUBJECT, "activation", {"examples": 100}, seed=3)
+
+# One request of every kind, and for each of its fields another value.
+EXAMPLES = {
+    requests.SymmetryRequest(SUBJECT.config): {"config": '{"architecture":"vit"}'},
+    requests.EndPointsRequest(SUBJECT): {"subject": OTHER},
+    WEIGHT: {
+        "subject": OTHER,
+        "method": "activation",
+        "options": '{"max_sweeps":1,"restarts":1}',
+        "seed": 1,
+    },
+    requests.CurveRequest(SUBJECT, WEIGHT): {
+        "subject": OTHER,
+        "alignment": None,
+        "split": "train",
+        "statistics": "repair",
+        "lams": 9,
+        "overshoot": 0.25,
+    },
+    requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), (ACTIVATION,)): {
+        "subject": OTHER,
+        "points": ("a", "b", ACTIVATION),
+        "shown": (),
+        "level": 1,
+        "split": "train",
+        "statistics": "reset",
+        "margin": 0.5,
+        "seed": 1,
+    },
+    requests.UnitsRequest(SUBJECT, WEIGHT): {"subject": OTHER, "alignment": ACTIVATION},
+    requests.LayersRequest(SUBJECT, WEIGHT): {"subject": OTHER, "alignment": ACTIVATION},
+    requests.ExportRequest(SUBJECT, WEIGHT, "merged"): {
+        "subject": OTHER,
+        "alignment": None,
+        "what": "aligned",
+        "lam": 0.25,
+        "statistics": "reset",
+    },
+    requests.CheckpointRequest("ab" * 32, "mine.pt"): {"upload": "cd" * 32, "name": "yours.pt"},
+    requests.DataRequest("ab" * 32, "mine.npz", SUBJECT.config): {
+        "upload": "cd" * 32,
+        "name": "yours.npz",
+        "config": "{}",
+    },
+    requests.FitRequest(SUBJECT.model_a, SUBJECT.model_b): {"model_a": "x", "model_b": "y"},
+}
+KINDS = [type(request) for request in EXAMPLES]
+
+
+def words(request):
+    return request.task
+
+
+@pytest.mark.parametrize("request_", EXAMPLES, ids=words)
+def test_every_field_counts_for_the_key(request_):
+    others = EXAMPLES[request_]
+    assert set(others) == {field.name for field in fields(request_)}
+    keys = [request_.key, *(replace(request_, **{k: v}).key for k, v in others.items())]
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_kind_has_keys_of_its_own():
+    assert len({request.key for request in EXAMPLES}) == len(EXAMPLES)
+    assert len({request.job().key for request in EXAMPLES}) == len(EXAMPLES)
+    tasks = {kind.task for kind in requests.Request.__subclasses__()}
+    assert tasks == {kind.task for kind in KINDS}
+
+
+def test_a_key_is_the_digest_of_canonical_json_and_the_schema():
+    value = {"task": "fit", "model_a": "x", "model_b": "y"}
+    text = json.dumps(
+        {"schema": requests.SCHEMA, "value": value}, sort_keys=True, separators=(",", ":")
+    )
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    assert requests.FitRequest("x", "y").key == expected
+
+
+def test_keys_are_the_same_in_another_process():
+    code = (
+        "import sys; from merging import requests as r;"
+        "s = r.bundled_subject('digits-mlp-256'); w = r.alignment(s, 'weight');"
+        "a = r.alignment(s, 'activation', {'examples': 100}, seed=3);"
+        "sys.stdout.write(r.SurfaceRequest(s, ('a', 'b', w), (a,)).key)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), (ACTIVATION,)).key
+
+
+def test_the_schema_counts_for_the_key(monkeypatch):
+    before = WEIGHT.key
+    monkeypatch.setattr(requests, "SCHEMA", requests.SCHEMA + 1)
+    assert WEIGHT.key != before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, {}, {"restarts": 3}, {"restarts": 3, "max_sweeps": 100}, {"max_sweeps": 100}],
+)
+def test_options_that_are_left_out_are_the_defaults(options):
+    assert requests.alignment(SUBJECT, "weight", options).key == WEIGHT.key
+
+
+def test_the_order_of_options_does_not_matter():
+    one = {"epochs": 2, "lr": 0.1}
+    other = dict(reversed(one.items()))
+    assert (
+        requests.alignment(SUBJECT, "straight_through", one).key
+        == requests.alignment(SUBJECT, "straight_through", other).key
+    )
+
+
+def test_the_names_of_pairs_are_not_in_keys():
+    for name in list_pairs():
+        subject = requests.bundled_subject(name)
+        assert name not in requests.canonical(requests.EndPointsRequest(subject).payload)
+
+
+def test_requests_for_a_brought_copy_of_a_bundled_pair_have_its_keys():
+    brought = requests.Subject(**{f.name: getattr(SUBJECT, f.name) for f in fields(SUBJECT)})
+    assert requests.CurveRequest(brought).key == requests.CurveRequest(SUBJECT).key
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "match"),
+    [
+        ("magic", None, r"unknown matching method 'magic'; choose from weight"),
+        ("weight", {"sweeps": 1}, r"has no option 'sweeps'; it has max_sweeps, restarts"),
+        ("weight", {"restarts": 0}, r"'restarts': got 0, expected a number from 1 to 50"),
+        ("activation", {"similarity": "l2"}, r"got 'l2', expected one of 'inner product'"),
+    ],
+)
+def test_unknown_methods_and_options_are_named(method, options, match):
+    with pytest.raises(UnknownNameError, match=match):
+        requests.alignment(SUBJECT, method, options)
+
+
+def test_unknown_pairs_are_named():
+    with pytest.raises(UnknownNameError, match=r"unknown pair 'none'; choose from mnist-mlp-512"):
+        requests.bundled_subject("none")
+
+
+def test_unknown_tasks_are_named():
+    with pytest.raises(UnknownNameError, match=r"unknown task 'dance'; choose from symmetry"):
+        requests.from_payload({"task": "dance"})
+
+
+ALIGNMENTS = st.builds(
+    lambda method, seed: requests.alignment(SUBJECT, method, None, seed=seed),
+    st.sampled_from(list(METHOD_CARDS)),
+    st.integers(0, 2**31 - 1),
+)
+MODELS = st.sampled_from(["a", "b"]) | ALIGNMENTS
+CURVES = st.builds(
+    requests.CurveRequest,
+    st.sampled_from([SUBJECT, OTHER]),
+    st.none() | ALIGNMENTS,
+    st.sampled_from(["train", "test"]),
+    st.sampled_from(["interpolated", "reset", "repair", "rescale"]),
+    st.integers(2, 101),
+    st.floats(0, 1),
+)
+SURFACES = st.builds(
+    requests.SurfaceRequest,
+    st.just(SUBJECT),
+    st.tuples(MODELS, MODELS, MODELS) | st.tuples(MODELS),
+    st.lists(MODELS, max_size=2).map(tuple),
+    st.integers(0, 3),
+    st.sampled_from(["train", "test"]),
+    st.sampled_from(["interpolated", "reset"]),
+    st.floats(0, 1),
+    st.integers(0, 2**31 - 1),
+)
+EXPORTS = st.builds(
+    requests.ExportRequest,
+    st.just(SUBJECT),
+    st.none() | ALIGNMENTS,
+    st.sampled_from(["permutation", "aligned", "merged"]),
+    st.floats(0, 1),
+    st.sampled_from(["interpolated", "reset", "repair", "rescale"]),
+)
+UPLOADS = st.builds(requests.CheckpointRequest, st.text(max_size=8), st.text())
+SOME = st.sampled_from(list(EXAMPLES)) | ALIGNMENTS | CURVES | SURFACES | EXPORTS | UPLOADS
+
+
+@given(SOME)
+def test_comes_back_from_its_payload(request_):
+    there = json.loads(requests.canonical(request_.payload))
+    back = requests.from_payload(there)
+    assert back == request_
+    assert (back.key, back.job()) == (request_.key, request_.job())
+
+
+@given(SOME, SOME)
+def test_keys_are_equal_exactly_when_requests_are(one, other):
+    assert (one.key == other.key) == (one == other)
+
+
+@given(SOME)
+def test_pieces_have_keys_of_their_own_and_carry_the_request(request_):
+    job = request_.job()
+    assert len({piece.key for piece in job.pieces}) == len(job.pieces) == len(request_.parts())
+    for piece, part in zip(job.pieces, request_.parts(), strict=True):
+        values = json.loads(piece.payload)
+        assert requests.from_payload(values["request"]) == request_
+        assert values["part"] == part
+    assert [need.key for need in job.needs] == [need.job().key for need in request_.needs()]
+    assert job.title
+
+
+@given(CURVES)
+def test_the_pieces_of_a_curve_hold_every_position_once(curve):
+    positions = [lam for part in curve.parts() for lam in part["positions"]]
+    assert sorted(positions) == curve.positions()
+    assert len(set(positions)) == len(positions)
+    assert {0.0, 1.0} <= set(positions)
+    first = curve.parts()[0]["positions"]
+    assert (first[0], first[-1]) == (curve.positions()[0], curve.positions()[-1])
+
+
+@pytest.mark.parametrize(("lams", "overshoot"), [(25, 0.0), (25, 0.25), (9, 0.5), (2, 0.0)])
+def test_the_positions_of_a_curve_are_those_of_the_library(lams, overshoot):
+    curve = requests.CurveRequest(SUBJECT, lams=lams, overshoot=overshoot)
+    np.testing.assert_array_equal(curve.positions(), line_positions(lams, overshoot))
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_the_pieces_of_a_surface_hold_every_point_once(level):
+    surface = requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), level=level)
+    models, *runs = surface.parts()
+    assert models == {"models": True}
+    assert [run["level"] for run in runs] == sorted(run["level"] for run in runs)
+    held: Counter[tuple[int, int]] = Counter()
+    for run in runs:
+        n, step = LEVELS[run["level"]], 2 ** (level - run["level"])
+        fresh = [
+            (row, column)
+            for row in range(n)
+            for column in range(n)
+            if run["level"] == 0 or row % 2 or column % 2
+        ]
+        assert 0 <= run["start"] < run["stop"] <= len(fresh)
+        held.update((r * step, c * step) for r, c in fresh[run["start"] : run["stop"]])
+    assert set(held) == {(r, c) for r in range(LEVELS[level]) for c in range(LEVELS[level])}
+    assert set(held.values()) == {1}
+
+
+def _piece_keys(request_):
+    return {piece.key for piece in request_.job().pieces}
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_a_finer_surface_has_all_pieces_of_a_coarser_one(level):
+    coarse = requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), level=level)
+    fine = replace(coarse, level=level + 1)
+    assert _piece_keys(coarse) < _piece_keys(fine)
+    assert coarse.key != fine.key
+
+
+def test_what_is_drawn_on_top_does_not_change_the_points():
+    plain = requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), level=1)
+    with_more = replace(plain, shown=(ACTIVATION,))
+    assert len(_piece_keys(plain) - _piece_keys(with_more)) == 1  # where the models lie
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "train"},
+        {"statistics": "reset"},
+        {"margin": 0.5},
+        {"points": ("a", "b", ACTIVATION)},
+        {"seed": 1},
+        {"subject": OTHER},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_surfaces_share_no_piece(change):
+    surface = requests.SurfaceRequest(SUBJECT, ("a", "b", WEIGHT), level=1)
+    assert not _piece_keys(surface) & _piece_keys(replace(surface, **change))
+
+
+def test_a_permutation_that_is_needed_twice_is_asked_for_once():
+    surface = requests.SurfaceRequest(SUBJECT, ("a", WEIGHT, ACTIVATION), (WEIGHT,))
+    assert surface.needs() == (WEIGHT, ACTIVATION)
+
+
+def test_making_requests_loads_no_torch():
+    code = (
+        "import sys; from merging import requests;"
+        "s = requests.bundled_subject('mnist-vit');"
+        "requests.CurveRequest(s, requests.alignment(s, 'weight')).job();"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
