@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -312,8 +312,14 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "depthwise convolution": Network(
         lambda: nn.Sequential(
-            conv(1, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), nn.Conv2d(4, 5, 1),
-            nn.ReLU(), nn.Flatten(), linear(45, 2),
+            conv(1, 4),
+            nn.ReLU(),
+            conv(4, 4, groups=4),
+            nn.ReLU(),
+            nn.Conv2d(4, 5, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            linear(45, 2),
         ),
         (1, 3, 3),
         (4, 5),
@@ -334,16 +340,24 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "transposed convolution": Network(
         lambda: nn.Sequential(
-            conv(1, 4, stride=2), nn.ReLU(), nn.ConvTranspose2d(4, 3, 2, stride=2), nn.ReLU(),
-            nn.Flatten(), linear(48, 2),
+            conv(1, 4, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 3, 2, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            linear(48, 2),
         ),
         (1, 4, 4),
         (3, 4),
     ),
     "grouped transposed convolution": Network(
         lambda: nn.Sequential(
-            conv1d(1, 4), nn.ReLU(), nn.ConvTranspose1d(4, 6, 2, groups=2), nn.ReLU(),
-            nn.Flatten(), linear(24, 2),
+            conv1d(1, 4),
+            nn.ReLU(),
+            nn.ConvTranspose1d(4, 6, 2, groups=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            linear(24, 2),
         ),
         (1, 3),
         (2, 2, 3),
@@ -355,8 +369,12 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "concatenation then norm and flatten": Network(
         lambda: Net(
-            _concat_flatten, left=conv(1, 3), right=conv(1, 4), norm=nn.BatchNorm2d(7),
-            fc=linear(28, 5), head=linear(5, 2),
+            _concat_flatten,
+            left=conv(1, 3),
+            right=conv(1, 4),
+            norm=nn.BatchNorm2d(7),
+            fc=linear(28, 5),
+            head=linear(5, 2),
         ),
         (1, 2, 2),
         (3, 4, 5),
@@ -385,9 +403,7 @@ NETWORKS: Mapping[str, Network] = {
     "fused attention by chunk": Network(lambda: _fused(_fused_chunk), (3, 4), (2, 3, 3, 5)),
     "fused attention by split": Network(lambda: _fused(_fused_split), (3, 4), (2, 3, 3, 5)),
     "fused attention by view": Network(lambda: _fused(_fused_view), (3, 4), (2, 3, 5)),
-    "grouped-query attention": Network(
-        lambda: _unfused(_grouped_query), (3, 5), (2, 2, 3, 3)
-    ),
+    "grouped-query attention": Network(lambda: _unfused(_grouped_query), (3, 5), (2, 2, 3, 3)),
     "grouped-query attention by expand": Network(
         lambda: _unfused(_grouped_query_expanded), (3, 5), (2, 2, 3, 3)
     ),
@@ -397,15 +413,19 @@ NETWORKS: Mapping[str, Network] = {
     "attention by bmm": Network(lambda: _unfused(_bmm_attention), (3, 5), (2, 3, 3)),
     "attention module": Network(
         lambda: Net(
-            _module_attention, embed=linear(4, 6),
-            attention=nn.MultiheadAttention(6, 2, batch_first=True), head=linear(6, 2),
+            _module_attention,
+            embed=linear(4, 6),
+            attention=nn.MultiheadAttention(6, 2, batch_first=True),
+            head=linear(6, 2),
         ),
         (3, 4),
         (2, 3, 6),
     ),
     "encoder layer": Network(
         lambda: nn.Sequential(
-            linear(4, 6), nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), nn.Flatten(),
+            linear(4, 6),
+            nn.TransformerEncoderLayer(6, 2, 8, batch_first=True),
+            nn.Flatten(),
             linear(18, 2),
         ),
         (3, 4),
@@ -423,17 +443,30 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "class token": Network(
         lambda: Net(
-            _class_token, token=weight(1, 1, 5), embed=linear(4, 5), positions=weight(1, 4, 5),
-            norm=nn.LayerNorm(5), q=linear(5, 3), k=linear(5, 3), v=linear(5, 4), head=linear(4, 2),
+            _class_token,
+            token=weight(1, 1, 5),
+            embed=linear(4, 5),
+            positions=weight(1, 4, 5),
+            norm=nn.LayerNorm(5),
+            q=linear(5, 3),
+            k=linear(5, 3),
+            v=linear(5, 4),
+            head=linear(4, 2),
         ),
         (3, 4),
         (3, 4, 5),
     ),
     "norms": Network(
         lambda: Net(
-            _norms, conv=conv(1, 4), batch=nn.BatchNorm2d(4), deep=conv(4, 5),
+            _norms,
+            conv=conv(1, 4),
+            batch=nn.BatchNorm2d(4),
+            deep=conv(4, 5),
             instance=nn.InstanceNorm2d(5, affine=True, track_running_stats=True),
-            slopes=nn.PReLU(5), layer=nn.LayerNorm(5), rms=nn.RMSNorm(5), head=linear(5, 2),
+            slopes=nn.PReLU(5),
+            layer=nn.LayerNorm(5),
+            rms=nn.RMSNorm(5),
+            head=linear(5, 2),
         ),
         (1, 4, 4),
         (4, 5),
@@ -445,8 +478,13 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "residual stream": Network(
         lambda: Net(
-            _residual, stem=conv(1, 3), conv1=conv(3, 4), norm1=nn.BatchNorm2d(4),
-            conv2=conv(4, 3), norm2=nn.BatchNorm2d(3), head=linear(3, 2),
+            _residual,
+            stem=conv(1, 3),
+            conv1=conv(3, 4),
+            norm1=nn.BatchNorm2d(4),
+            conv2=conv(4, 3),
+            norm2=nn.BatchNorm2d(3),
+            head=linear(3, 2),
         ),
         (1, 3, 3),
         (3, 4),
@@ -480,15 +518,11 @@ NETWORKS: Mapping[str, Network] = {
         (3, 4),
         (5,),
     ),
-    "outer product": Network(
-        lambda: Net(_outer, fc=linear(4, 3), head=linear(9, 2)), (4,), (3,)
-    ),
+    "outer product": Network(lambda: Net(_outer, fc=linear(4, 3), head=linear(9, 2)), (4,), (3,)),
     "means over channels": Network(
         lambda: Net(_means, conv=conv(1, 4), head=linear(9, 2)), (1, 3, 3), (4,)
     ),
-    "repeated": Network(
-        lambda: Net(_repeats, fc=linear(4, 3), head=linear(6, 2)), (4,), (2, 3)
-    ),
+    "repeated": Network(lambda: Net(_repeats, fc=linear(4, 3), head=linear(6, 2)), (4,), (2, 3)),
 }
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
@@ -540,7 +574,7 @@ def trace_aliases(model: nn.Module) -> dict[str, str]:
     return aliases
 
 
-@lru_cache(maxsize=None)
+@cache
 def network(name: str) -> nn.Module:
     """One of `NETWORKS`, in evaluation mode, from a seed; shared, so treat it as read-only."""
     with torch.random.fork_rng():
@@ -557,13 +591,13 @@ def network_inputs(name: str, n: int = 4, *, seed: int = 0) -> tuple[Tensor]:
     return (torch.randn(n, *written.shape, generator=generator),)
 
 
-@lru_cache(maxsize=None)
+@cache
 def network_symmetry(name: str) -> Derivation:
     """The certified derivation of one of `NETWORKS`."""
     return derive_certified(network(name), network_inputs(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def architecture(name: str) -> nn.Module:
     """One of `CONFIGS`, built; shared, so treat it as read-only."""
     return build_model(CONFIGS[name], seed=1)
@@ -576,7 +610,7 @@ def architecture_inputs(name: str, n: int = 4, *, seed: int = 0) -> tuple[Tensor
     return (torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed)),)
 
 
-@lru_cache(maxsize=None)
+@cache
 def architecture_symmetry(name: str) -> Derivation:
     """The certified derivation of one of `CONFIGS`."""
     return derive_certified(architecture(name), architecture_inputs(name))

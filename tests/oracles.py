@@ -142,9 +142,9 @@ def mix(corners: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> di
 
 def flat(params: Mapping[str, Tensor]) -> np.ndarray:
     """All floating entries of a state dict in one float64 vector."""
-    return np.concatenate(
-        [v.double().numpy().ravel() for v in params.values() if v.is_floating_point()]
-    )
+    return np.concatenate([
+        v.double().numpy().ravel() for v in params.values() if v.is_floating_point()
+    ])
 
 
 def distance_squared(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:

@@ -78,9 +78,7 @@ def test_a_graph_is_made_once_per_shape_and_type():
 
 def test_tied_tensors_are_aliases_of_the_first_name():
     name = "tied embeddings"
-    assert trace(network(name), network_inputs(name)).aliases == {
-        "unembed.weight": "embed.weight"
-    }
+    assert trace(network(name), network_inputs(name)).aliases == {"unembed.weight": "embed.weight"}
     assert trace(perceptron(4, 5, 2), (torch.randn(2, 4),)).aliases == {}
 
 
@@ -122,9 +120,7 @@ def test_what_remains_after_known_values_is_enough_and_no_more():
     params = model.state_dict()
     values = {}
     with torch.no_grad():
-        expected = graph.run(
-            params, (x,), visit=lambda node, value: values.setdefault(node, value)
-        )
+        expected = graph.run(params, (x,), visit=lambda node, value: values.setdefault(node, value))
         first = next(node for node in values if "linear" in str(node.target))
         program = graph.remaining(frozenset({first}))
         assert {step.node for step in program} == set(list(values)[list(values).index(first) + 1 :])

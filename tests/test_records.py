@@ -7,18 +7,14 @@ from merging.errors import UnknownNameError
 from merging.records import Alignment, Curve, Surface
 
 # Five positions, four examples: few enough to do by hand.
-LOSSES = np.array(
-    [
-        [0.0, 1.0, 2.0, 1.0],
-        [1.0, 1.0, 3.0, 1.0],
-        [2.0, 3.0, 3.0, 2.0],
-        [4.0, 1.0, 2.0, 1.0],
-        [3.0, 1.0, 2.0, 2.0],
-    ]
-)
-RIGHT = np.array(
-    [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]], dtype=bool
-)
+LOSSES = np.array([
+    [0.0, 1.0, 2.0, 1.0],
+    [1.0, 1.0, 3.0, 1.0],
+    [2.0, 3.0, 3.0, 2.0],
+    [4.0, 1.0, 2.0, 1.0],
+    [3.0, 1.0, 2.0, 2.0],
+])
+RIGHT = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]], dtype=bool)
 
 
 def curve(losses=LOSSES, right=RIGHT, lams=None):

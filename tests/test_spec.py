@@ -7,8 +7,14 @@ import torch
 from merging.errors import SymmetryError
 from merging.records import FrozenAxis
 from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
-from tests.cases import CONFIGS, NETWORKS, architecture, architecture_symmetry, network
-from tests.cases import network_symmetry
+from tests.cases import (
+    CONFIGS,
+    NETWORKS,
+    architecture,
+    architecture_symmetry,
+    network,
+    network_symmetry,
+)
 
 PARAMS = {"w": torch.zeros(6, 4), "b": torch.zeros(6), "steps": torch.tensor(1)}
 

@@ -52,9 +52,7 @@ def test_training_leaves_the_global_random_state_alone():
 
 def test_progress_is_reported_after_every_epoch_and_can_stop_training():
     seen = []
-    train(
-        CONFIG, Recipe("adam", 0.01, 3, 7), data(), seed=0, on_progress=lambda *a: seen.append(a)
-    )
+    train(CONFIG, Recipe("adam", 0.01, 3, 7), data(), seed=0, on_progress=lambda *a: seen.append(a))
     assert [(done, total) for done, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
     assert all(note.startswith("training loss ") for *_, note in seen)
 

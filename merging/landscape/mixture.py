@@ -30,12 +30,12 @@ class Mixture(Generic[Key]):
         self._views: dict[Key, Tensor] = {}
         for dtype in {v.dtype for v in first.values() if v.is_floating_point()}:
             keys = [key for key, v in first.items() if v.dtype == dtype]
-            flat = [torch.cat([corner[key].reshape(-1) for key in keys]) for corner in corners]
+            flat = [torch.cat([_laid_out(c[key]).reshape(-1) for key in keys]) for c in corners]
             out = torch.empty_like(flat[0])
             self._stretches.append((flat, out))
             pieces = out.split([first[key].numel() for key in keys])
             for key, piece in zip(keys, pieces, strict=True):
-                self._views[key] = piece.view(first[key].shape)
+                self._views[key] = _as_given(piece.view(_laid_out(first[key]).shape))
 
     def at(self, point: Sequence[float]) -> dict[Key, Tensor]:
         """The weighted sum of the corners; a corner of weight 0 is left out.
@@ -55,3 +55,12 @@ class Mixture(Generic[Key]):
             for k in terms[1:]:
                 out.add_(flat[k], alpha=point[k])
         return {**self._rest, **self._views}
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    """Kernels and maps with the channels last, as convolutions and pooling like them best."""
+    return value.permute(0, 2, 3, 1) if value.dim() == 4 else value
+
+
+def _as_given(value: Tensor) -> Tensor:
+    return value.permute(0, 3, 1, 2) if value.dim() == 4 else value

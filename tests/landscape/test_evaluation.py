@@ -31,9 +31,15 @@ every_architecture = pytest.mark.parametrize("name", CONFIGS)
 
 # More points than corners, so that what is linear is computed once per corner; the first three
 # are the corners themselves.
-WEIGHTS = np.array(
-    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0.2, -0.3, 1.1], [1, 0.4, 0.4], [0, 0, 0.5]]
-)
+WEIGHTS = np.array([
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+    [0.5, 0.5, 0],
+    [0.2, -0.3, 1.1],
+    [1, 0.4, 0.4],
+    [0, 0, 0.5],
+])
 
 
 def family(name, seeds=(1, 2, 3)):
@@ -362,7 +368,9 @@ def test_layers_that_write_in_place_are_evaluated_afresh_at_every_point():
     assert np.array_equal(found.losses[:2], found.losses[3:])
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="a pinned batch is taken for a free one")
+@pytest.mark.xfail(
+    strict=True, raises=RuntimeError, reason="a pinned batch is taken for a free one"
+)
 def test_a_model_whose_batch_cannot_vary_is_evaluated_whole():
     model = Net(lambda m, x: m.fc(x.view(3, 4)), fc=torch.nn.Linear(4, 2)).eval()
     batches = [(torch.randn(3, 4), torch.tensor([0, 1, 0]))]

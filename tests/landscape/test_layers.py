@@ -54,9 +54,7 @@ def test_a_layer_of_zeros_has_no_angle():
 
 def test_distances_of_other_architectures_are_refused():
     with pytest.raises(ArchitectureMismatchError, match="shapes of the two models differ"):
-        layer_distances(
-            random_state(perceptron(4, 5, 2), 1), random_state(perceptron(4, 6, 2), 1)
-        )
+        layer_distances(random_state(perceptron(4, 5, 2), 1), random_state(perceptron(4, 6, 2), 1))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet-batch", "vit"])

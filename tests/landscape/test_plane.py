@@ -170,7 +170,9 @@ def test_new_points_are_those_that_no_coarser_grid_has():
         stride = (LEVELS[-1] - 1) // (n - 1)
         fresh = new_points(level)
         assert fresh.shape == (n, n)
-        points = {(int(r) * stride, int(c) * stride) for r, c in zip(*np.nonzero(fresh), strict=True)}
+        points = {
+            (int(r) * stride, int(c) * stride) for r, c in zip(*np.nonzero(fresh), strict=True)
+        }
         assert not points & seen
         seen |= points
         assert len(seen) == n * n
@@ -187,9 +189,7 @@ def test_a_surface_is_the_evaluation_of_every_point(name):
     np.testing.assert_allclose(surface.loss, losses.mean(1).reshape(3, 3), rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(surface.accuracy, answers.mean(1).reshape(3, 3), atol=0.21)
     errors = losses.std(1, ddof=1) / math.sqrt(5)
-    np.testing.assert_allclose(
-        surface.standard_error, errors.reshape(3, 3), rtol=1e-2, atol=1e-4
-    )
+    np.testing.assert_allclose(surface.standard_error, errors.reshape(3, 3), rtol=1e-2, atol=1e-4)
     assert surface.complete
     assert surface.scale == pytest.approx(distance(a, b))
     assert [(p.name, p.x, p.y) for p in surface.points] == [

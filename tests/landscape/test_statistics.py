@@ -106,9 +106,7 @@ def test_deep_norms_see_what_the_norms_before_let_through():
     fresh = loaded(model, fixed).eval()
     for name, module in fresh.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(
-                lambda m, i, o, name=name: inputs.__setitem__(name, i[0])
-            )
+            module.register_forward_hook(lambda m, i, o, name=name: inputs.__setitem__(name, i[0]))
     with torch.no_grad():
         fresh(batches.inputs)
     assert len(inputs) == 9

@@ -82,7 +82,8 @@ def test_every_position_of_a_map_is_a_sample():
     found = moments_of(model, architecture_symmetry("cnn").spec, a, b, batches)
     for layer in ("conv1", "conv2"):
         za, zb = (
-            F.max_pool2d(F.relu(layer_outputs(model, p, batches.inputs, layer)), 2)
+            F
+            .max_pool2d(F.relu(layer_outputs(model, p, batches.inputs, layer)), 2)
             .permute(0, 2, 3, 1)
             .flatten(0, 2)
             for p in (a, b)
@@ -210,9 +211,7 @@ def test_a_planted_permutation_is_undone_on_deep_networks(name, kind):
         torch.testing.assert_close(
             similarity[alive], torch.ones_like(similarity[alive]), rtol=1e-4, atol=1e-4, msg=group
         )
-        assert torch.equal(
-            found.permutations[group][alive], invert(planted[group])[alive]
-        )
+        assert torch.equal(found.permutations[group][alive], invert(planted[group])[alive])
 
 
 @pytest.mark.parametrize("name", ["causal attention", "attention module", "grouped convolution"])
@@ -259,9 +258,7 @@ def test_stopped_work_decides_by_the_examples_read_so_far():
         if done >= 20:
             raise StoppedError("enough")
 
-    found = match(
-        "activation", model, a, b, spec=spec, batches=batches, on_progress=stop_after_two
-    )
+    found = match("activation", model, a, b, spec=spec, batches=batches, on_progress=stop_after_two)
     part = match("activation", model, a, b, spec=spec, batches=batches.take(20))
     assert found.stopped
     assert not found.converged

@@ -259,7 +259,9 @@ def test_a_fraction_is_refused_where_a_whole_number_is_needed(method, option):
 
 
 def test_an_unknown_method_is_refused_and_the_choices_are_named():
-    with pytest.raises(UnknownNameError, match="unknown matching method 'best'; choose from weight"):
+    with pytest.raises(
+        UnknownNameError, match="unknown matching method 'best'; choose from weight"
+    ):
         run("best", "mlp")
 
 
@@ -289,9 +291,7 @@ def test_an_empty_first_batch_does_no_harm(method):
 @every_method
 def test_batches_may_be_any_iterable_that_can_be_read_again(method):
     model, a, b, spec, batches = models("mlp")
-    listed = match(
-        method, model, a, b, spec=spec, batches=list(batches), options=QUICK.get(method)
-    )
+    listed = match(method, model, a, b, spec=spec, batches=list(batches), options=QUICK.get(method))
     found = match(method, model, a, b, spec=spec, batches=batches, options=QUICK.get(method))
     assert all(torch.equal(found.permutations[g], listed.permutations[g]) for g in spec.sizes)
 

@@ -43,9 +43,7 @@ def two_units():
 def choices(spec):
     """All four permutations: identity, second layer, first layer, both."""
     first, second = sorted(spec.sizes)
-    return [
-        {first: p1, second: p2} for p1, p2 in itertools.product((KEEP, SWAP), (KEEP, SWAP))
-    ]
+    return [{first: p1, second: p2} for p1, p2 in itertools.product((KEEP, SWAP), (KEEP, SWAP))]
 
 
 def quadrant(n=20_000):

@@ -211,9 +211,7 @@ def test_descent_does_not_depend_on_the_scale_of_the_weights():
                 for p in (problem.params_a, problem.params_b))  # fmt: skip
         similarity = WeightSimilarity(problem.spec, a, b, problem.weights)
         start = identity_permutations(problem.spec)
-        found.append(
-            descend(similarity, start, torch.Generator().manual_seed(0), max_sweeps=50)
-        )
+        found.append(descend(similarity, start, torch.Generator().manual_seed(0), max_sweeps=50))
     assert all(
         torch.equal(found[0].permutations[g], found[1].permutations[g]) for g in problem.spec.sizes
     )

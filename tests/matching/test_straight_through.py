@@ -135,10 +135,7 @@ def test_the_gradient_step_is_the_one_by_hand():
     lr = 0.7
     free = {n: a[n] - lr * 0.5 * middle[n].grad for n in a}
     second = first_descent(model, spec, free, b, 0)
-    losses = [
-        middle_loss(model, spec, a, b, perms, batches)
-        for perms in (first, second)
-    ]
+    losses = [middle_loss(model, spec, a, b, perms, batches) for perms in (first, second)]
     found = match(
         "straight_through", model, a, b, spec=spec, batches=batches,
         options={"epochs": 1, "batch_size": 12, "lr": lr},

@@ -7,9 +7,9 @@ import torch
 from merging.matching import describe_units
 from merging.matching.base import MatchProblem
 from merging.permutation import cycles, identity_permutations
+from merging.symmetry import find_symmetry
 from tests.cases import NETWORKS, network, network_symmetry, perceptron, random_state
 from tests.oracles import moving_permutations, permuted
-from merging.symmetry import find_symmetry
 
 
 def test_the_similarity_is_the_cosine_of_incoming_and_outgoing_weights():

@@ -6,8 +6,8 @@ import torch
 from merging.landscape import interpolate
 from merging.matching import match
 from merging.permutation import invert, permute
-from merging.zoo import load_pair
 from merging.symmetry import find_symmetry
+from merging.zoo import load_pair
 from tests.cases import (
     NETWORKS,
     architecture,
@@ -60,9 +60,7 @@ def test_the_objective_never_falls_and_is_the_inner_product_at_the_end(name):
     a, b = random_state(model, 1), random_state(model, 2)
     found = match("weight", model, a, b, spec=spec)
     assert all(y >= x for x, y in zip(found.objective, found.objective[1:], strict=False))
-    names = [
-        n for n in dict(model.named_parameters()) if any(e.groups for e in spec.axes[n])
-    ]
+    names = [n for n in dict(model.named_parameters()) if any(e.groups for e in spec.axes[n])]
     slow = inner_product(spec, found.permutations, a, b, names)
     assert found.objective[-1] == pytest.approx(slow, rel=1e-9, abs=1e-9)
 

@@ -87,14 +87,18 @@ TINY = {
     "concatenation": (
         lambda: Net(
             lambda m, x: m.head(torch.cat([torch.tanh(m.left(x)), torch.tanh(m.right(x))], 1)),
-            left=linear(1, 2), right=linear(1, 2), head=linear(4, 1),
+            left=linear(1, 2),
+            right=linear(1, 2),
+            head=linear(4, 1),
         ),
         drawn(5, 1),
     ),
     "residual": (
         lambda: Net(
             lambda m, x: m.head(m.stem(x) + torch.tanh(m.mix(m.stem(x)))),
-            stem=linear(1, 2), mix=linear(2, 2), head=linear(2, 2),
+            stem=linear(1, 2),
+            mix=linear(2, 2),
+            head=linear(2, 2),
         ),
         drawn(5, 1),
     ),
@@ -114,11 +118,16 @@ TINY = {
     "outer product": (
         lambda: Net(
             lambda m, x: m.head((m.left(x)[:, :, None] * m.right(x)[:, None, :]).flatten(1)),
-            left=linear(1, 2), right=bare(1, 2), head=bare(4, 1),
+            left=linear(1, 2),
+            right=bare(1, 2),
+            head=bare(4, 1),
         ),
         drawn(5, 1),
     ),
-    "tied embeddings": (_build_tied, torch.randint(0, 3, (6, 2), generator=torch.Generator().manual_seed(0))),
+    "tied embeddings": (
+        _build_tied,
+        torch.randint(0, 3, (6, 2), generator=torch.Generator().manual_seed(0)),
+    ),
     "used by nobody but a mean": (
         lambda: Net(lambda m, x: m.head(x * m.scale.mean()), scale=weight(3), head=linear(2, 1)),
         drawn(5, 2),

@@ -35,15 +35,13 @@ def summing():
 def hand_written(model, **axes):
     """A spec from `{name with _ for .: groups per axis}`."""
     written = {name.replace("__", "."): groups for name, groups in axes.items()}
-    return PermutationSpec(
-        {
-            name: tuple(
-                AxisExpression(n, group)
-                for n, group in zip(value.shape, written.get(name, [None] * value.dim()), strict=True)
-            )
-            for name, value in model.state_dict().items()
-        }
-    )
+    return PermutationSpec({
+        name: tuple(
+            AxisExpression(n, group)
+            for n, group in zip(value.shape, written.get(name, [None] * value.dim()), strict=True)
+        )
+        for name, value in model.state_dict().items()
+    })
 
 
 def replace_rule(monkeypatch, operator, rule):
@@ -165,9 +163,7 @@ def test_parameters_that_are_constant_along_an_axis_hide_no_mistake():
     x = (torch.randn(8, 4),)
     assert certify(model, hand_written(model, **groups, **both), x).ok
     assert not certify(model, hand_written(model, **groups), x).ok
-    assert not certify(
-        model, hand_written(model, **{**groups, "fc__bias": [None]}, **both), x
-    ).ok
+    assert not certify(model, hand_written(model, **{**groups, "fc__bias": [None]}, **both), x).ok
 
 
 def test_a_model_that_casts_inside_is_held_to_a_wider_tolerance():

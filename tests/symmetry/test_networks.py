@@ -75,9 +75,7 @@ def test_a_derived_spec_is_certified_for_any_seed(name):
 def test_every_architecture_is_certified_with_a_planted_permutation(name):
     spec = architecture_symmetry(name).spec
     planted = moving_permutations(spec.sizes, 3)
-    certificate = certify(
-        architecture(name), spec, architecture_inputs(name), permutations=planted
-    )
+    certificate = certify(architecture(name), spec, architecture_inputs(name), permutations=planted)
     assert certificate.ok
     assert certificate.share_moved > 0.9
     assert spec.report.unknown_operators == ()

@@ -27,9 +27,7 @@ class VGG16(nn.Module):
                 self.convs.append(nn.Conv2d(n_in, width * factor, 3, padding=1))
                 self.norms.append(ChannelLayerNorm(width * factor))
                 n_in = width * factor
-        self.dense = nn.ModuleList(
-            [nn.Linear(n_in, 5), nn.Linear(5, 4), nn.Linear(4, classes)]
-        )
+        self.dense = nn.ModuleList([nn.Linear(n_in, 5), nn.Linear(5, 4), nn.Linear(4, classes)])
 
     def forward(self, x):
         k = 0
@@ -177,7 +175,10 @@ def test_a_three_by_three_shortcut_joins_two_streams_without_mixing_them():
     spec = find_symmetry(model, (torch.randn(2, 1, 8, 8),))
     (stream,) = [g for g, places in spec.places().items() if ("0.weight", 0) in places]
     assert spec.places()[stream] == (
-        ("0.weight", 0), ("0.bias", 0), ("1.conv1.weight", 1), ("1.shortcut.0.weight", 1)
+        ("0.weight", 0),
+        ("0.bias", 0),
+        ("1.conv1.weight", 1),
+        ("1.shortcut.0.weight", 1),
     )
     assert spec.sizes == {stream: 3, "1.conv1.weight[0]": 4, "1.conv2.weight[0]": 4}
 
