@@ -13,6 +13,7 @@ AXIS_ROOM = 52  # pixels for the ticks and the title below a panel
 BAR_ROOM = 62  # pixels for a colour bar with its title
 TITLE_ROOM = 32
 CAPTION_ROOM = 40
+ROW_PIXELS = 760  # what a laptop leaves beside the sidebar; wider screens leave room at the sides
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def _in_a_row(count: int, ratio: float, margin: dict[str, int]) -> Sheet:
     gap = 0.06
     share = (1 - gap * (count - 1)) / max(count, 1)
     lefts = [k * (share + gap) for k in range(count)]
-    high = float(np.clip(1000 * share * ratio, 180, 520))
+    high = float(np.clip(ROW_PIXELS * share * ratio, 180, 520))
     panels = [
-        Panel(k, (left, min(left + share, 1.0)), (0.0, 1.0), min(1000 * share, high / ratio))
+        Panel(k, (left, min(left + share, 1.0)), (0.0, 1.0), min(ROW_PIXELS * share, high / ratio))
         for k, left in enumerate(lefts)
     ]
     return Sheet(tuple(panels), round(high) + margin["t"] + margin["b"], margin, (0.25, 0.75))

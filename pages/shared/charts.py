@@ -41,7 +41,7 @@ def show(figure: go.Figure, *, key: str, alt: str, rows: Sequence[Mapping[str, A
         rows: The numbers, one mapping per row.
     """
     image = {"format": "svg", "filename": f"one-basin-{key}", "scale": 2}
-    config = {**_CONFIG, "toImageButtonOptions": image}
+    config = {**_CONFIG, "toImageButtonOptions": image, "displayModeBar": not compact() and "hover"}
     st.plotly_chart(figure, theme=None, key=key, alt=alt, config=config)
     if rows:
         with st.expander("View as table", icon=":material/table:"):

@@ -54,12 +54,13 @@ def _option(method: str, option: Field[Any]) -> None:
             persist_state="session",
         )
         return
-    kind: Any = type(option.default)
+    default: Any = option.default
+    kind: Any = type(default)
     st.number_input(
         meta["label"],
         kind(meta["min"]),
         kind(meta["max"]),
-        option.default,
+        default,
         format=None if kind is int else "%g",
         key=key,
         persist_state="session",

@@ -67,8 +67,8 @@ def symmetry(summary: SymmetrySummary) -> None:
     """The groups of a spec, what is fixed and why, and the certificate."""
     columns = st.columns(4)
     units = sum(group.units for group in summary.groups)
-    columns[0].metric("Equivalent orderings", f"10^{summary.log10_orderings:,.0f}", border=True)
-    columns[1].metric("Groups", f"{len(summary.groups)}", f"{units:,} units", "off", border=True)
+    columns[0].metric("Equivalent orderings", _power_of_ten(summary.log10_orderings), border=True)
+    columns[1].metric("Groups · units", f"{len(summary.groups)} · {units:,}", border=True)
     columns[2].metric("Parameters that move", f"{summary.share_moved:.2%}", border=True)
     columns[3].metric(
         "Largest change of outputs", f"{summary.max_relative_difference:.0e}", border=True
@@ -94,6 +94,11 @@ def symmetry(summary: SymmetrySummary) -> None:
             for f in summary.frozen
         ]
         charts.table(frozen, key="models_frozen")
+
+
+def _power_of_ten(exponent: float) -> str:
+    digits = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return "10" + f"{exponent:.0f}".translate(digits)
 
 
 def fit(rows: list[requests.TensorRow]) -> None:

@@ -75,7 +75,7 @@ def test_what_prepares_the_points_is_said_in_the_curve():
 
 def test_models_of_other_widths_are_refused_and_the_layer_named():
     model = perceptron(6, 5, 3)
-    with pytest.raises(ArchitectureMismatchError, match="'layers.0.weight'"):
+    with pytest.raises(ArchitectureMismatchError, match=r"'layers\.0\.weight'"):
         interpolate(
             model, random_state(model, 1), random_state(perceptron(6, 4, 3), 1),
             synthetic_batches("mlp", 5),

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_models_on_one_line_or_equal_span_no_plane():
 
 @every_architecture
 def test_every_filter_of_a_direction_is_as_long_as_the_model_s(name):
-    model, (a, _, _) = three(name)
+    _, (a, _, _) = three(name)
     plane = filter_normalized_plane(a, torch.Generator().manual_seed(0))
     assert not plane.orthonormal
     for direction in plane.basis:
@@ -159,7 +160,7 @@ def test_every_level_holds_the_points_of_the_level_before():
     _, (a, b, c) = three("mlp")
     plane = plane_through(a, b, c)
     assert LEVELS == (9, 17, 33, 65)
-    for coarse, fine in zip(LEVELS, LEVELS[1:], strict=False):
+    for coarse, fine in itertools.pairwise(LEVELS):
         for before, now in zip(grid_axes(plane, coarse), grid_axes(plane, fine), strict=True):
             np.testing.assert_allclose(now[::2], before, rtol=1e-13)
 

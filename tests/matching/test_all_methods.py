@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_result_whatever_the_global_state(method, n
 def test_layers_of_other_widths_are_named(method):
     model, a, spec, batches = one_hidden_layer(8)
     b = random_state(perceptron(6, 9, 3), 1)
-    with pytest.raises(ArchitectureMismatchError, match="'layers.0.weight'"):
+    with pytest.raises(ArchitectureMismatchError, match=r"'layers\.0\.weight'"):
         match(method, model, a, b, spec=spec, batches=batches)
 
 
