@@ -27,7 +27,7 @@ from merging.checkpoints import (
 from merging.data.base import Batches, Dataset
 from merging.data.brought import check_fits, read_npz
 from merging.data.bundled import DATASETS, load_dataset
-from merging.errors import MergingError
+from merging.errors import DataError, MergingError
 from merging.models.registry import architecture_of, build_model, example_inputs, infer_config
 from merging.params import check_same_architecture, in_order
 from merging.requests import SHOWN_EXAMPLES, Subject
@@ -97,7 +97,22 @@ def _load(subject: Subject, stored: _Stored) -> Loaded:
         for wanted in (subject.model_a, subject.model_b)
     )
     check_same_architecture(params_a, params_b)
-    return Loaded(model, spec, _wide(params_a), _wide(params_b), _data(subject, stored.store))
+    data = _data(subject, stored.store)
+    _check_inputs(model, data, json.loads(subject.config))
+    return Loaded(model, spec, _wide(params_a), _wide(params_b), data)
+
+
+def _check_inputs(model: nn.Module, data: Dataset, config: dict[str, Any]) -> None:
+    example = data.test.inputs[:1]
+    try:
+        with torch.no_grad():
+            model(example)
+    except RuntimeError as error:
+        wanted = architecture_of(config).input_shape(config)
+        raise DataError(
+            f"{data.title} has examples of shape {list(example.shape[1:])}, but this model reads "
+            f"{list(wanted)}; choose data that fit it on the Models page"
+        ) from error
 
 
 def _wide(params: TensorDict) -> TensorDict:

@@ -36,4 +36,4 @@ for found in jobs.follow("models_symmetry", [requests.SymmetryRequest(subject.co
 
 st.subheader("What fits", anchor=False)
 for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):
-    summaries.fit(found.result)
+    summaries.fit(found.result, key="models_tensors")

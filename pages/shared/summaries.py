@@ -101,8 +101,8 @@ def _power_of_ten(exponent: float) -> str:
     return "10" + f"{exponent:.0f}".translate(digits)
 
 
-def fit(rows: list[requests.TensorRow]) -> None:
-    """Which tensors of two checkpoints fit, in a sentence and a table."""
+def fit(rows: list[requests.TensorRow], *, key: str) -> bool:
+    """Say which tensors of two checkpoints fit, with a table; whether all of them do."""
     wrong = [row for row in rows if row.verdict == "does not fit"]
     equal = [row for row in rows if row.verdict == "equal values"]
     if wrong:
@@ -121,7 +121,8 @@ def fit(rows: list[requests.TensorRow]) -> None:
             {"Tensor": r.name, "Model A": r.shape_a, "Model B": r.shape_b, "Verdict": r.verdict}
             for r in rows
         ]
-        charts.table(table, key="models_tensors")
+        charts.table(table, key=key)
+    return not wrong
 
 
 def objective_rows(runs: Sequence[Alignment]) -> list[Row]:

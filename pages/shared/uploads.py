@@ -9,7 +9,7 @@ import streamlit as st
 
 from merging import cards, requests
 from merging.errors import MergingError
-from pages.shared import jobs, state
+from pages.shared import jobs, state, summaries
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN = "own"
@@ -30,19 +30,9 @@ def form() -> None:
     if None in read:
         return
     a, b = (checkpoint for checkpoint in read if checkpoint is not None)
-    problem = _mismatch(a, b)
-    if problem:
-        st.error(problem, icon=":material/error:")
-        for found in jobs.follow(
-            "models_brought_fit", [requests.FitRequest(a.fingerprint, b.fingerprint)]
-        ):
-            rows = [vars(row) for row in found.result if row.verdict == "does not fit"]
-            st.dataframe(rows, hide_index=True, key="models_mismatch")
+    fits = jobs.follow("models_brought_fit", [requests.FitRequest(a.fingerprint, b.fingerprint)])
+    if not fits or not summaries.fit(fits[0].result, key="models_brought_tensors"):
         return
-    if a.fingerprint == b.fingerprint:
-        st.warning(
-            "Both files hold the same weights: there is nothing to align.", icon=":material/info:"
-        )
     subject = _with_data(a, b)
     if subject is not None:
         st.button(
@@ -88,15 +78,6 @@ def _checkpoint(letter: str) -> requests.BroughtCheckpoint | None:
             st.caption(note)
         return brought if found.request.upload == upload[0] else None
     return None
-
-
-def _mismatch(a: requests.BroughtCheckpoint, b: requests.BroughtCheckpoint) -> str | None:
-    if a.config == b.config:
-        return None
-    return (
-        f"{a.name} and {b.name} are not of one architecture: A is {a.config}, B is {b.config}. "
-        "Models can only be lined up if every layer has the same shape"
-    )
 
 
 def _with_data(

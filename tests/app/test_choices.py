@@ -88,6 +88,10 @@ def test_a_coarser_surface_costs_nothing(nothing_asked, open_page):
     assert "81 points" in " ".join(said(at))
 
 
+@pytest.mark.xfail(
+    reason="pages/shared/controls.py:surface_requests reads planes[0] of no planes: IndexError",
+    strict=True,
+)
 def test_a_plane_of_two_models_is_not_asked_for(asked, open_page):
     at = open_page("landscape", pair="digits-mlp-256", landscape_plane="three")
     at.multiselect(key="landscape_three").set_value(["a", "b"]).run()
@@ -193,9 +197,34 @@ def test_choices_stay_from_page_to_page(asked, open_page):
     assert {request.seed for request in wanted(asked) if request.task == "alignment"} == {2}
 
 
-def test_another_pair_is_not_shown_with_what_belongs_to_the_one_before(asked, open_page):
-    at = open_page("interpolate", pair="digits-mlp-256", methods=["weight"])
+def mixed(asked):
+    """Requests that apply a permutation of one pair to another."""
+    return [
+        request
+        for request in wanted(asked)
+        if getattr(request, "alignment", None) and request.alignment.subject != request.subject
+    ]
+
+
+@pytest.mark.xfail(
+    reason="pages/align.py: curves of the previous alignments are asked for with the new subject",
+    strict=True,
+)
+def test_a_permutation_of_one_pair_is_never_used_on_another(asked, open_page):
+    at = open_page("align", pair="digits-mlp-256", methods=["weight"])
     at.number_input(key="seed").set_value(5).run()
     at.selectbox(key="pair").set_value("digits-mlp-undertrained").run()
     assert not at.exception
-    assert "Digits, MLP 3 × 256 ·" not in " ".join(said(at))
+    assert not mixed(asked)
+
+
+@pytest.mark.xfail(
+    reason="pages/shared/jobs.py:follow shows the previous result, whoever's it is, as the new one",
+    strict=True,
+)
+def test_the_result_of_one_pair_is_not_said_to_be_that_of_another(asked, open_page):
+    at = open_page("landscape", pair="digits-mlp-256", methods=["weight"])
+    at.number_input(key="seed").set_value(5).run()
+    at.selectbox(key="pair").set_value("digits-mlp-undertrained").run()
+    title = read_card("digits-mlp-undertrained")["title"]
+    assert f"Computed from {title} · 1,089 points" not in " ".join(said(at))

@@ -269,8 +269,17 @@ def test_a_curve_under_a_policy_is_that_of_corrected_models(kind):
     losses = [evaluate(model, params, batches).loss[0] for params in points]
     np.testing.assert_allclose(curve.loss, losses, rtol=1e-6)
     plain = interpolate(model, a, b, batches, 3)
-    assert curve.loss[0] == plain.loss[0]
-    assert curve.loss[1] != plain.loss[1]
+    np.testing.assert_allclose(curve.loss[[0, 2]], plain.loss[[0, 2]], rtol=1e-5)
+    assert abs(curve.loss[1] - plain.loss[1]) > 0.01
+
+
+@pytest.mark.xfail(strict=True, reason="prepared points have another memory layout than the rest")
+def test_the_ends_of_a_curve_under_a_policy_are_the_models_bit_for_bit():
+    model, a, b, batches = pair("resnet-batch")
+    prepare = line_policy("reset", model, a, b, batches)
+    curve = interpolate(model, a, b, batches, 3, prepare=prepare)
+    for k, params in ((0, a), (-1, b)):
+        assert np.array_equal(curve.example_losses[k], evaluate(model, params, batches).losses[0])
 
 
 def test_interpolated_statistics_need_no_policy():
