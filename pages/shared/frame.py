@@ -29,8 +29,10 @@ def main() -> None:
             _page("permutations", "Permutations", "shuffle"),
         ],
     })
+    state.restore_from_address()
     with st.sidebar:
         _choices()
+    state.write_address()
     state.begin_frame()
     try:
         _notices()
@@ -67,17 +69,14 @@ def _choices() -> None:
         state.pair_names(),
         format_func=state.pair_title,
         key="pair",
-        bind="query-params",
         help="Two networks of one architecture, trained from different seeds.",
     )
     st.pills(
         "Matching methods",
         list(methods.METHOD_CARDS),
         selection_mode="multi",
-        default=list(state.DEFAULT_METHODS),
         format_func=lambda name: methods.METHOD_CARDS[name].title.removesuffix(" matching"),
         key="methods",
-        bind="query-params",
         help="How B's units are put into A's order. Compared on every page.",
     )
     st.number_input(

@@ -35,6 +35,25 @@ def is_framed() -> bool:
     return bool(st.session_state.get("_framed"))
 
 
+def restore_from_address() -> None:
+    """Take the pair and the methods from the address, once, before their widgets are drawn.
+
+    Streamlit's own binding would put the labels of the options there; links carry names instead.
+    """
+    if "pair" not in st.session_state and st.query_params.get("pair") in pair_names():
+        st.session_state["pair"] = st.query_params["pair"]
+    if "methods" not in st.session_state:
+        named = st.query_params.get_all("methods")
+        known = [name for name in methods.METHOD_CARDS if name in named]
+        st.session_state["methods"] = known or list(DEFAULT_METHODS)
+
+
+def write_address() -> None:
+    """Put the pair and the methods into the address, so that it can be passed on."""
+    st.query_params["pair"] = pair_name()
+    st.query_params["methods"] = chosen_methods()
+
+
 def pair_names() -> list[str]:
     """What can be looked at: the bundled pairs, and what this session brought."""
     own = [BROUGHT] if "_brought" in st.session_state else []

@@ -16,8 +16,9 @@ from tests.app.conftest import charts, labels, pick, said
 SUBJECT = requests.bundled_subject("digits-mlp-256")
 # A wide network on a plane: half a minute and more of computing.
 SLOW = {"pair": "mnist-resnet-ln-wide", "methods": [], "landscape_plane": "random"}
-# 81 pieces of a tenth of a second.
-LONG = {"pair": "digits-mlp-256", "methods": [], "landscape_plane": "random", "landscape_side": 65}
+# 22 pieces of a tenth of a second and more.
+QUICK = {"pair": "digits-mlp-256", "methods": [], "landscape_plane": "random"}
+LONG = {**QUICK, "landscape_split": "train"}
 seeds = itertools.count(100)
 
 
@@ -26,7 +27,7 @@ def complete(at):
 
 
 def test_results_appear_while_the_rest_is_computed(open_page, wait_for):
-    at = open_page("landscape", **{**LONG, "landscape_side": 33}, seed=next(seeds))
+    at = open_page("landscape", **QUICK, seed=next(seeds))
     wait_for(at, charts, "picture")
     wait_for(at, complete, "complete picture")
     assert not at.error
@@ -81,7 +82,7 @@ def test_a_stopped_picture_stays_and_is_finished_later(open_page, wait_for):
     assert charts(again)
     pick(again, "Go on").click().run()
     wait_for(again, complete, "complete picture")
-    assert "4,225 points" in " ".join(said(again))
+    assert "1,089 points" in " ".join(said(again))
 
 
 def compute_processes():
@@ -104,7 +105,7 @@ def test_the_page_recovers_when_the_compute_process_is_killed(open_page, wait_fo
     at.run()
     assert not at.exception
     wait_for(at, complete, "complete picture")
-    assert "4,225 points" in " ".join(said(at))
+    assert "1,089 points" in " ".join(said(at))
     assert not at.error
     assert {process.pid for process in compute_processes()}.isdisjoint(p.pid for p in killed)
 

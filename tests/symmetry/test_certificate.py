@@ -13,6 +13,7 @@ from merging.errors import MergingError, SymmetryError
 from merging.permutation import permute
 from merging.spec import AxisExpression, PermutationSpec
 from merging.symmetry import certify, find_symmetry
+from merging.zoo import load_pair
 from tests.cases import Net, network, network_inputs, perceptron, random_state, weight
 from tests.oracles import moving_permutations, outputs, relative_difference
 
@@ -332,3 +333,11 @@ def test_a_model_that_casts_its_input_is_certified():
     assert find_symmetry(model, (pixels,)).sizes == {"fc.weight[0]": 6}
     model = two_layers(lambda m, x: m.head(F.relu(m.fc(x).to(torch.float32))))
     assert find_symmetry(model, (torch.randn(3, 4),)).sizes == {"fc.weight[0]": 6}
+
+
+@pytest.mark.xfail(strict=True, reason="one draw, two examples: half of all mistakes go unseen")
+def test_a_mistake_on_the_bundled_two_unit_networks_is_found_with_every_seed():
+    pair = load_pair("two-unit-counterexample")
+    wrong = hand_written(pair.model, layers__0__weight=["P", None], layers__0__bias=["P"])
+    x = (pair.data.test.inputs[:2],)
+    assert not any(certify(pair.model, wrong, x, seed=seed).ok for seed in range(8))
