@@ -142,8 +142,8 @@ def pair_requests(name: str) -> list[requests.Request]:
         for alignment in (None, *methods)
         for kind in statistics
     ]
-    # Convolutions are slow: their pages open on a coarser surface and refine it from there.
-    level = 2 if RECIPES[name].config["architecture"] == "mlp" else 1
+    # Convolutions are slow: their pages open on a coarse surface and refine it from there.
+    level = 2 if RECIPES[name].config["architecture"] == "mlp" else 0
     for alignment in methods[:2]:
         wanted.append(requests.UnitsRequest(subject, alignment))
         wanted.append(requests.LayersRequest(subject, alignment))

@@ -94,6 +94,7 @@ class Request(Generic[Result]):
     """Something that can be asked for; one child per kind of result."""
 
     task: ClassVar[str]
+    words: ClassVar[str] = ""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -108,7 +109,7 @@ class Request(Generic[Result]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        return self.task
+        return self.words or self.task
 
     def needs(self) -> tuple[Request[Any], ...]:
         """Requests whose results must be there first."""
@@ -166,12 +167,8 @@ class SymmetryRequest(Request[SymmetrySummary]):
     """The permutation groups of an architecture, certified."""
 
     task: ClassVar[str] = "symmetry"
+    words: ClassVar[str] = "Finding the permutation symmetries"
     config: str
-
-    @property
-    def title(self) -> str:
-        """What a person reads while it is computed."""
-        return "Finding the permutation symmetries"
 
     def decode(self, entries: list[Entry]) -> SymmetrySummary:
         """The summary."""
@@ -187,12 +184,8 @@ class EndPointsRequest(Request[dict[str, list[EndPoint]]]):
     """Loss and accuracy of both models on both splits."""
 
     task: ClassVar[str] = "end points"
+    words: ClassVar[str] = "Evaluating both models"
     subject: Subject
-
-    @property
-    def title(self) -> str:
-        """What a person reads while it is computed."""
-        return "Evaluating both models"
 
     def decode(self, entries: list[Entry]) -> dict[str, list[EndPoint]]:
         """One list per model, `"a"` and `"b"`."""
@@ -392,13 +385,9 @@ class UnitsRequest(Request[list[GroupUnits]]):
     """How the units of every group are paired."""
 
     task: ClassVar[str] = "units"
+    words: ClassVar[str] = "Comparing the units"
     subject: Subject
     alignment: AlignmentRequest
-
-    @property
-    def title(self) -> str:
-        """What a person reads while it is computed."""
-        return "Comparing the units"
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The permutation."""
@@ -420,13 +409,9 @@ class LayersRequest(Request[list[LayerRow]]):
     """The two models layer by layer, before and after alignment."""
 
     task: ClassVar[str] = "layers"
+    words: ClassVar[str] = "Comparing layer by layer"
     subject: Subject
     alignment: AlignmentRequest
-
-    @property
-    def title(self) -> str:
-        """What a person reads while it is computed."""
-        return "Comparing layer by layer"
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The permutation."""
@@ -555,13 +540,9 @@ class FitRequest(Request[list[TensorRow]]):
     """What fits and what does not between two models."""
 
     task: ClassVar[str] = "fit"
+    words: ClassVar[str] = "Comparing the checkpoints"
     model_a: str
     model_b: str
-
-    @property
-    def title(self) -> str:
-        """What a person reads while it is computed."""
-        return "Comparing the checkpoints"
 
     def decode(self, entries: list[Entry]) -> list[TensorRow]:
         """One row per tensor; what does not fit comes first."""

@@ -20,6 +20,8 @@ from merging.symmetry import Derivation, derive
 
 # Deviations below this share of a unit's root mean square count as none: the unit is dead.
 _DEAD = 1e-6
+# Examples whose activations are held at one time, at all sites of both models.
+_CHUNK = 100
 # Operators whose inputs are what "the next layer reads".
 _READERS = (
     "linear",
@@ -149,7 +151,7 @@ def stream_moments(
     moments: dict[tuple[int, int], Moments] = {}
     done = 0
     for inputs, _ in batches:
-        for x in inputs.split(250):
+        for x in inputs.split(_CHUNK):
             values_a = _values(derivation, sites, models[0], x)
             values_b = _values(derivation, sites, models[1], x)
             for k, site in enumerate(sites):

@@ -16,6 +16,9 @@ from tests.cases import (
     CONFIGS,
     architecture,
     architecture_symmetry,
+    network,
+    network_inputs,
+    network_symmetry,
     perceptron,
     random_state,
     synthetic_batches,
@@ -141,3 +144,31 @@ def test_the_gradient_step_is_the_one_by_hand():
         options={"epochs": 1, "batch_size": 12, "lr": lr},
     )  # fmt: skip
     assert found.objective == pytest.approx([losses[0], min(losses)], rel=1e-5)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the free copy has the first name of a tied tensor, the graph reads the last",
+)
+def test_tied_tensors_take_part_in_the_gradient_step(monkeypatch):
+    name = "tied embeddings"
+    model, (x,) = network(name), network_inputs(name, 8)
+    a, b = random_state(model, 1), random_state(model, 2)
+    batches = Batches(x, torch.arange(8) % 7)
+    moved = []
+
+    def watch(optimiser, closure=None):
+        free = [p for group in optimiser.param_groups for p in group["params"]]
+        moved.extend(p.grad is not None and bool(p.grad.any()) for p in free)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watch)
+    match(
+        "straight_through",
+        model,
+        a,
+        b,
+        spec=network_symmetry(name).spec,
+        batches=batches,
+        options={"epochs": 1},
+    )
+    assert moved == [True] * 3
