@@ -43,6 +43,8 @@ Result = TypeVar("Result")
 
 # Training examples that stand for the training split on screens, and for statistics.
 SHOWN_EXAMPLES = 1000
+# Test examples behind the layer-wise figures: two curves per layer are many.
+LAYER_EXAMPLES = 500
 # Points of a surface in one piece.
 _PIECE_POINTS = 52
 _LAM_PIECES = 5

@@ -268,7 +268,7 @@ def _units(request: requests.UnitsRequest, part: Part, context: Context) -> Foun
 def _layers(request: requests.LayersRequest, part: Part, context: Context) -> Found:
     loaded = load(request.subject, context.store)
     aligned = _aligned(loaded, request.alignment, context.store)
-    batches = loaded.data.test.take(SHOWN_IN_LAYERS)
+    batches = loaded.data.test.take(requests.LAYER_EXAMPLES)
     columns: list[dict[str, Any]] = []
     for k, params_b in enumerate((loaded.params_b, aligned)):
         columns += [
@@ -300,10 +300,6 @@ def _layers(request: requests.LayersRequest, part: Part, context: Context) -> Fo
         for layer in columns[0]
     ]
     return {}, {"rows": [asdict(row) for row in rows]}
-
-
-# Test examples behind the layer-wise figures: two curves per layer are many.
-SHOWN_IN_LAYERS = 500
 
 
 def _export(request: requests.ExportRequest, part: Part, context: Context) -> Found:

@@ -32,7 +32,7 @@ if finished:
     curves = jobs.follow("align_curves", summaries.curve_requests(f.request for f in finished))
     charts.table(summaries.alignment_rows(finished, curves), key="align_results")
     charts.source(
-        state.pair_title(state.pair_name()),
+        state.subject_title(found[0].request.subject),
         summaries.examples_words(curves),
         "barrier above the mean of the end points",
     )

@@ -32,10 +32,10 @@ if found:
         rows=summaries.curve_rows(curves),
     )
     charts.source(
-        state.pair_title(state.pair_name()),
+        state.subject_title(found[0].request.subject),
         summaries.examples_words(found),
         f"statistics {curves[0].curve.statistics}",
-        f"seed {state.seed()}",
+        *(summaries.alignment_words(a) for a in state.alignments()),
     )
     st.subheader("Barriers", anchor=False)
     charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")

@@ -26,7 +26,7 @@ if surfaces:
         alt=visualization.describe_surfaces(surfaces),
         rows=summaries.surface_rows(surfaces),
     )
-    charts.source(state.pair_title(state.pair_name()), *summaries.surface_facts(surfaces))
+    charts.source(state.subject_title(found[0].request.subject), *summaries.surface_facts(surfaces))
     st.caption(
         "What this does not show: the thousands of other directions. Between two points of the "
         "slice there may be a low path outside it."

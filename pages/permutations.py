@@ -47,6 +47,10 @@ if found:
         alt=visualization.describe_similarity(units),
         rows=summaries.unit_rows(units),
     )
+    request = found[0].request
+    charts.source(
+        state.subject_title(request.subject), summaries.alignment_words(request.alignment)
+    )
 
 st.subheader("Layer by layer", anchor=False)
 quantity = controls.layer_quantity(key="permutations")
@@ -58,4 +62,9 @@ if layers:
         key="permutations_bars",
         alt=visualization.describe_layers(rows, quantity=quantity, method=method),
         rows=summaries.layer_rows(rows),
+    )
+    charts.source(
+        state.subject_title(layers[0].request.subject),
+        summaries.alignment_words(layers[0].request.alignment),
+        f"{requests.LAYER_EXAMPLES:,} test examples",
     )

@@ -76,6 +76,17 @@ def pair_title(name: str) -> str:
     return "Your checkpoints" if name == BROUGHT else str(cards.read_card(name)["title"])
 
 
+def subject_title(looked_at: requests.Subject) -> str:
+    """What screens call the models of a result, which may be another pair than the chosen one."""
+    for name, card in cards.read_cards().items():
+        if (
+            card["fingerprint_a"] == looked_at.model_a
+            and card["fingerprint_b"] == looked_at.model_b
+        ):
+            return pair_title(name)
+    return pair_title(BROUGHT)
+
+
 def subject() -> requests.Subject:
     """The two models that are looked at, with their data."""
     name = pair_name()

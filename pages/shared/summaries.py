@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -264,6 +265,13 @@ def surface_facts(surfaces: Sequence[visualization.NamedSurface]) -> list[str]:
     facts = [f"{done:,} points", f"{first.examples:,} {first.split} examples"]
     facts.append(f"statistics {first.statistics}")
     return [*facts, f"{bad} points without a finite loss"] if bad else facts
+
+
+def alignment_words(request: requests.AlignmentRequest) -> str:
+    """A method with its options and seed."""
+    options = json.loads(request.options)
+    named = [f"{name.replace('_', ' ')} {value}" for name, value in options.items()]
+    return ", ".join([_title(request.method).lower(), *named, f"seed {request.seed}"])
 
 
 def unit_metrics(units: GroupUnits) -> None:
