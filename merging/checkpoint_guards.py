@@ -1,0 +1,90 @@
+"""What a checkpoint must pass whatever its kind: limits, names, axes, dtypes; and the words for it.
+
+Every refusal is a `CheckpointError` that begins with the file as the user knows it, goes on with
+the tensor where there is one, and ends with what to do. What only one kind of file must pass is
+beside this: `zip_guard` and `pickle_guard` for PyTorch's, `checkpoint_formats` for the headers of
+safetensors.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from merging.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a checkpoint may hold.
+
+    Attributes:
+        max_bytes: Size of the file, and of its weights in memory, in bytes.
+        max_tensors: Number of tensors.
+        max_name: Length of a tensor's name, in characters.
+        max_dims: Number of axes of a tensor.
+    """
+
+    max_bytes: int = 2_000_000_000
+    max_tensors: int = 20_000
+    max_name: int = 512
+    max_dims: int = 8
+
+
+DEFAULT_LIMITS = Limits()
+HOW_TO_SAVE = "save it with torch.save(model.state_dict(), path) or as safetensors"
+
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
+_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+_SHOWN = 5
+
+
+def check_size(size: int, name: str, limits: Limits) -> None:
+    if size == 0:
+        raise CheckpointError(f"{name}: the file is empty; save the checkpoint again")
+    if size > limits.max_bytes:
+        raise CheckpointError(
+            f"{name}: the file has {size:,} bytes, more than the limit of {limits.max_bytes:,}; "
+            "save the weights alone, without the optimizer's state"
+        )
+
+
+def check_names(names: Iterable[str], name: str, limits: Limits) -> None:
+    names = list(names)
+    if not names:
+        raise CheckpointError(f"{name}: holds no tensors; {HOW_TO_SAVE}")
+    if len(names) > limits.max_tensors:
+        raise CheckpointError(
+            f"{name}: holds {len(names):,} tensors, more than the limit of {limits.max_tensors:,}"
+        )
+    for key in names:
+        if len(key) > limits.max_name:
+            raise refused(
+                name, key, f"has a name of {len(key):,} characters (limit {limits.max_name})"
+            )
+
+
+def check_dims(key: str, dims: int, name: str, limits: Limits) -> None:
+    if dims > limits.max_dims:
+        raise refused(name, key, f"has {dims} axes (limit {limits.max_dims})")
+
+
+def check_dense(key: str, tensor: Tensor, name: str) -> None:
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        raise refused(name, key, "is sparse or quantised; save it as a dense float tensor")
+    if tensor.dtype not in _DTYPES:
+        raise refused(name, key, f"has dtype {tensor.dtype}; save it as float32")
+
+
+def refused(name: str, key: str, why: str) -> CheckpointError:
+    return CheckpointError(f"{name}: tensor {short(key)} {why}")
+
+
+def short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def first_few(items: Sequence[str]) -> str:
+    rest = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
