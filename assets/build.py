@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from merging import requests
 from merging.cards import ASSETS, read_cards
 from merging.checkpoints import fingerprint, write_checkpoint
-from merging.compute import Context
 from merging.data.bundled import load_dataset
 from merging.entries import write_pack
+from merging.jobs import Context
 from merging.landscape import evaluate
 from merging.methods import METHOD_CARDS
 from merging.models.registry import build_model

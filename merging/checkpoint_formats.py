@@ -22,13 +22,13 @@ from merging.checkpoint_guards import (
     check_dims,
     check_names,
     first_few,
-    refused,
+    refuse,
     short,
 )
 from merging.errors import CheckpointError
 from merging.params import Params
 from merging.pickle_guard import check_pickle
-from merging.zip_guard import guarded_pickle
+from merging.zip_guard import read_pickle
 
 _SAFE_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 _KEYS = (
@@ -40,6 +40,20 @@ _KEYS = (
 def read_safetensors(
     file: BinaryIO, size: int, name: str, limits: Limits
 ) -> tuple[Params, dict[str, str]]:
+    """Read a safetensors file once its header is found sound.
+
+    Args:
+        file: A safetensors file, by its first bytes.
+        size: Of the file, in bytes.
+        name: What to call the file in messages.
+        limits: The most it may hold.
+
+    Returns:
+        The tensors; and notes: the file's own, and its `format`.
+
+    Raises:
+        CheckpointError: If the file is damaged, over the limits, or holds what cannot be merged.
+    """
     header = _safetensors_header(file, size, name, limits)
     meta = header.pop("__metadata__", {})
     check_names(header, name, limits)
@@ -58,7 +72,22 @@ def read_safetensors(
 def read_torch(
     file: BinaryIO, size: int, name: str, limits: Limits
 ) -> tuple[Params, dict[str, str]]:
-    check_pickle(guarded_pickle(file, size, name, limits), name)
+    """Read a PyTorch zip file: its directory, its opcodes, its shapes, and only then its weights.
+
+    Args:
+        file: A zip file, by its first bytes.
+        size: Of the file, in bytes.
+        name: What to call the file in messages.
+        limits: The most it may hold.
+
+    Returns:
+        The tensors, with memory of their own; and notes: `format`, and where they apply
+        `found_under` and `ignored`.
+
+    Raises:
+        CheckpointError: If the file is damaged, over the limits, or holds anything but tensors.
+    """
+    check_pickle(read_pickle(file, size, name, limits), name)
     planned, meta = _state_dict(_load(file, "meta", name), name)
     check_names(planned, name, limits)
     _check_planned(planned, size, name, limits)
@@ -98,10 +127,10 @@ def _check_entry(key: str, entry: object, name: str, limits: Limits) -> None:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape)}:
             if dtype not in _SAFE_DTYPES:
-                raise refused(name, key, f"has dtype {dtype[:16]}; save it as float32")
+                refuse(name, key, f"has dtype {dtype[:16]}; save it as float32")
             check_dims(key, len(shape), name, limits)
         case _:
-            raise refused(name, key, "is listed without a dtype and a shape; save it again")
+            refuse(name, key, "is listed without a dtype and a shape; save it again")
 
 
 def _load(file: BinaryIO, device: str, name: str) -> object:
@@ -136,7 +165,7 @@ def _state_dict(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str,
                 f"{name}: a name is {type(key).__name__}, not text; {HOW_TO_SAVE}"
             )
         if not isinstance(value, Tensor):
-            raise refused(name, key, f"is {type(value).__name__}, not a tensor; leave it out")
+            refuse(name, key, f"is {type(value).__name__}, not a tensor; leave it out")
     return loaded, meta
 
 
@@ -156,7 +185,7 @@ def _check_planned(planned: Mapping[str, Tensor], size: int, name: str, limits: 
         claimed = math.prod(tensor.shape) * tensor.element_size()
         there = min(tensor.untyped_storage().nbytes(), size)
         if not tensor.is_meta or claimed > there:
-            raise refused(
+            refuse(
                 name,
                 key,
                 f"claims {claimed:,} bytes, but at most {there:,} are stored (an expanded "

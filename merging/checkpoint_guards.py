@@ -8,6 +8,7 @@ safetensors.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -41,6 +42,16 @@ _SHOWN = 5
 
 
 def check_size(size: int, name: str, limits: Limits) -> None:
+    """Make sure that a file is neither empty nor too large.
+
+    Args:
+        size: Of the file, in bytes.
+        name: What to call the file in the message.
+        limits: The most it may hold.
+
+    Raises:
+        CheckpointError: If it is.
+    """
     if size == 0:
         raise CheckpointError(f"{name}: the file is empty; save the checkpoint again")
     if size > limits.max_bytes:
@@ -51,6 +62,16 @@ def check_size(size: int, name: str, limits: Limits) -> None:
 
 
 def check_names(names: Iterable[str], name: str, limits: Limits) -> None:
+    """Make sure that there are tensors, not too many, with names that are not too long.
+
+    Args:
+        names: Of the tensors.
+        name: What to call the file in the message.
+        limits: The most it may hold.
+
+    Raises:
+        CheckpointError: If there are none, too many, or one with too long a name.
+    """
     names = list(names)
     if not names:
         raise CheckpointError(f"{name}: holds no tensors; {HOW_TO_SAVE}")
@@ -60,31 +81,67 @@ def check_names(names: Iterable[str], name: str, limits: Limits) -> None:
         )
     for key in names:
         if len(key) > limits.max_name:
-            raise refused(
-                name, key, f"has a name of {len(key):,} characters (limit {limits.max_name})"
-            )
+            refuse(name, key, f"has a name of {len(key):,} characters (limit {limits.max_name})")
 
 
 def check_dims(key: str, dims: int, name: str, limits: Limits) -> None:
+    """Make sure that a tensor has not too many axes.
+
+    Args:
+        key: Its name.
+        dims: How many it has.
+        name: What to call the file in the message.
+        limits: The most it may have.
+
+    Raises:
+        CheckpointError: If it has.
+    """
     if dims > limits.max_dims:
-        raise refused(name, key, f"has {dims} axes (limit {limits.max_dims})")
+        refuse(name, key, f"has {dims} axes (limit {limits.max_dims})")
 
 
 def check_dense(key: str, tensor: Tensor, name: str) -> None:
+    """Make sure that a tensor is dense and has a dtype that models have.
+
+    Args:
+        key: Its name.
+        tensor: On any device, the one without memory included.
+        name: What to call the file in the message.
+
+    Raises:
+        CheckpointError: If it is sparse or quantised, or has a dtype that cannot be merged.
+    """
     if tensor.is_quantized or tensor.layout != torch.strided:
-        raise refused(name, key, "is sparse or quantised; save it as a dense float tensor")
+        refuse(name, key, "is sparse or quantised; save it as a dense float tensor")
     if tensor.dtype not in _DTYPES:
-        raise refused(name, key, f"has dtype {tensor.dtype}; save it as float32")
+        refuse(name, key, f"has dtype {tensor.dtype}; save it as float32")
 
 
-def refused(name: str, key: str, why: str) -> CheckpointError:
-    return CheckpointError(f"{name}: tensor {short(key)} {why}")
+def refuse(name: str, key: str, why: str) -> NoReturn:
+    """Refuse a file for one of its tensors.
+
+    Args:
+        name: What to call the file.
+        key: The tensor's name.
+        why: What is wrong with it, and what to do.
+
+    Raises:
+        CheckpointError: Always.
+    """
+    raise CheckpointError(f"{name}: tensor {short(key)} {why}")
 
 
 def short(text: str) -> str:
+    """Quote a name out of a file, cut so that it fits into a message."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def first_few(items: Sequence[str]) -> str:
+    """Return the first five items, and how many more there are.
+
+    Example:
+        >>> first_few(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d, e and 1 more'
+    """
     rest = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

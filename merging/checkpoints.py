@@ -2,10 +2,10 @@
 
 A checkpoint may come from a stranger. Its kind is found from its bytes, never from its name, and
 its directory is checked before any weight takes up memory: sizes, counts, compression, names.
-Of a PyTorch file only tensors and plain values are ever built (`weights_only=True`, and before it
-a list of the few globals that such a file needs); nothing here falls back to unpickling.
-A tensor is first built without memory, so that a view of a terabyte on four bytes is found by
-its shape. Every error is a `CheckpointError` that names the file as the user knows it.
+Of a PyTorch file only tensors and plain values are ever built; nothing here falls back to
+unpickling. The guards are in `zip_guard`, `pickle_guard` and `checkpoint_guards`, and
+`checkpoint_formats` reads each kind of file behind them. Every error is a `CheckpointError` that
+names the file as the user knows it.
 """
 
 import hashlib

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -31,14 +32,18 @@ class Step:
     """One operator call.
 
     Attributes:
-        node: The call.
+        node: Where in the graph it is.
         frees: Values that nobody reads after it.
-        overwrites: Whether its result takes the place of its input.
+        call: What is called.
+        args: Positional arguments; nodes stand for their values.
+        kwargs: Arguments by name.
     """
 
     node: fx.Node
     frees: tuple[fx.Node, ...]
-    overwrites: bool = False
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,24 +68,21 @@ class Graph:
     aliases: Mapping[str, str]
     batched: bool
 
-    @property
-    def casts(self) -> bool:
-        """Whether an operator casts to a type narrower than float64 by itself."""
-        narrow = (torch.float32, torch.float16, torch.bfloat16)
-        return any(
-            argument in narrow
-            for step in self.steps
-            for argument in (*step.node.args, *step.node.kwargs.values())
-            if isinstance(argument, torch.dtype)
-        )
-
     def to(self, dtype: torch.dtype) -> Graph:
-        """The same graph with its floating constants in another type."""
+        """The same graph in another floating type: its constants, and its own casts."""
         constants = {
             node: value.to(dtype) if value.is_floating_point() else value
             for node, value in self.constants.items()
         }
-        return replace(self, constants=constants)
+        steps = tuple(
+            replace(
+                step,
+                args=tuple(_cast(argument, dtype) for argument in step.args),
+                kwargs={name: _cast(value, dtype) for name, value in step.kwargs.items()},
+            )
+            for step in self.steps
+        )
+        return replace(self, constants=constants, steps=steps)
 
     def run(
         self,
@@ -141,10 +143,10 @@ class Graph:
     def remaining(self, known: frozenset[fx.Node]) -> tuple[Step, ...]:
         """The steps that are still needed for the output when the values of `known` are given."""
         needed: set[fx.Node] = set(_nodes(self.output)) - known
-        kept: list[fx.Node] = []
+        kept: list[Step] = []
         for step in reversed(self.steps):
             if step.node in needed:
-                kept.append(step.node)
+                kept.append(step)
                 needed.update(set(step.node.all_input_nodes) - known)
         return _with_frees(kept[::-1], self.output)
 
@@ -154,12 +156,9 @@ def execute(
 ) -> None:
     """Carry out steps; `values` gains what they compute and loses what nobody reads any more."""
     for step in program:
-        node = step.node
-        call = torch.ops.aten.relu_.default if step.overwrites else node.target
-        assert callable(call)
-        kwargs = {key: _fill(value, values) for key, value in node.kwargs.items()}
-        value = call(*[_fill(argument, values) for argument in node.args], **kwargs)
-        values[node] = value if visit is None else visit(node, value)
+        kwargs = {key: _fill(value, values) for key, value in step.kwargs.items()}
+        value = step.call(*[_fill(argument, values) for argument in step.args], **kwargs)
+        values[step.node] = value if visit is None else visit(step.node, value)
         for freed in step.frees:
             del values[freed]
 
@@ -185,7 +184,9 @@ def in_place(program: Sequence[Step], owned: frozenset[fx.Node]) -> tuple[Step, 
         for node in step.node.all_input_nodes:
             readers[node] = readers.get(node, 0) + 1
     return tuple(
-        replace(step, overwrites=True) if _may_overwrite(step, readers, owned) else step
+        replace(step, call=torch.ops.aten.relu_.default)
+        if _may_overwrite(step, readers, owned)
+        else step
         for step in program
     )
 
@@ -218,6 +219,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
     Raises:
         MergingError: If the model cannot be exported; the message carries the exporter's reason.
     """
+    example_inputs = in_own_type(model, example_inputs)
     shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in example_inputs)
     known = _TRACED.setdefault(model, {})
     if shapes not in known:
@@ -225,10 +227,18 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
     return known[shapes]
 
 
+def in_own_type(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Floating inputs in the type of the model's own parameters."""
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return [x.to(own) if own is not None and x.is_floating_point() else x for x in inputs]
+
+
 def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> Graph:
     # A batch of one would be taken for a constant by the exporter.
     inputs = tuple(torch.cat([x, x]) if x.dim() and x.shape[0] == 1 else x for x in inputs)
-    dynamic = tuple({0: torch.export.Dim.AUTO} if x.dim() else None for x in inputs)
+    dynamic: Any = tuple({0: torch.export.Dim.AUTO} if x.dim() else None for x in inputs)
+    if any(p.kind is p.VAR_POSITIONAL for p in signature(model.forward).parameters.values()):
+        dynamic = (dynamic,)
     with _evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -244,31 +254,37 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> Graph:
 
 
 def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> Graph:
-    signature = exported.graph_signature
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    roles = exported.graph_signature
+    names = {**roles.inputs_to_parameters, **roles.inputs_to_buffers}
     state = set(model.state_dict())
     sources: dict[fx.Node, str] = {}
     constants: dict[fx.Node, Tensor] = {}
     inputs: list[fx.Node] = []
-    calls: list[fx.Node] = []
+    calls: list[Step] = []
     output: Any = None
+    aliases = _aliases(model)
     for node in exported.graph_module.graph.nodes:
         if node.op == "placeholder":
             name = names.get(node.name)
             if name in state:
-                sources[node] = name
-            elif node.name in signature.user_inputs:
+                sources[node] = aliases.get(name, name)
+            elif node.name in roles.user_inputs:
                 inputs.append(node)
             else:
                 constants[node] = _constant(exported, name or node.name, node.name)
         elif node.op == "call_function" and not _is_check(node):
-            calls.append(node)
+            calls.append(Step(node, (), node.target, node.args, node.kwargs))
         elif node.op == "output":
             output = node.args[0]
     sizes = [node.meta["val"].shape[:1] for node in inputs]
-    batched = all(not size or isinstance(size[0], torch.SymInt) for size in sizes)
+    batched = all(not size or _is_free(size[0]) for size in sizes)
     steps = _with_frees(calls, output)
-    return Graph(steps, sources, constants, tuple(inputs), output, _aliases(model), batched)
+    return Graph(steps, sources, constants, tuple(inputs), output, aliases, batched)
+
+
+def _is_free(size: Any) -> bool:
+    """Whether the exporter left a size open; a symbol may still stand for one number."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _constant(exported: torch.export.ExportedProgram, name: str, node_name: str) -> Tensor:
@@ -304,17 +320,23 @@ def _is_check(node: fx.Node) -> bool:
     )
 
 
-def _with_frees(nodes: Sequence[fx.Node], output: Any) -> tuple[Step, ...]:
+def _with_frees(steps: Sequence[Step], output: Any) -> tuple[Step, ...]:
     """Note after which step every intermediate value can be forgotten."""
-    kept, frees = set(_nodes(output)), []
-    computed = set(nodes)
-    for node in reversed(nodes):
+    kept, noted = set(_nodes(output)), []
+    computed = {step.node for step in steps}
+    for step in reversed(steps):
+        node = step.node
         last = [used for used in node.all_input_nodes if used in computed and used not in kept]
         kept.update(last)
         if node not in kept:
             last.append(node)
-        frees.append(tuple(last))
-    return tuple(Step(node, free) for node, free in zip(nodes, reversed(frees), strict=True))
+        noted.append(replace(step, frees=tuple(last)))
+    return tuple(reversed(noted))
+
+
+def _cast(argument: Any, dtype: torch.dtype) -> Any:
+    is_floating = isinstance(argument, torch.dtype) and argument.is_floating_point
+    return dtype if is_floating else argument
 
 
 def _fill(argument: Any, values: Mapping[fx.Node, Any]) -> Any:

@@ -7,7 +7,7 @@ The interface process builds its forms from this table. What a method does is in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -160,11 +160,12 @@ def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:
             raise UnknownNameError(
                 f"{card.title} has no option {name!r}; it has {', '.join(known) or 'none'}"
             )
-        _check_value(card, name, value, known[name].metadata)
+        _check_value(card, name, value, known[name])
     return card.options(**given)
 
 
-def _check_value(card: MethodCard, name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+def _check_value(card: MethodCard, name: str, value: Any, option: Field[Any]) -> None:
+    metadata, kind = option.metadata, type(option.default)
     choices = metadata.get("choices")
     if choices is not None:
         if value not in choices:
@@ -172,8 +173,14 @@ def _check_value(card: MethodCard, name: str, value: Any, metadata: Mapping[str,
                 f"{card.title}, option {name!r}: got {value!r}, expected one of "
                 f"{', '.join(map(repr, choices))}"
             )
-    elif not isinstance(value, (int, float)) or not metadata["min"] <= value <= metadata["max"]:
+    elif not _is_number(value, kind) or not metadata["min"] <= value <= metadata["max"]:
+        what = "a whole number" if kind is int else "a number"
         raise UnknownNameError(
-            f"{card.title}, option {name!r}: got {value!r}, expected a number from "
+            f"{card.title}, option {name!r}: got {value!r}, expected {what} from "
             f"{metadata['min']} to {metadata['max']}"
         )
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    allowed = int if kind is int else (int, float)
+    return isinstance(value, allowed) and not isinstance(value, bool)

@@ -1,8 +1,8 @@
 """What the pickle in a PyTorch file may do, found from its opcodes before any of them runs.
 
-Of globals only the few that a state dict needs pass, and they are called only as `torch.save`
-writes it. `weights_only=True` keeps a list of its own; this one is shorter, and what it refuses
-it can name: the tensor, and how to save it instead.
+Only the few globals that a state dict needs pass, and calls of them only with the arguments that
+`torch.save` writes. PyTorch keeps a list of its own behind `weights_only=True`; this one comes
+before it, stops what would take all memory or stack, and says how to save a tensor instead.
 """
 
 import pickletools
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from merging.checkpoint_guards import HOW_TO_SAVE, refused, short
+from merging.checkpoint_guards import HOW_TO_SAVE, refuse, short
 from merging.errors import CheckpointError
 
 _STORAGES = "Double Float Half BFloat16 Long Int Short Char Byte Bool ComplexDouble ComplexFloat"
@@ -37,6 +37,15 @@ _MAX_NESTING = 100
 
 
 def check_pickle(pickled: bytes, name: str) -> None:
+    """Make sure that a pickle builds tensors and plain values only, and neither deep nor huge ones.
+
+    Args:
+        pickled: The `data.pkl` of a PyTorch file; it is followed, never run.
+        name: What to call the file in the message.
+
+    Raises:
+        CheckpointError: If it wants anything else, or is damaged.
+    """
     near, stack, memo = "", list[_Value](), dict[object, _Value]()
     try:
         for op, argument, _ in pickletools.genops(pickled):
@@ -115,7 +124,7 @@ def _kind(op: pickletools.OpcodeInfo, argument: object, taken: Sequence[_Value])
 
 def _check_global(wanted: str, near: str, name: str) -> None:
     if wanted in _REBUILDS:
-        raise refused(name, near, _REBUILDS[wanted])
+        refuse(name, near, _REBUILDS[wanted])
     if wanted not in _GLOBALS:
         raise CheckpointError(
             f"{name}: holds {short(wanted)}, which is not a tensor and could run code, so it is "

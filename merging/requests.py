@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 
 from merging.cards import read_card
-from merging.compute import Job, Piece
 from merging.errors import UnknownNameError
+from merging.jobs import Job, Piece
 from merging.methods import find_card, read_options
 from merging.records import (
     Alignment,

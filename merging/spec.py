@@ -219,6 +219,8 @@ def _read(entry: Any, size: int | None) -> AxisExpression:
         return AxisExpression(total, None, kind, parts)
     if isinstance(entry, list):
         group, size = entry
+        if not (group is None or isinstance(group, str)):
+            raise ValueError(f"a group is a name or null, not {group!r}")
         return AxisExpression(int(size), group)
     if size is None or not (entry is None or isinstance(entry, str)):
         raise ValueError(f"an axis is a group's name or null, not {entry!r}")

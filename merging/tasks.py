@@ -1,4 +1,4 @@
-"""How the pieces of requests are computed; runs in a worker (see `merging.compute`)."""
+"""How the pieces of requests are computed; runs in a worker (see `merging.jobs`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from merging import requests
 from merging.checkpoints import checkpoint_bytes
-from merging.compute import Context
 from merging.errors import MergingError, StoppedError
+from merging.jobs import Context
 from merging.landscape import (
     LEVELS,
     Plane,

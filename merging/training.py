@@ -93,7 +93,7 @@ def _optimiser(
         )
     if recipe.schedule == "one-cycle":
         return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.lr, total_steps=steps, pct_start=0.2, cycle_momentum=False
+            optimiser, recipe.lr, total_steps=max(steps, 10), pct_start=0.2, cycle_momentum=False
         )
     return optimiser, torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
 

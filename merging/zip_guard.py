@@ -1,7 +1,8 @@
-"""What the zip file around a PyTorch checkpoint may hold, found before anything in it is read.
+"""What the zip file of a PyTorch checkpoint may hold, found from its list of entries.
 
-`torch.save` stores its entries side by side and uncompressed; a file whose list of entries says
-otherwise is a bomb, damaged, or somebody else's. The list itself is bounded before it is parsed.
+`torch.save` writes its entries side by side and never compresses them; a list that says otherwise
+belongs to a bomb, to a damaged file, or to something else. The list itself is bounded before it
+is parsed, and the weights are not touched.
 """
 
 import struct
@@ -15,7 +16,22 @@ from merging.errors import CheckpointError
 _MAX_PICKLE = 8_000_000
 
 
-def guarded_pickle(file: BinaryIO, size: int, name: str, limits: Limits) -> bytes:
+def read_pickle(file: BinaryIO, size: int, name: str, limits: Limits) -> bytes:
+    """Read the pickle that describes the tensors, once the list of entries is found sound.
+
+    Args:
+        file: A zip file, by its first bytes.
+        size: Of the file, in bytes.
+        name: What to call the file in the message.
+        limits: The most it may hold.
+
+    Returns:
+        Its `data.pkl`, not looked into yet.
+
+    Raises:
+        CheckpointError: If the file is damaged, compressed, over the limits, from a big-endian
+            machine, a TorchScript archive, or not from `torch.save` at all.
+    """
     try:
         _check_directory_size(file, size, name, limits)
         with zipfile.ZipFile(file) as archive:

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from merging import compute
+from merging import cluster
 from merging.compute import ACTIVE, Context, Job, Piece, Service
 from merging.errors import ComputeError, StoppedError, StoreError
 from merging.store import Store
@@ -445,7 +445,7 @@ def test_the_credentials_are_gone_once_they_are_read(service, working):
 
 
 def test_says_so_when_the_compute_process_does_not_start(fresh, working, monkeypatch):
-    monkeypatch.setattr(compute.sys, "executable", "/bin/false")
+    monkeypatch.setattr(cluster.sys, "executable", "/bin/false")
     fresh.submit(working())
     status = wait(fresh, working())
     assert status.state == "interrupted"
@@ -474,7 +474,7 @@ def test_says_so_when_a_job_cannot_be_taken(fresh, working, monkeypatch):
     def full(*args, **fields):
         raise StoreError("cannot write a job in here: the disk is full")
 
-    monkeypatch.setattr(fresh, "_accept", full)
+    monkeypatch.setattr(fresh._conductor, "_accept", full)
     fresh.submit(working())
     status = wait(fresh, working())
     assert (status.state, status.error) == (
@@ -536,7 +536,7 @@ def test_two_services_share_a_cluster_by_address_and_one_computation(tmp_path, w
 
 def test_says_so_when_no_cluster_answers(tmp_path, working, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
-    monkeypatch.setattr(compute, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
     store = Store(tmp_path / "store")
     service = Service(store)
     service.submit(working())

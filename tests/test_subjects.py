@@ -54,9 +54,7 @@ def kept(params, store, name="mine.safetensors"):
 
 def brought(params_a, params_b, store):
     a, b = kept(params_a, store, "a.bin"), kept(params_b, store, "b.bin")
-    return replace(
-        SUBJECT, config=a["config"], model_a=a["fingerprint"], model_b=b["fingerprint"]
-    )
+    return replace(SUBJECT, config=a["config"], model_a=a["fingerprint"], model_b=b["fingerprint"])
 
 
 def test_a_bundled_subject_is_the_pair(pair, store):

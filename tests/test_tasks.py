@@ -9,14 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import safetensors
 import safetensors.torch
 import torch
 
 import merging
 from merging import requests, tasks
-from merging.compute import Context
 from merging.errors import MergingError, StoppedError
+from merging.jobs import Context
 from merging.landscape import evaluate, layer_barriers, layer_distances, reset, variance_ratios
 from merging.landscape.statistics import line_policy
 from merging.models.registry import example_inputs
@@ -332,7 +331,7 @@ def test_units_are_paired_as_the_permutation_says(store, pair):
 
 def test_layers_are_compared_before_and_after(store, pair, spec):
     rows = computed(requests.LayersRequest(SUBJECT, WEIGHT), store)
-    batches = pair.data.test.take(tasks.SHOWN_IN_LAYERS)
+    batches = pair.data.test.take(requests.LAYER_EXAMPLES)
     for params_b, when in ((pair.params_b, "before"), (aligned(pair, spec, store), "after")):
         distances = layer_distances(pair.params_a, params_b)
         barriers = layer_barriers(pair.model, pair.params_a, params_b, batches)
@@ -507,5 +506,3 @@ def test_a_result_depends_on_the_request_only(tmp_path, store):
     for group, perm in before.permutations.items():
         np.testing.assert_array_equal(again.permutations[group], perm)
     fresh.close()
-
-

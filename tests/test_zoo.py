@@ -16,8 +16,8 @@ import merging
 from merging import requests
 from merging.cards import ASSETS, list_pairs, read_card
 from merging.checkpoints import fingerprint
-from merging.compute import Context
 from merging.data.bundled import DATASETS, load_dataset
+from merging.jobs import Context
 from merging.landscape import evaluate
 from merging.models.registry import build_model
 from merging.store import Store

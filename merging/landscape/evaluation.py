@@ -8,7 +8,7 @@ in the parameters too, so it is computed once per corner and then combined, poin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,7 +120,10 @@ def evaluate_family(
     correct = torch.empty(losses.shape, dtype=torch.bool)
     with torch.no_grad():
         for k, row in enumerate(weights.tolist()):
-            params = mixture.at(row) if prepare is None else prepare(combine(corners, row), row)
+            if prepare is None:
+                params = mixture.at(row)
+            else:  # in the same memory layout, so that equal parameters give equal values
+                params = Mixture([prepare(combine(corners, row), row)]).at((1.0,))
             results = [family.evaluate(row, params) for family in families]
             losses[k] = torch.cat([loss for loss, _ in results])
             correct[k] = torch.cat([right for _, right in results])
@@ -218,7 +221,9 @@ class _Family:
 
     def _logits(self, point: Sequence[float], params: Mapping[str, Tensor]) -> Tensor:
         if not self.graph.batched:
-            logits: Tensor = torch.func.functional_call(self.model, dict(params), self.chunk.inputs)
+            logits: Tensor = torch.func.functional_call(
+                self.model, dict(params), (self.chunk.inputs,), tie_weights=False
+            )
             return logits
         values = dict(self.known)
         values.update((node, params[name]) for node, name in self.sources.items())
@@ -251,7 +256,7 @@ def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor
             maps.add(step.node)
         else:
             continue
-        prefix.append(Step(step.node, ()))
+        prefix.append(replace(step, frees=()))
     if not maps or not graph.batched:
         return _Shared({}, [])
     results: list[dict[fx.Node, Tensor]] = []

@@ -17,7 +17,7 @@ def line_positions(lams: int | Sequence[float] = 25, overshoot: float = 0.0) -> 
     """Positions on the line, both end points among them exactly.
 
     Args:
-        lams: Number of equal steps' ends in `[0, 1]`, or the positions themselves.
+        lams: Number of equal steps' ends in `[0, 1]` (1 is model A alone), or the positions.
         overshoot: How far the same step goes on beyond both models.
 
     Returns:
@@ -27,6 +27,8 @@ def line_positions(lams: int | Sequence[float] = 25, overshoot: float = 0.0) -> 
         >>> line_positions(3, overshoot=0.5).tolist()
         [-0.5, 0.0, 0.5, 1.0, 1.5]
     """
+    if isinstance(lams, int) and lams < 2:
+        return np.zeros(1)
     if not isinstance(lams, int):
         return np.asarray(lams, dtype=np.float64)
     extra = round(overshoot * (lams - 1))

@@ -189,8 +189,12 @@ def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Exa
 def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> Visit:
     """A visit that normalises by the statistics of the batch at hand, as in training."""
     units = [unit for unit in _units(graph) if unit.mean is not None]
-    unused: Params = {}
-    return _visit(graph, units, x, lambda unit, seen: _renew(unit, seen, params, unused))
+
+    def normalise(unit: Unit, seen: _Seen) -> Tensor:
+        weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
+        return F.batch_norm(seen.input, None, None, weight, bias, training=True, eps=_eps(unit))
+
+    return _visit(graph, units, x, normalise)
 
 
 def line_policy(
@@ -319,7 +323,7 @@ def _units(graph: Graph) -> list[Unit]:
         names = [graph.sources.get(a) if isinstance(a, fx.Node) else None for a in node.args[1:5]]
         if kind == "batch_norm":
             units.append(Unit(node, 1, *names))
-        elif kind in _MAPS and names[0] and not _is_output(node) and not _is_normalised(node):
+        elif kind in _MAPS and names[0] and _is_correctable(node):
             bias = names[1] if len(names) > 1 else None
             units.append(Unit(node, -1 if kind == "linear" else 1, names[0], bias))
     return units
@@ -330,8 +334,12 @@ def _kind(node: fx.Node) -> str:
     return name.split(".")[1] if name.startswith("aten.") else name
 
 
-def _is_output(node: fx.Node) -> bool:
-    return any(user.op == "output" for user in node.users)
+def _is_correctable(node: fx.Node) -> bool:
+    """Whether a map is hidden, no norm undoes its scale, and its weight is its own."""
+    is_output = any(user.op == "output" for user in node.users)
+    weight = node.args[1]
+    shared = isinstance(weight, fx.Node) and len(weight.users) > 1
+    return not (is_output or shared or _is_normalised(node))
 
 
 def _is_normalised(node: fx.Node) -> bool:
@@ -347,10 +355,12 @@ def _renew(unit: Unit, seen: _Seen, params: Mapping[str, Tensor], result: Params
     x = seen.input
     mean, variance = x.movedim(1, 0).flatten(1).mean(1), x.movedim(1, 0).flatten(1).var(1)
     result[str(unit.mean)], result[str(unit.variance)] = mean, variance
-    weight = params[unit.weight] if unit.weight else None
-    bias = params[unit.bias] if unit.bias else None
-    eps = float(unit.node.args[7])  # type: ignore[arg-type]
-    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+    weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
+    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=_eps(unit))
+
+
+def _eps(unit: Unit) -> float:
+    return float(unit.node.args[7])  # type: ignore[arg-type]
 
 
 def _mean_and_deviation(value: Tensor, channels: int) -> tuple[Tensor, Tensor]:

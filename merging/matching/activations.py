@@ -111,10 +111,10 @@ def activation_sites(
     for step in derivation.graph.steps:
         if _name(step.node) in _READERS:
             read.update(dict.fromkeys(n for n in step.node.all_input_nodes if n in values))
-    sites = [Site(node, values[node]) for node in read if _groups(values[node])]
-    missing = set(spec.sizes) - {group for site in sites for group in _groups(site.expressions)}
+    sites = [Site(node, values[node]) for node in read if _comparable(values[node])]
+    missing = set(spec.sizes) - {g for site in sites for g in _comparable(site.expressions)}
     for node in reversed(values):
-        found = missing & set(_groups(values[node]))
+        found = missing & _comparable(values[node])
         if found:
             sites.append(Site(node, values[node]))
             missing -= found
@@ -256,8 +256,10 @@ def _renamed(expression: AxisExpression, rename: Mapping[str, str]) -> AxisExpre
     return AxisExpression(expression.size, group, expression.kind, parts)
 
 
-def _groups(expressions: tuple[AxisExpression, ...]) -> set[str]:
-    return {group for e in expressions for group in e.groups}
+def _comparable(expressions: tuple[AxisExpression, ...]) -> set[str]:
+    """Groups whose units can be compared at a value: those that `joint_units` yields."""
+    value = torch.empty([e.size for e in expressions], device="meta")
+    return {str(atom.group) for atoms, _ in joint_units(value, expressions) for atom in atoms}
 
 
 def _name(node: fx.Node) -> str:

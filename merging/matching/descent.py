@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from merging.matching.assignment import solve_assignment
-from merging.params import dot
+from merging.params import dot, norm
 from merging.permutation import Permutations, permute_tensor
 from merging.spec import AxisExpression, PermutationSpec
 
@@ -194,7 +194,7 @@ def descend(
     objective = [similarity.objective(perms)]
     stale = set(groups)
     # What the sum may lose by rounding: smaller gains are not gains.
-    least = 1e-12 * max(1.0, dot(similarity.params_a, similarity.params_a))
+    least = 1e-12 * norm(similarity.params_a) * norm(similarity.params_b)
     reached = Descent(perms, tuple(objective), converged=False)
     for _ in range(max_sweeps):
         gained = 0.0

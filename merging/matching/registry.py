@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from merging.errors import MergingError
 from merging.matching import activation, straight_through, weight
 from merging.matching.base import (
     Examples,
@@ -65,6 +66,7 @@ def match(
         UnknownNameError: If there is no such method or option.
         ArchitectureMismatchError: If the models do not fit; layers are named.
         SymmetryError: If the spec does not fit the models.
+        MergingError: If a weight is NaN or infinite; the tensor is named.
         DataError: If the method needs examples and there are none.
 
     Example:
@@ -78,7 +80,8 @@ def match(
     read = read_options(find_card(method), options)
     check_same_architecture(params_a, params_b)
     spec.check(params_a)
-    problem = MatchProblem(model, spec, params_a, params_b, batches)
+    models = [_plain(params, name) for params, name in ((params_a, "A"), (params_b, "B"))]
+    problem = MatchProblem(model, spec, models[0], models[1], batches)
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     watcher = Watcher(on_progress or ignore, on_partial or ignore)
@@ -90,3 +93,18 @@ def match(
         options=asdict(read),
         seed=seed,
     )
+
+
+def _plain(params: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The parameters without their gradients' history.
+
+    Raises:
+        MergingError: If a weight is NaN or infinite; the tensor is named.
+    """
+    for key, value in params.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise MergingError(
+                f"model {name} has NaN or infinite values in {key!r}; weights must be finite to be "
+                "matched. Load a sound checkpoint"
+            )
+    return {key: value.detach() for key, value in params.items()}

@@ -139,7 +139,10 @@ def infer_config(params: Mapping[str, Tensor], name: str = "the checkpoint") -> 
     """
     shapes = {key: tuple(value.shape) for key, value in params.items()}
     for architecture in ARCHITECTURES.values():
-        sizes = architecture.infer(shapes)
+        try:
+            sizes = architecture.infer(shapes)
+        except (ValueError, IndexError, ZeroDivisionError):
+            continue  # names of this family with shapes that it cannot have
         if sizes is None:
             continue
         config = {"architecture": architecture.name, **sizes}

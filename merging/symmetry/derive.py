@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from merging.graph import Graph, trace
+from merging.graph import Graph, in_own_type, trace
 from merging.records import FrozenAxis
 from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
 from merging.symmetry import rules_layers, rules_pointwise, rules_shape
@@ -60,6 +60,7 @@ def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
     """
     start = time.perf_counter()
     graph = trace(model, example_inputs)
+    example_inputs = in_own_type(model, example_inputs)
     params = {name: value.detach() for name, value in model.state_dict().items()}
     axes, unknown = _collect(graph, params, example_inputs)
     names = _group_names(axes, params)
@@ -104,11 +105,21 @@ def _collect(
 
     with torch.no_grad():
         graph.run(params, inputs, visit=visit)
+    _fix_unread(graph, state)
     for value in fx.node.map_arg([graph.output], lambda node: values[node])[0]:
         if isinstance(value, TensorAxes):
             for axis in value.axes:
                 fix(axis, "axis of the output")
     return _Equations(state, values), list(unknown)
+
+
+def _fix_unread(graph: Graph, state: Mapping[str, Axes]) -> None:
+    """What evaluation never reads has no say in it, and no activation to compare."""
+    read = {name for node, name in graph.sources.items() if node.users}
+    for name, axes in state.items():
+        if graph.aliases.get(name, name) not in read:
+            for axis in axes:
+                fix(axis, "not read in evaluation")
 
 
 def _apply(
@@ -123,8 +134,8 @@ def _apply(
         assert isinstance(source, fx.Node)
         return values[source][index]
     call = _call(node, shapes, values)
-    rule = RULES.get(call.operator)
-    if rule is None:
+    result = _by_rule(call)
+    if result is None:
         unknown[call.operator] = None
         for tensor in call.tensors():
             for axis in tensor.axes:
@@ -134,12 +145,26 @@ def _apply(
             for shape in shapes
         ]
         return made[0] if isinstance(value, Tensor) else made
-    result = rule(call)
-    if result and isinstance(result[0], TensorAxes):
-        return result
-    single = TensorAxes(cast("Axes", result))
-    assert single.shape == shapes[0], f"{call.place}: {single.shape} is not {shapes[0]}"
-    return single
+    return result[0] if isinstance(value, Tensor) else result
+
+
+def _by_rule(call: Call) -> list[TensorAxes] | None:
+    """What the operator's rule says of the tensors it returns; None where no rule fits the call.
+
+    A rule that does not know this form of the call (or gets its shapes wrong) is no rule. What it
+    stated before it gave up stays: that only fixes more than is needed.
+    """
+    rule = RULES.get(call.operator)
+    if rule is None:
+        return None
+    try:
+        found = rule(call)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, StopIteration):
+        return None
+    several = bool(found) and isinstance(found[0], TensorAxes)
+    tensors = cast("list[TensorAxes]", found if several else [TensorAxes(cast("Axes", found))])
+    fits = [tensor.shape for tensor in tensors] == list(call.shapes)
+    return tensors if fits else None
 
 
 def _call(

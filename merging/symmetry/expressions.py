@@ -110,10 +110,15 @@ def unify(a: Axis, b: Axis, reason: str) -> None:
         a: One axis.
         b: The other, of the same size.
         reason: Kept for the atoms that have to be fixed because the two do not fit.
+
+    Raises:
+        ValueError: If the sizes differ.
     """
     a, b = normal(a), normal(b)
     if a is b:
         return
+    if a.size != b.size:
+        raise ValueError(f"axes of {a.size} and {b.size} positions are not the same index set")
     if b.kind == "atom":
         a, b = b, a
     if a.kind == "atom":

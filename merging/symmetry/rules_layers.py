@@ -105,8 +105,14 @@ def addmm(call: Call) -> Axes:
 
 
 def einsum(call: Call) -> Axes:
-    """A letter is an index set."""
+    """A letter is an index set.
+
+    Raises:
+        ValueError: For an ellipsis, or an equation without an arrow.
+    """
     equation = cast("str", call["equation"]).replace(" ", "")
+    if "." in equation or "->" not in equation:
+        raise ValueError("only letters, and what they become, are understood")
     sources, _, target = equation.partition("->")
     letters: dict[str, Axis] = {}
     tensors = cast("list[TensorAxes]", call["tensors"])
@@ -132,7 +138,9 @@ def attention(call: Call) -> Axes:
     if call["enable_gqa"] and query[-3].size != key[-3].size:
         repeats = Axis(query[-3].size // key[-3].size)
         call.same(query[-3], product([key[-3], repeats]))
-    batch = query[:-2] if call["enable_gqa"] else call.broadcast([query[:-2], key[:-2]])
+        batch = [*call.broadcast([query[:-3], key[:-3]]), query[-3]]
+    else:
+        batch = call.broadcast([query[:-2], key[:-2]])
     if call["is_causal"]:
         call.fix(query[-2], "token position")
         call.fix(key[-2], "token position")

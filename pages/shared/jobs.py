@@ -11,8 +11,8 @@ import streamlit as st
 
 from merging import compute, store
 from merging.cards import ASSETS
-from merging.compute import ACTIVE, Status
 from merging.errors import MergingError
+from merging.jobs import ACTIVE, Status
 from merging.requests import Request
 from pages.shared import state
 

@@ -111,9 +111,7 @@ def test_the_page_recovers_when_the_compute_process_is_killed(open_page, wait_fo
 
 
 def test_reset_without_batch_norm_is_refused_in_words(open_page, wait_for):
-    at = open_page(
-        "interpolate", pair="digits-mlp-256", methods=[], interpolate_statistics="reset"
-    )
+    at = open_page("interpolate", pair="digits-mlp-256", methods=[], interpolate_statistics="reset")
     wait_for(at, lambda at: at.error, "message")
     message = at.error[0].value
     assert "keeps no running statistics" in message
@@ -163,9 +161,7 @@ def test_the_objective_is_drawn_while_a_method_runs(open_page, wait_for, monkeyp
             raise AssertionError("the page runs again and again")
         return found(request)
 
-    at = open_page(
-        "align", pair="digits-mlp-256", methods=["straight_through"], seed=next(seeds)
-    )
+    at = open_page("align", pair="digits-mlp-256", methods=["straight_through"], seed=next(seeds))
     at.button(key="align_stop").click().run()
     wait_for(at, lambda at: not at.get("progress"), "stop")
     at.number_input(key="align_straight_through_epochs").set_value(500).run()

@@ -368,9 +368,6 @@ def test_layers_that_write_in_place_are_evaluated_afresh_at_every_point():
     assert np.array_equal(found.losses[:2], found.losses[3:])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="a pinned batch is taken for a free one"
-)
 def test_a_model_whose_batch_cannot_vary_is_evaluated_whole():
     model = Net(lambda m, x: m.fc(x.view(3, 4)), fc=torch.nn.Linear(4, 2)).eval()
     batches = [(torch.randn(3, 4), torch.tensor([0, 1, 0]))]

@@ -100,6 +100,5 @@ def test_a_model_and_itself_have_no_barrier():
     assert torch.tensor(curve.example_losses).std(0).max() < 1e-4
 
 
-@pytest.mark.xfail(strict=True, raises=(RuntimeWarning, ZeroDivisionError), reason="1 / (1 - 1)")
 def test_a_single_position_is_model_a():
     assert line_positions(1).tolist() == [0.0]

@@ -280,7 +280,6 @@ def test_a_curve_under_a_policy_is_that_of_corrected_models(kind):
     assert abs(curve.loss[1] - plain.loss[1]) > 0.01
 
 
-@pytest.mark.xfail(strict=True, reason="prepared points have another memory layout than the rest")
 def test_the_ends_of_a_curve_under_a_policy_are_the_models_bit_for_bit():
     model, a, b, batches = pair("resnet-batch")
     prepare = line_policy("reset", model, a, b, batches)
@@ -317,7 +316,6 @@ def test_unit_statistics_are_those_of_the_module_s_own_outputs(name):
         )
 
 
-@pytest.mark.xfail(strict=True, reason="the correction of every use is folded into the one weight")
 def test_a_layer_that_is_used_more_than_once_is_not_corrected_once_per_use():
     model = network("recurrent")
     a, b = random_state(model, 1), random_state(model, 2)

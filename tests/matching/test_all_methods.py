@@ -34,21 +34,12 @@ from tests.oracles import moving_permutations, outputs, relative_difference
 QUICK = {"straight_through": {"epochs": 2, "batch_size": 12}}
 
 every_method = pytest.mark.parametrize("method", METHODS)
-NO_BATCH_NORM_STEP = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="the step through batch statistics has no gradient"
-)
 
 
 def promised(names=tuple(CONFIGS)):
     """Every method on every architecture."""
-    broken = {("straight_through", "resnet-batch"): [NO_BATCH_NORM_STEP]}
     return pytest.mark.parametrize(
-        ("method", "name"),
-        [
-            pytest.param(method, name, marks=broken.get((method, name), []))
-            for method in METHODS
-            for name in names
-        ],
+        ("method", "name"), [(method, name) for method in METHODS for name in names]
     )
 
 
@@ -249,7 +240,6 @@ def test_unknown_options_and_values_out_of_range_are_refused(method):
                 run(method, "mlp", options={field.name: value})
 
 
-@pytest.mark.xfail(strict=True, reason="a fraction passes where a whole number is needed")
 @pytest.mark.parametrize(
     ("method", "option"), [("weight", "restarts"), ("straight_through", "epochs")]
 )
@@ -308,14 +298,7 @@ def test_a_model_without_groups_is_matched_with_nothing(method):
     assert found.permutations == {}
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("weight", marks=pytest.mark.xfail(strict=True, raises=UserWarning)),
-        "activation",
-        pytest.param("straight_through", marks=pytest.mark.xfail(strict=True, raises=ValueError)),
-    ],
-)
+@every_method
 def test_parameters_that_require_gradients_are_matched_like_others(method):
     model, a, b, spec, batches = models("mlp")
     plain = match(method, model, a, b, spec=spec, batches=batches, options=QUICK.get(method))
@@ -324,14 +307,7 @@ def test_parameters_that_require_gradients_are_matched_like_others(method):
     assert all(torch.equal(found.permutations[g], plain.permutations[g]) for g in spec.sizes)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "weight",
-        pytest.param("activation", marks=pytest.mark.xfail(strict=True, raises=RuntimeError)),
-        "straight_through",
-    ],
-)
+@every_method
 def test_models_in_another_precision_than_the_architecture_are_matched(method):
     model, a, b, spec, batches = models("mlp")
     wide = [{n: v.double() for n, v in p.items()} for p in (a, b)]
@@ -340,7 +316,6 @@ def test_models_in_another_precision_than_the_architecture_are_matched(method):
     check_permutations(spec, found.permutations)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the solver's own error comes through")
 @every_method
 def test_weights_that_are_not_finite_are_refused_in_the_user_s_terms(method):
     model, a, b, spec, batches = models("mlp")

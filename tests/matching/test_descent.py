@@ -202,7 +202,6 @@ def test_descent_does_not_depend_on_the_dtype_of_the_models():
     assert math.isfinite(results[0].objective[-1])
 
 
-@pytest.mark.xfail(strict=True, reason="gains below 1e-12 count as none, however small the weights")
 def test_descent_does_not_depend_on_the_scale_of_the_weights():
     problem = problem_of("perceptron")
     found = []

@@ -106,9 +106,6 @@ def test_yes_or_no_questions_are_matched():
     assert found.objective[-1] == pytest.approx(float(evaluate(model, middle, batches).loss[0]))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="the step through batch statistics has no gradient"
-)
 def test_midpoints_of_batch_norm_are_judged_with_statistics_of_their_own():
     name = "resnet-batch"
     model, spec = architecture(name), architecture_symmetry(name).spec
@@ -146,10 +143,6 @@ def test_the_gradient_step_is_the_one_by_hand():
     assert found.objective == pytest.approx([losses[0], min(losses)], rel=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the free copy has the first name of a tied tensor, the graph reads the last",
-)
 def test_tied_tensors_take_part_in_the_gradient_step(monkeypatch):
     name = "tied embeddings"
     model, (x,) = network(name), network_inputs(name, 8)

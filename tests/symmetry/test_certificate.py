@@ -167,12 +167,12 @@ def test_parameters_that_are_constant_along_an_axis_hide_no_mistake():
     assert not certify(model, hand_written(model, **{**groups, "fc__bias": [None]}, **both), x).ok
 
 
-def test_a_model_that_casts_inside_is_held_to_a_wider_tolerance():
+def test_a_model_that_casts_inside_is_certified_in_float64_throughout():
     model = two_layers(
         lambda m, x: m.head(m.scale * F.relu(m.fc(x)).to(torch.float32)), scale=weight(6)
     )
     certificate = certify(model, find_symmetry(model, (torch.randn(3, 4),)), (torch.randn(3, 4),))
-    assert certificate.tolerance == 1e-5
+    assert certificate.tolerance == 1e-9
     assert certificate.ok
 
 
@@ -226,13 +226,10 @@ def test_a_hand_written_spec_that_moves_one_name_of_a_tied_tensor_fails():
     wrong = hand_written(
         model, embed__weight=[None, "P"], fc__weight=["P", "P"], fc__bias=["P"]
     )  # unembed.weight, the same tensor, is left out
-    assert not certify(model, wrong, network_inputs("tied embeddings", 16), seed=1).ok
+    with pytest.raises(SymmetryError, match="are one tied tensor"):
+        certify(model, wrong, network_inputs("tied embeddings", 16), seed=1)
 
 
-# What does not hold yet.
-
-
-@pytest.mark.xfail(strict=True, reason="the certificate draws once: half of all pairs stay put")
 def test_a_mistake_on_a_group_of_two_is_found_with_every_seed():
     model = perceptron(4, 2, 3)
     wrong = hand_written(
@@ -242,7 +239,6 @@ def test_a_mistake_on_a_group_of_two_is_found_with_every_seed():
     assert not any(certify(model, wrong, x, seed=seed).ok for seed in range(20))
 
 
-@pytest.mark.xfail(strict=True, reason="the certificate looks at as many examples as it was given")
 def test_a_mistake_is_found_although_only_one_example_is_given():
     wrong_ones = []
     for seed in range(12):
@@ -252,7 +248,6 @@ def test_a_mistake_is_found_although_only_one_example_is_given():
     assert not any(wrong_ones)
 
 
-@pytest.mark.xfail(strict=True, reason="with enable_gqa and as many key heads, heads fall apart")
 def test_grouped_queries_with_as_many_key_heads_share_their_heads():
     def attend(m, x):
         q, k, v = (p(x).unflatten(-1, (2, 3)).transpose(1, 2) for p in (m.q, m.k, m.v))
@@ -266,16 +261,12 @@ def test_grouped_queries_with_as_many_key_heads_share_their_heads():
     assert sorted(spec.sizes.values()) == [2, 3, 3]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="the rule for sort returns one tensor, sort two"
-)
 def test_sorting_fixes_what_it_sorts():
     model = two_layers(lambda m, x: m.head(torch.sort(F.relu(m.fc(x)), dim=1).values))
     spec = find_symmetry(model, (torch.randn(3, 4),))
     assert certify(model, spec, (torch.randn(3, 4),)).ok
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="einsum with an ellipsis is not read")
 def test_einsum_with_an_ellipsis_is_sound():
     model = two_layers(
         lambda m, x: m.last(torch.einsum("...i,ji->...j", F.relu(m.fc(x)), m.mix)),
@@ -285,7 +276,6 @@ def test_einsum_with_an_ellipsis_is_sound():
     assert certify(model, spec, (torch.randn(3, 4),)).ok
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="einsum without -> is not read")
 def test_einsum_without_an_arrow_is_sound():
     model = two_layers(
         lambda m, x: m.last(torch.einsum("bi,ij", F.relu(m.fc(x)), m.mix)),
@@ -295,9 +285,6 @@ def test_einsum_without_an_arrow_is_sound():
     assert certify(model, spec, (torch.randn(3, 4),)).ok
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="tensors made inside stay float32 in the float64 graph"
-)
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_layers_of_pytorch_are_certified(kind):
     torch.manual_seed(0)
@@ -309,9 +296,6 @@ def test_recurrent_layers_of_pytorch_are_certified(kind):
     assert certify(model, spec, (torch.randn(3, 4, 4),)).ok
 
 
-@pytest.mark.xfail(
-    strict=True, raises=MergingError, reason="dynamic shapes are given per name, not per argument"
-)
 def test_a_forward_with_any_number_of_inputs_is_exported():
     class Any(nn.Module):
         def __init__(self):
@@ -324,9 +308,6 @@ def test_a_forward_with_any_number_of_inputs_is_exported():
     assert find_symmetry(Any(), (torch.randn(3, 4),)).sizes == {"fc.weight[0]": 5}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="a cast to float32 stays one in the float64 graph"
-)
 def test_a_model_that_casts_its_input_is_certified():
     model = two_layers(lambda m, x: m.head(F.relu(m.fc(x.float() / 255))))
     pixels = torch.randint(0, 256, (5, 4), dtype=torch.uint8)
@@ -335,7 +316,6 @@ def test_a_model_that_casts_its_input_is_certified():
     assert find_symmetry(model, (torch.randn(3, 4),)).sizes == {"fc.weight[0]": 6}
 
 
-@pytest.mark.xfail(strict=True, reason="one draw, two examples: half of all mistakes go unseen")
 def test_a_mistake_on_the_bundled_two_unit_networks_is_found_with_every_seed():
     pair = load_pair("two-unit-counterexample")
     wrong = hand_written(pair.model, layers__0__weight=["P", None], layers__0__bias=["P"])
@@ -343,8 +323,8 @@ def test_a_mistake_on_the_bundled_two_unit_networks_is_found_with_every_seed():
     assert not any(certify(pair.model, wrong, x, seed=seed).ok for seed in range(8))
 
 
-@pytest.mark.xfail(strict=True, reason="the graph reads only the last name of a tied tensor")
 def test_a_hand_written_spec_that_moves_only_the_name_that_is_read_fails():
     model = network("tied embeddings")
     wrong = hand_written(model, unembed__weight=[None, "P"], fc__weight=["P", "P"], fc__bias=["P"])
-    assert not certify(model, wrong, network_inputs("tied embeddings", 16), seed=1).ok
+    with pytest.raises(SymmetryError, match="are one tied tensor"):
+        certify(model, wrong, network_inputs("tied embeddings", 16), seed=1)

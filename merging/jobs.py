@@ -1,0 +1,198 @@
+"""What a job is, how one stands, and how a worker computes its pieces.
+
+`run_piece` is what Dask is sent, by this module's name; `dask_setup` is what Dask calls in a local
+worker that starts. Nothing here imports Dask.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from merging.errors import ComputeError, MergingError, StoppedError
+from merging.store import JSON, Store
+
+ACTIVE = ("queued", "running")
+
+_REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One task: `payload` is JSON text for the runner, its result is kept under `key`."""
+
+    key: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a person waits for.
+
+    Attributes:
+        key: 64 hexadecimal digits.
+        title: What a person reads.
+        pieces: In order of importance: earlier ones run first.
+        runner: `"package.module:function"`, called in a worker as `function(payload, context)`;
+            it returns named arrays and JSON values that say what they are.
+        needs: Jobs whose results must be in the store first.
+    """
+
+    key: str
+    title: str
+    pieces: tuple[Piece, ...]
+    runner: str
+    needs: tuple[Job, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a job stands.
+
+    Attributes:
+        state: missing, queued, running, done, failed, stopped or interrupted.
+        done: Pieces that are done, and the fraction of those that run.
+        total: Pieces in all.
+        note: What is going on, in words.
+        error: Why it failed or was interrupted, else None.
+        seconds: Since it was submitted, until it ended.
+        eta: Seconds that are left if it goes on like this; None while that is unknown.
+    """
+
+    state: str
+    done: float
+    total: float
+    note: str = ""
+    error: str | None = None
+    seconds: float = 0.0
+    eta: float | None = None
+
+
+class Context:
+    """What a runner is given beside its payload: the store, and somebody to report to."""
+
+    def __init__(self, store: Store, key: str):
+        self.store = store
+        self._key = key
+        self._reported = self._kept = -_REPORT_SECONDS
+        self._pending: tuple[Mapping[str, np.ndarray], Mapping[str, JSON]] | None = None
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        """Say how far the piece has come; a good place to be stopped.
+
+        Args:
+            done: How much is done,
+            total: of how much.
+            note: What is going on, in words.
+
+        Raises:
+            StoppedError: If somebody asked for that.
+        """
+        now = time.monotonic()
+        if now - self._reported < _REPORT_SECONDS:
+            return
+        self._reported = now
+        if self.store.report(self._key, done, total, note):
+            raise StoppedError("stopped as asked")
+
+    def partial(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]) -> None:
+        """Show what is known so far; the arrays must not change afterwards."""
+        self._pending = arrays, meta
+        if time.monotonic() - self._kept >= _REPORT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Keep the last partial result now."""
+        if self._pending is not None:
+            self.store.put_partial(self._key, *self._pending)
+            self._pending, self._kept = None, time.monotonic()
+
+
+# In a worker
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which store a worker opens."""
+
+    folder: Path
+    limit_bytes: int
+    bundled: tuple[Path, ...]
+
+
+@functools.lru_cache(maxsize=8)
+def _store_at(place: Place) -> Store:
+    return Store(place.folder, place.limit_bytes, place.bundled)
+
+
+def run_piece(runner: str, piece: Piece, job_key: str, place: Place) -> None:
+    """Compute one piece and keep its result; called by Dask in a worker.
+
+    Args:
+        runner: As in `Job`.
+        piece: What to compute.
+        job_key: The job it was first sent for.
+        place: Where the result goes.
+
+    Raises:
+        MergingError: What the runner raised.
+        ComputeError: If the runner raised anything else; the log has the traceback.
+    """
+    store = _store_at(place)
+    if store.has([piece.key]):
+        return
+    context = Context(store, piece.key)
+    try:
+        store.begin(job_key)
+        context.report(0, 1)
+        arrays, meta = _function(runner)(piece.payload, context)
+        store.put(piece.key, arrays, meta)
+    except MergingError:
+        with suppress(MergingError):  # what stopped the piece is the better message
+            context.flush()
+            store.clear_progress([piece.key])
+        raise
+    except Exception as error:
+        log.exception("%s ended unexpectedly on %s", runner, piece.payload[:200])
+        with suppress(MergingError):
+            store.clear_progress([piece.key])
+        raise ComputeError(in_words(error)) from None
+
+
+def _function(runner: str) -> Callable[[str, Context], tuple[dict[str, np.ndarray], dict]]:
+    module, _, name = runner.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what a person reads when an error ended a piece, a job or the service."""
+    if isinstance(error, MergingError):
+        return str(error)
+    if type(error).__name__ == "KilledWorker":
+        return (
+            "the process that worked on this ended twice, most often for want of memory; "
+            "ask for less at once, or use smaller models"
+        )
+    if isinstance(error, MemoryError):
+        return "there was not enough memory; ask for less at once, or use smaller models"
+    return f"this ended with an unexpected {type(error).__name__}: {error}"
+
+
+def dask_setup(worker: object) -> None:  # noqa: ARG001  (Dask calls it so)
+    """Let a starting local worker yield to the interface, and load its libraries meanwhile."""
+    if hasattr(os, "nice"):
+        os.nice(5)
+    if module := os.environ.get("ONE_BASIN_PRELOAD"):
+        threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
