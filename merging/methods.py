@@ -155,12 +155,13 @@ def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:
     """
     given = dict(options or {})
     known = {f.name: f for f in fields(card.options)}
-    for name, value in given.items():
+    for name, value in options.items() if options else ():
         if name not in known:
             raise UnknownNameError(
                 f"{card.title} has no option {name!r}; it has {', '.join(known) or 'none'}"
             )
         _check_value(card, name, value, known[name])
+        given[name] = type(known[name].default)(value)  # 1 and 1.0 are one step size
     return card.options(**given)
 
 

@@ -18,6 +18,7 @@ from merging.cards import list_pairs
 from merging.errors import UnknownNameError
 from merging.landscape import LEVELS, line_positions
 from merging.methods import METHOD_CARDS
+from merging.requests import base
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBJECT = requests.bundled_subject("digits-mlp-256")
@@ -116,7 +117,7 @@ def test_keys_are_the_same_in_another_process():
 
 def test_the_schema_counts_for_the_key(monkeypatch):
     before = WEIGHT.key
-    monkeypatch.setattr(requests, "SCHEMA", requests.SCHEMA + 1)
+    monkeypatch.setattr(base, "SCHEMA", base.SCHEMA + 1)
     assert WEIGHT.key != before
 
 
@@ -137,18 +138,11 @@ def test_the_order_of_options_does_not_matter():
     )
 
 
-@pytest.mark.xfail(
-    reason="merging/methods.py:read_options keeps 1 and 1.0 apart, and so do keys", strict=True
-)
 def test_equal_numbers_are_equal_options():
     one, other = (requests.alignment(SUBJECT, "straight_through", {"lr": lr}) for lr in (1, 1.0))
     assert one.key == other.key
 
 
-@pytest.mark.xfail(
-    reason="merging/methods.py:_check_value takes fractions where whole numbers are needed",
-    strict=True,
-)
 def test_whole_numbers_are_asked_for():
     with pytest.raises(UnknownNameError, match="restarts"):
         requests.alignment(SUBJECT, "weight", {"restarts": 2.5})
@@ -170,7 +164,7 @@ def test_requests_for_a_brought_copy_of_a_bundled_pair_have_its_keys():
     [
         ("magic", None, r"unknown matching method 'magic'; choose from weight"),
         ("weight", {"sweeps": 1}, r"has no option 'sweeps'; it has max_sweeps, restarts"),
-        ("weight", {"restarts": 0}, r"'restarts': got 0, expected a number from 1 to 50"),
+        ("weight", {"restarts": 0}, r"'restarts': got 0, expected a whole number from 1 to 50"),
         ("activation", {"similarity": "l2"}, r"got 'l2', expected one of 'inner product'"),
     ],
 )

@@ -57,7 +57,7 @@ ALONE = {
     "merging.checkpoint_formats": {"merging.checkpoints"},
 }
 PAGE_LINES = 120  # the aim is 80
-MODULE_LINES = 700  # lines with something on them; the aim is 300
+MODULE_LINES = 560  # lines with something on them; the aim is 300
 
 
 @cache

@@ -19,6 +19,7 @@ from merging.jobs import Context
 from merging.landscape import evaluate, layer_barriers, layer_distances, reset, variance_ratios
 from merging.landscape.statistics import line_policy
 from merging.models.registry import example_inputs
+from merging.records import Alignment
 from merging.store import Store
 from merging.tasks import run_piece
 from tests.bad_files import bad_examples, examples, truncated, with_prefix
@@ -75,7 +76,7 @@ def equal(params, others):
 
 
 def test_every_kind_of_request_has_its_task():
-    assert set(tasks._TASKS) == set(requests._KINDS)
+    assert set(tasks._TASKS) == set(requests.KINDS)
 
 
 def test_symmetry_is_that_of_the_library(pair, spec, store):
@@ -501,7 +502,7 @@ def test_a_result_depends_on_the_request_only(tmp_path, store):
     fresh = Store(tmp_path)
     again = computed(QUICK["activation"], fresh)
     before = computed(QUICK["activation"], store)
-    assert isinstance(again, requests.Alignment)
+    assert isinstance(again, Alignment)
     assert replace(again, seconds=0, permutations={}) == replace(before, seconds=0, permutations={})
     for group, perm in before.permutations.items():
         np.testing.assert_array_equal(again.permutations[group], perm)

@@ -63,6 +63,11 @@ def open_uploads(page):
     expect(page.locator(".st-key-models_file_a input[type=file]")).to_be_attached(timeout=PATIENCE)
 
 
+def expect_brought(page):
+    chosen = page.get_by_role("combobox", name="Pair of models")
+    expect(chosen).to_have_value("Your checkpoints", timeout=PATIENCE)
+
+
 def bring(page, files):
     """Upload both models and look at them with their own examples."""
     open_uploads(page)
@@ -73,9 +78,7 @@ def bring(page, files):
     look = page.get_by_role("button", name="Look at these two")
     expect(look).to_be_visible(timeout=PATIENCE)
     look.click()
-    expect(page.get_by_test_id("stSidebar").get_by_text("Your checkpoints")).to_be_visible(
-        timeout=PATIENCE
-    )
+    expect_brought(page)
 
 
 def downloaded(page, name, folder: Path):
@@ -104,7 +107,7 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
     page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Align").click()
     expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(re.compile(r"359 test examples"))).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_test_id("stSidebar").get_by_text("Your checkpoints")).to_be_visible()
+    expect_brought(page)
 
     with np.load(downloaded(page, "Permutation (.npz)", tmp_path), allow_pickle=False) as file:
         perms = [file[group] for group in file.files]
@@ -147,7 +150,7 @@ def test_bad_checkpoints_are_refused_one_by_one(page, pair, files, tmp_path):
         give(page, "a", name, data)
         expect_refused(page, words)
         expect(page.get_by_role("button", name="Look at these two")).to_have_count(0)
-        expect(page.get_by_test_id("stSidebar").get_by_text("Your checkpoints")).to_be_visible()
+        expect_brought(page)
     assert not marker.exists()
     give(page, "a", "other.safetensors", checkpoint_bytes(other))
     expect_refused(page, re.compile(r"architecture|do not fit"))

@@ -1,0 +1,74 @@
+"""What can be asked for: one frozen record per kind of result, its key, and its pieces.
+
+A request says what is computed from what, by fingerprint, and nothing else; the SHA-256 of its
+canonical JSON is its key. This package needs no torch: the interface process makes requests and
+reads results with it, and `merging.tasks` computes the pieces in a worker.
+"""
+
+from merging.requests.alignments import (
+    LAYER_EXAMPLES,
+    AlignmentRequest,
+    Download,
+    ExportRequest,
+    LayersRequest,
+    UnitsRequest,
+    alignment,
+)
+from merging.requests.base import (
+    SCHEMA,
+    Request,
+    Split,
+    Statistics,
+    Subject,
+    bundled_subject,
+    canonical,
+)
+from merging.requests.landscape import (
+    SHOWN_EXAMPLES,
+    CurveRequest,
+    SurfaceRequest,
+)
+from merging.requests.models import (
+    BroughtCheckpoint,
+    BroughtData,
+    CheckpointRequest,
+    DataRequest,
+    EndPointsRequest,
+    FitRequest,
+    SymmetryRequest,
+    TensorRow,
+)
+from merging.requests.payload import (
+    KINDS,
+    from_payload,
+)
+
+__all__ = [
+    "KINDS",
+    "LAYER_EXAMPLES",
+    "SCHEMA",
+    "SHOWN_EXAMPLES",
+    "AlignmentRequest",
+    "BroughtCheckpoint",
+    "BroughtData",
+    "CheckpointRequest",
+    "CurveRequest",
+    "DataRequest",
+    "Download",
+    "EndPointsRequest",
+    "ExportRequest",
+    "FitRequest",
+    "LayersRequest",
+    "Request",
+    "Split",
+    "Statistics",
+    "Subject",
+    "SurfaceRequest",
+    "SymmetryRequest",
+    "TensorRow",
+    "UnitsRequest",
+    "alignment",
+    "bundled_subject",
+    "canonical",
+    "from_payload",
+]

@@ -1,0 +1,157 @@
+"""What all requests share: the subject, the key, the pieces, and reading from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from merging.cards import read_card
+from merging.entries import Entry
+from merging.jobs import Job, Piece
+from merging.store import Store
+
+# Part of every key: raise it when the meaning of a result changes.
+SCHEMA = 1
+RUNNER = "merging.tasks:run_piece"
+
+Split = Literal["train", "test"]
+Statistics = Literal["interpolated", "reset", "repair", "rescale"]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The two models that are looked at, and their data, by fingerprint.
+
+    Attributes:
+        config: Canonical JSON of the architecture and its sizes.
+        model_a: Fingerprint of model A.
+        model_b: Fingerprint of model B.
+        data: Name of a bundled data set, or the fingerprint of a brought one.
+        data_fingerprint: Fingerprint of the data.
+    """
+
+    config: str
+    model_a: str
+    model_b: str
+    data: str
+    data_fingerprint: str
+
+
+def bundled_subject(name: str) -> Subject:
+    """The subject of a bundled pair.
+
+    Raises:
+        UnknownNameError: If there is no such pair.
+    """
+    card = read_card(name)
+    return Subject(
+        canonical(card["config"]),
+        card["fingerprint_a"],
+        card["fingerprint_b"],
+        card["data"],
+        card["data_fingerprint"],
+    )
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Request(Generic[Result]):
+    """Something that can be asked for; one child per kind of result."""
+
+    task: ClassVar[str]
+    words: ClassVar[str] = ""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The request as JSON values."""
+        return {"task": self.task, **_fields(self)}
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON: where the result is kept."""
+        return digest(self.payload)
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return self.words or self.task
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """Requests whose results must be there first."""
+        return ()
+
+    def parts(self) -> list[dict[str, Any]]:
+        """How the request is cut: what each piece adds to the payload, most important first."""
+        return [{}]
+
+    def job(self) -> Job:
+        """The request as the compute service takes it."""
+        pieces = tuple(
+            Piece(self.piece_key(part), canonical({"request": self.payload, "part": part}))
+            for part in self.parts()
+        )
+        needs = tuple(request.job() for request in self.needs())
+        return Job(digest({"job": self.payload}), self.title, pieces, RUNNER, needs)
+
+    def piece_key(self, part: Mapping[str, Any]) -> str:
+        """Where the result of one piece is kept."""
+        return digest({**self.payload, **part})
+
+    def entries(self, store: Store) -> list[Entry | None]:
+        """What is stored of every piece."""
+        keys = [self.piece_key(part) for part in self.parts()]
+        present = store.has(keys)
+        return [store.get(key) if key in present else None for key in keys]
+
+    def read(self, store: Store) -> Result | None:
+        """The result, or None while a piece is missing."""
+        found = self.entries(store)
+        whole = [entry for entry in found if entry is not None]
+        return self.decode(whole) if len(whole) == len(found) else None
+
+    def read_partial(self, store: Store) -> Result | None:
+        """What is there so far, if that can be shown already."""
+        keys = [self.piece_key(part) for part in self.parts()]
+        if len(keys) > 1:
+            found = [entry for entry in self.entries(store) if entry is not None]
+            return self.decode(found) if self.shows(found) else None
+        entry = store.get_partial(keys[0])
+        return self.decode([entry]) if entry is not None else None
+
+    def shows(self, entries: list[Entry]) -> bool:
+        """Whether some pieces are enough to show something."""
+        return bool(entries)
+
+    def decode(self, entries: list[Entry]) -> Result:
+        """The result from its stored pieces."""
+        raise NotImplementedError
+
+
+def _fields(request: Request[Any]) -> dict[str, Any]:
+    return {f.name: _plain(getattr(request, f.name)) for f in fields(request)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Request):
+        return value.payload
+    if isinstance(value, Subject):
+        return asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, with the schema version."""
+    return hashlib.sha256(canonical({"schema": SCHEMA, "value": value}).encode()).hexdigest()
+
+
+def tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values as records hold them: lists become tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}

@@ -1,0 +1,133 @@
+"""What can be asked of the models themselves: symmetry, end points, what fits, uploads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from merging.entries import Entry
+from merging.records import EndPoint, FrozenAxis, GroupCertificate, SymmetrySummary
+from merging.requests.base import Request, Subject, tupled
+
+
+@dataclass(frozen=True)
+class SymmetryRequest(Request[SymmetrySummary]):
+    """The permutation groups of an architecture, certified."""
+
+    task: ClassVar[str] = "symmetry"
+    words: ClassVar[str] = "Finding the permutation symmetries"
+    config: str
+
+    def decode(self, entries: list[Entry]) -> SymmetrySummary:
+        """The summary."""
+        meta = dict(entries[0].meta["summary"])
+        meta["groups"] = tuple(GroupCertificate(**tupled(group)) for group in meta["groups"])
+        meta["frozen"] = tuple(FrozenAxis(**axis) for axis in meta["frozen"])
+        meta["unknown_operators"] = tuple(meta["unknown_operators"])
+        return SymmetrySummary(**meta)
+
+
+@dataclass(frozen=True)
+class EndPointsRequest(Request[dict[str, list[EndPoint]]]):
+    """Loss and accuracy of both models on both splits."""
+
+    task: ClassVar[str] = "end points"
+    words: ClassVar[str] = "Evaluating both models"
+    subject: Subject
+
+    def decode(self, entries: list[Entry]) -> dict[str, list[EndPoint]]:
+        """One list per model, `"a"` and `"b"`."""
+        return {model: [EndPoint(**row) for row in entries[0].meta[model]] for model in ("a", "b")}
+
+
+@dataclass(frozen=True)
+class BroughtCheckpoint:
+    """An uploaded checkpoint that was read, checked and kept.
+
+    Attributes:
+        name: The name that it came with; only ever shown.
+        fingerprint: SHA-256 of its tensors.
+        config: Canonical JSON of the bundled architecture that it belongs to.
+        tensors: Number of tensors.
+        parameters: Number of numbers in them.
+        notes: What was done on reading (prefixes stripped, say).
+    """
+
+    name: str
+    fingerprint: str
+    config: str
+    tensors: int
+    parameters: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointRequest(Request[BroughtCheckpoint]):
+    """Read an uploaded checkpoint, whose bytes are in the store under `upload`."""
+
+    task: ClassVar[str] = "read checkpoint"
+    upload: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return f"Reading {self.name}"
+
+    def decode(self, entries: list[Entry]) -> BroughtCheckpoint:
+        """What was read."""
+        return BroughtCheckpoint(**tupled(entries[0].meta))
+
+
+@dataclass(frozen=True)
+class BroughtData:
+    """Uploaded examples that were read, checked and kept."""
+
+    name: str
+    fingerprint: str
+    examples: int
+    classes: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataRequest(Request[BroughtData]):
+    """Read uploaded examples for an architecture."""
+
+    task: ClassVar[str] = "read data"
+    upload: str
+    name: str
+    config: str
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return f"Reading {self.name}"
+
+    def decode(self, entries: list[Entry]) -> BroughtData:
+        """What was read."""
+        return BroughtData(**tupled(entries[0].meta))
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One tensor of two checkpoints, side by side."""
+
+    name: str
+    shape_a: str
+    shape_b: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class FitRequest(Request[list[TensorRow]]):
+    """What fits and what does not between two models."""
+
+    task: ClassVar[str] = "fit"
+    words: ClassVar[str] = "Comparing the checkpoints"
+    model_a: str
+    model_b: str
+
+    def decode(self, entries: list[Entry]) -> list[TensorRow]:
+        """One row per tensor; what does not fit comes first."""
+        return [TensorRow(**row) for row in entries[0].meta["rows"]]

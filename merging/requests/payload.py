@@ -1,0 +1,61 @@
+"""Requests from their JSON: what a worker is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from merging.errors import UnknownNameError
+from merging.requests.alignments import (
+    AlignmentRequest,
+    ExportRequest,
+    LayersRequest,
+    UnitsRequest,
+)
+from merging.requests.base import Request, Subject
+from merging.requests.landscape import CurveRequest, SurfaceRequest
+from merging.requests.models import (
+    CheckpointRequest,
+    DataRequest,
+    EndPointsRequest,
+    FitRequest,
+    SymmetryRequest,
+)
+
+KINDS: Mapping[str, type[Request[Any]]] = {
+    kind.task: kind
+    for kind in (
+        SymmetryRequest,
+        EndPointsRequest,
+        AlignmentRequest,
+        CurveRequest,
+        SurfaceRequest,
+        UnitsRequest,
+        LayersRequest,
+        ExportRequest,
+        CheckpointRequest,
+        DataRequest,
+        FitRequest,
+    )
+}
+
+
+def from_payload(payload: Mapping[str, Any]) -> Request[Any]:
+    """The request that has this payload.
+
+    Raises:
+        UnknownNameError: If no kind of request has its task.
+    """
+    kind = KINDS.get(payload["task"])
+    if kind is None:
+        raise UnknownNameError(f"unknown task {payload['task']!r}; choose from {', '.join(KINDS)}")
+    return kind(**{f.name: _value(payload[f.name], f.name) for f in fields(kind)})
+
+
+def _value(value: Any, name: str) -> Any:
+    if name == "subject":
+        return Subject(**value)
+    if isinstance(value, list):
+        return tuple(_value(item, "") for item in value)
+    return from_payload(value) if isinstance(value, dict) else value
