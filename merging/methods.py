@@ -161,7 +161,8 @@ def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:
                 f"{card.title} has no option {name!r}; it has {', '.join(known) or 'none'}"
             )
         _check_value(card, name, value, known[name])
-        given[name] = type(known[name].default)(value)  # 1 and 1.0 are one step size
+        kind: Any = type(known[name].default)
+        given[name] = kind(value)  # 1 and 1.0 are one step size
     return card.options(**given)
 
 

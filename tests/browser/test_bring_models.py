@@ -81,11 +81,13 @@ def bring(page, files):
     expect_brought(page)
 
 
-def downloaded(page, name, folder: Path):
+def downloaded(page, name, ending, folder: Path):
     """Have a file written, and save what the browser gets."""
     choose(page, name)
     page.get_by_role("button", name="Write the file").click()
-    button = page.get_by_role("button", name=re.compile(r"^Download \S+-weight\S* \("))
+    button = page.get_by_role(
+        "button", name=re.compile(rf"^Download \S+-weight{re.escape(ending)} \(")
+    )
     expect(button).to_be_visible(timeout=PATIENCE)
     with page.expect_download() as event:
         button.click()
@@ -109,14 +111,18 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
     expect(page.get_by_text(re.compile(r"359 test examples"))).to_be_visible(timeout=PATIENCE)
     expect_brought(page)
 
-    with np.load(downloaded(page, "Permutation (.npz)", tmp_path), allow_pickle=False) as file:
+    with np.load(
+        downloaded(page, "Permutation (.npz)", ".npz", tmp_path), allow_pickle=False
+    ) as file:
         perms = [file[group] for group in file.files]
     assert [sorted(perm.tolist()) for perm in perms] == [list(range(256))] * 3
 
     aligned = safetensors.torch.load_file(
-        downloaded(page, "Aligned model B (.safetensors)", tmp_path)
+        downloaded(page, "Aligned model B (.safetensors)", "-aligned.safetensors", tmp_path)
     )
-    merged = safetensors.torch.load_file(downloaded(page, "Merged model (.safetensors)", tmp_path))
+    merged = safetensors.torch.load_file(
+        downloaded(page, "Merged model (.safetensors)", "-merged.safetensors", tmp_path)
+    )
     shapes = {name: value.shape for name, value in pair.params_a.items()}
     assert {name: value.shape for name, value in aligned.items()} == shapes
     assert {name: value.shape for name, value in merged.items()} == shapes
