@@ -104,6 +104,7 @@ def _power_of_ten(exponent: float) -> str:
 
 def fit(rows: list[requests.TensorRow], *, key: str) -> bool:
     """Say which tensors of two checkpoints fit, with a table; whether all of them do."""
+    rows = sorted(rows, key=lambda row: (row.verdict != "does not fit", row.name))
     wrong = [row for row in rows if row.verdict == "does not fit"]
     equal = [row for row in rows if row.verdict == "equal values"]
     if wrong:

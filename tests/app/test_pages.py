@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from merging import requests
-from merging.cards import ASSETS, read_card
+from merging.cards import ASSETS, list_pairs, read_card
 from tests.app.conftest import charts, figure, said
 
 PAGES = ("start", "models", "align", "interpolate", "landscape", "permutations")
@@ -78,7 +77,7 @@ def test_start_shows_both_curves_and_their_numbers_without_computing(open_page, 
 def test_start_says_how_many_pairs_there_are(open_page, nothing_asked):
     text = " ".join(element.value for element in open_page("start").markdown)
     assert "Thirteen pairs" in text
-    assert len(requests.read_card.__globals__["read_cards"]()) == 13
+    assert len(list_pairs()) == 13
 
 
 def test_both_definitions_of_the_barrier_are_shown(open_page, nothing_asked):
