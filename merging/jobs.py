@@ -6,6 +6,7 @@ worker that starts. Nothing here imports Dask.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import logging
@@ -18,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from merging.errors import ComputeError, MergingError, StoppedError
 from merging.store import JSON, Store
 
 ACTIVE = ("queued", "running")
 
+_KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not use
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
 
 log = logging.getLogger(__name__)
@@ -169,6 +172,19 @@ def run_piece(runner: str, piece: Piece, job_key: str, place: Place) -> None:
         with suppress(MergingError):
             store.clear_progress([piece.key])
         raise ComputeError(in_words(error)) from None
+    finally:
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Return to the system what a large piece left over.
+
+    Workers keep freed memory for speed (see `merging.cluster`), but a convolutional network's
+    statistics may leave hundreds of megabytes that no later piece needs.
+    """
+    if psutil.Process().memory_info().rss > _KEPT_BYTES:
+        with suppress(AttributeError, OSError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _function(runner: str) -> Callable[[str, Context], tuple[dict[str, np.ndarray], dict]]:

@@ -162,7 +162,8 @@ def corrected(
         value = seen.output if unit.mean is None else _renew(unit, seen, params, result)
         gain, offset = _correction(value, unit, goals[unit.node], shift=shift)
         _fold(result, unit, gain, offset)
-        return _along(gain, value, unit) * value + _along(offset, value, unit)
+        # The value is the operator's own fresh output, and large: it is corrected where it is.
+        return value.mul_(_along(gain, value, unit)).add_(_along(offset, value, unit))
 
     _walk(graph, units, params, x, correct)
     return result
@@ -353,7 +354,7 @@ def _is_normalised(node: fx.Node) -> bool:
 def _renew(unit: Unit, seen: _Seen, params: Mapping[str, Tensor], result: Params) -> Tensor:
     """Normalise by the statistics of what the norm reads now, and note them in `result`."""
     x = seen.input
-    mean, variance = x.movedim(1, 0).flatten(1).mean(1), x.movedim(1, 0).flatten(1).var(1)
+    variance, mean = torch.var_mean(x, _all_but(1, x))
     result[str(unit.mean)], result[str(unit.variance)] = mean, variance
     weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
     return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=_eps(unit))
@@ -364,8 +365,12 @@ def _eps(unit: Unit) -> float:
 
 
 def _mean_and_deviation(value: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    by_channel = value.movedim(channels, 0).flatten(1).double()
-    return by_channel.mean(1), by_channel.std(1, correction=0)
+    variance, mean = torch.var_mean(value, _all_but(channels, value), correction=0)
+    return mean.double(), variance.double().sqrt()
+
+
+def _all_but(channels: int, value: Tensor) -> list[int]:
+    return [k for k in range(value.dim()) if k != channels % value.dim()]
 
 
 def _correction(
