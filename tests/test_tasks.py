@@ -167,6 +167,24 @@ def test_a_stopped_alignment_keeps_a_partial_and_no_result(method, spec, tmp_pat
     store.close()
 
 
+@pytest.mark.xfail(
+    reason="merging/matching/registry.py:match names method, options and seed in the last result "
+    "only; a page that draws a partial one fails for want of a style for the method ''",
+    strict=True,
+)
+@pytest.mark.parametrize("method", ["weight", "straight_through"])
+def test_a_partial_says_what_it_is_part_of(method, store, monkeypatch):
+    parts = []
+    monkeypatch.setattr(Context, "partial", lambda self, arrays, meta: parts.append(meta))
+    request = requests.alignment(SUBJECT, method, seed=12)
+    (piece,) = request.job().pieces
+    run_piece(piece.payload, Context(store, piece.key))
+    assert parts
+    for meta in parts:
+        assert (meta["method"], meta["seed"]) == (method, 12)
+        assert dict(meta["options"]) == json.loads(request.options)
+
+
 def test_a_permutation_that_changes_the_function_is_never_handed_over(monkeypatch, store):
     class Refused:
         ok, max_relative_difference, tolerance = False, 0.5, 1e-9

@@ -17,7 +17,7 @@ PATIENCE = 30_000
 )
 def test_the_objective_is_drawn_while_a_method_runs_and_stop_stops_it(page):
     page.goto("/align?methods=straight_through&seed=77")
-    stop = page.locator(".st-key-align_stop button")
+    stop = page.locator(".st-key-align_stop").get_by_role("button", name="Stop")
     expect(stop).to_be_visible(timeout=PATIENCE)
     picture = ".js-plotly-plot svg.main-svg"
     page.wait_for_function(f"document.querySelector('{picture}')", timeout=PATIENCE)
