@@ -85,7 +85,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
             _mlp(784, 32, 32, 32, 10),
             "mnist",
             _adam(1e-3, 60),
-                seeds=(1, 3),
+            seeds=(1, 3),
         ),
         PairRecipe(
             "digits-mlp-256",

@@ -26,7 +26,8 @@ if found:
         alt=visualization.describe_objectives(runs),
         rows=summaries.objective_rows(runs),
     )
-finished = [f for f in found if f.complete]
+# What is still shown of another pair is only looked at: its permutations are not for this one.
+finished = [f for f in found if f.complete and f.request.subject == state.subject()]
 if finished:
     st.subheader("What each method reached", anchor=False)
     curves = jobs.follow("align_curves", summaries.curve_requests(f.request for f in finished))

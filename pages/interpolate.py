@@ -35,7 +35,7 @@ if found:
         state.subject_title(found[0].request.subject),
         summaries.examples_words(found),
         f"statistics {curves[0].curve.statistics}",
-        *(summaries.alignment_words(a) for a in state.alignments()),
+        *summaries.methods_words(found),
     )
     st.subheader("Barriers", anchor=False)
     charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")

@@ -167,11 +167,6 @@ def test_a_stopped_alignment_keeps_a_partial_and_no_result(method, spec, tmp_pat
     store.close()
 
 
-@pytest.mark.xfail(
-    reason="merging/matching/registry.py:match names method, options and seed in the last result "
-    "only; a page that draws a partial one fails for want of a style for the method ''",
-    strict=True,
-)
 @pytest.mark.parametrize("method", ["weight", "straight_through"])
 def test_a_partial_says_what_it_is_part_of(method, store, monkeypatch):
     parts = []

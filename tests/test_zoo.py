@@ -82,14 +82,7 @@ def test_the_pairs_take_up_little_room():
     assert len(files) == len(names) * len(RECIPES)
 
 
-STALE = pytest.mark.xfail(
-    reason="assets/zoo/mnist-vit/card.json was not written again with its recipe", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=STALE) if n == "mnist-vit" else n for n in RECIPES]
-)
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_card_is_that_of_the_files(name):
     card, recipe, pair = read_card(name), RECIPES[name], load_pair(name)
     assert card["fingerprint_a"] == fingerprint(pair.params_a)

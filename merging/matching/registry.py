@@ -83,16 +83,15 @@ def match(
     models = [_plain(params, name) for params, name in ((params_a, "A"), (params_b, "B"))]
     problem = MatchProblem(model, spec, models[0], models[1], batches)
     start = time.perf_counter()
+
+    def labelled(found: MatchResult) -> MatchResult:
+        seconds = time.perf_counter() - start
+        return replace(found, seconds=seconds, method=method, options=asdict(read), seed=seed)
+
+    tell = on_partial or ignore
+    watcher = Watcher(on_progress or ignore, lambda found: tell(labelled(found)))
     generator = torch.Generator().manual_seed(seed)
-    watcher = Watcher(on_progress or ignore, on_partial or ignore)
-    found = METHODS[method].run(problem, read, generator, watcher)
-    return replace(
-        found,
-        seconds=time.perf_counter() - start,
-        method=method,
-        options=asdict(read),
-        seed=seed,
-    )
+    return labelled(METHODS[method].run(problem, read, generator, watcher))
 
 
 def _plain(params: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

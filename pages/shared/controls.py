@@ -243,9 +243,9 @@ def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
         planes = [("a", "b", model) for model in aligned]
     elif choice.points:
         planes = [tuple(models[name] for name in choice.points)]
-    shown = (
-        tuple(m for m in models.values() if m not in planes[0]) if choice.kind == "three" else ()
-    )
+    shown: tuple[Any, ...] = ()
+    if choice.kind == "three" and planes:
+        shown = tuple(model for model in models.values() if model not in planes[0])
     return [
         requests.SurfaceRequest(
             state.subject(),

@@ -15,7 +15,6 @@ _LOGO = _PAGES.parent / "assets" / "logo.svg"
 
 def main() -> None:
     """Draw the frame and run the page that the address names."""
-    st.set_page_config("One Basin", page_icon=str(_LOGO), layout="wide")
     st.logo(str(_LOGO), size="large")
     page = st.navigation({
         "": [st.Page(_PAGES / "start.py", title="Start", icon=":material/home:", default=True)],
@@ -29,7 +28,7 @@ def main() -> None:
             _page("permutations", "Permutations", "shuffle"),
         ],
     })
-    state.restore_from_address()
+    st.set_page_config(f"{page.title} · One Basin", page_icon=str(_LOGO), layout="wide")
     with st.sidebar:
         _choices()
     state.write_address()
@@ -67,6 +66,7 @@ def _choices() -> None:
     st.selectbox(
         "Pair of models",
         state.pair_names(),
+        state.pair_names().index(state.first_pair()),
         format_func=state.pair_title,
         key="pair",
         help="Two networks of one architecture, trained from different seeds.",
@@ -75,6 +75,7 @@ def _choices() -> None:
         "Matching methods",
         list(methods.METHOD_CARDS),
         selection_mode="multi",
+        default=state.first_methods(),
         format_func=lambda name: methods.METHOD_CARDS[name].title.removesuffix(" matching"),
         key="methods",
         help="How B's units are put into A's order. Compared on every page.",

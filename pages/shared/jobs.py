@@ -107,18 +107,29 @@ def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
         statuses = [service().status(request.job()) for request in missing]
     active = any(status.state in ACTIVE for status in statuses)
     poll = st.fragment(_progress, run_every=_POLL_SECONDS if active else None)
-    poll(slot, tuple(missing), _total(statuses), active)
+    poll(slot, tuple(missing), _total(statuses), active, [True])
 
 
 def _total(statuses: Sequence[Status]) -> float:
     return sum(int(status.done) + (status.state not in ACTIVE) for status in statuses)
 
 
-def _progress(slot: str, missing: tuple[Request[Any], ...], before: float, active: bool) -> None:
-    """Progress of what is missing; runs the page again when there is more to show."""
+def _progress(
+    slot: str,
+    missing: tuple[Request[Any], ...],
+    before: float,
+    active: bool,
+    page_runs: list[bool],
+) -> None:
+    """Progress of what is missing; runs the page again when there is more to show.
+
+    `page_runs` is emptied by the run that is part of the page's own: that one has just read all
+    there is, and running the page again from inside itself would never end.
+    """
+    in_page_run = bool(page_runs) and page_runs.pop()
     statuses = [service().status(request.job()) for request in missing]
     live = [_has_partial(r) for r, s in zip(missing, statuses, strict=True) if s.state in ACTIVE]
-    if active and (_total(statuses) != before or any(live)):
+    if active and not in_page_run and (_total(statuses) != before or any(live)):
         st.rerun()
     with st.container(border=True, key=f"{slot}_progress"):
         for request, status in zip(missing, statuses, strict=True):

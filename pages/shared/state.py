@@ -35,17 +35,31 @@ def is_framed() -> bool:
     return bool(st.session_state.get("_framed"))
 
 
-def restore_from_address() -> None:
-    """Take the pair and the methods from the address, once, before their widgets are drawn.
+def first_pair() -> str:
+    """The pair that the session began with: the one in the address, or the first."""
+    return str(_address()["pair"])
+
+
+def first_methods() -> list[str]:
+    """The methods that the session began with: those in the address, or the usual ones."""
+    methods_named: list[str] = _address()["methods"]
+    return methods_named
+
+
+def _address() -> dict[str, Any]:
+    """What the address said when the session began.
 
     Streamlit's own binding would put the labels of the options there; links carry names instead.
     """
-    if "pair" not in st.session_state and st.query_params.get("pair") in pair_names():
-        st.session_state["pair"] = st.query_params["pair"]
-    if "methods" not in st.session_state:
-        named = st.query_params.get_all("methods")
+    if "_address" not in st.session_state:
+        pair, named = st.query_params.get("pair"), st.query_params.get_all("methods")
         known = [name for name in methods.METHOD_CARDS if name in named]
-        st.session_state["methods"] = known or list(DEFAULT_METHODS)
+        st.session_state["_address"] = {
+            "pair": pair if pair in cards.list_pairs() else cards.list_pairs()[0],
+            "methods": known or list(DEFAULT_METHODS),
+        }
+    found: dict[str, Any] = st.session_state["_address"]
+    return found
 
 
 def write_address() -> None:
@@ -62,7 +76,7 @@ def pair_names() -> list[str]:
 
 def pair_name() -> str:
     """The chosen pair's name."""
-    chosen = st.session_state.get("pair")
+    chosen = st.session_state.get("pair", first_pair())
     return chosen if chosen in pair_names() else cards.list_pairs()[0]
 
 
@@ -104,8 +118,7 @@ def bring(brought: requests.Subject) -> None:
 
 def chosen_methods() -> list[str]:
     """Names of the methods to compare, in the order of menus."""
-    chosen = st.session_state.get("methods")
-    chosen = DEFAULT_METHODS if chosen is None else chosen
+    chosen = st.session_state.get("methods", first_methods())
     return [name for name in methods.METHOD_CARDS if name in chosen]
 
 

@@ -275,6 +275,12 @@ def alignment_words(request: requests.AlignmentRequest) -> str:
     return ", ".join([_title(request.method).lower(), *named, f"seed {request.seed}"])
 
 
+def methods_words(found: Sequence[Found[Any]]) -> list[str]:
+    """The methods behind some results, each once, with options and seed."""
+    alignments = [f.request.alignment for f in found if f.request.alignment is not None]
+    return list(dict.fromkeys(alignment_words(alignment) for alignment in alignments))
+
+
 def unit_metrics(units: GroupUnits) -> None:
     """Fixed points, cycles and similarity of one group, beside what chance would give."""
     n = units.permutation.size

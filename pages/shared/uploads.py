@@ -68,6 +68,8 @@ def _checkpoint(letter: str) -> requests.BroughtCheckpoint | None:
     if upload is None:
         return None
     for found in jobs.follow(f"models_read_{letter}", [requests.CheckpointRequest(*upload)]):
+        if found.request.upload != upload[0]:
+            return None  # still the file before this one
         brought: requests.BroughtCheckpoint = found.result
         st.success(
             f"{brought.tensors} tensors, {brought.parameters:,} numbers, fingerprint "
@@ -76,7 +78,7 @@ def _checkpoint(letter: str) -> requests.BroughtCheckpoint | None:
         )
         for note in brought.notes:
             st.caption(note)
-        return brought if found.request.upload == upload[0] else None
+        return brought
     return None
 
 
@@ -102,6 +104,8 @@ def _with_data(
     if upload is None:
         return None
     for found in jobs.follow("models_read_data", [requests.DataRequest(*upload, a.config)]):
+        if (found.request.upload, found.request.config) != (upload[0], a.config):
+            return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples of {data.classes} classes")
         for note in data.notes:

@@ -86,10 +86,6 @@ def test_a_coarser_surface_costs_nothing(nothing_asked, open_page):
     assert "81 points" in " ".join(said(at))
 
 
-@pytest.mark.xfail(
-    reason="pages/shared/controls.py:surface_requests reads planes[0] of no planes: IndexError",
-    strict=True,
-)
 def test_a_plane_of_two_models_is_not_asked_for(asked, open_page):
     at = open_page("landscape", pair="digits-mlp-256", landscape_plane="three")
     at.multiselect(key="landscape_three").set_value(["a", "b"]).run()
@@ -200,10 +196,6 @@ def mixed(asked):
     ]
 
 
-@pytest.mark.xfail(
-    reason="pages/align.py: curves of the previous alignments are asked for with the new subject",
-    strict=True,
-)
 def test_a_permutation_of_one_pair_is_never_used_on_another(asked, open_page):
     at = open_page("align", pair="digits-mlp-256", methods=["weight"])
     at.number_input(key="seed").set_value(5).run()

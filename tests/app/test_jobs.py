@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 
 import psutil
-import pytest
 
 from merging import requests
 from pages.shared import jobs
@@ -147,11 +146,6 @@ def test_identical_models_are_said_to_be_identical(open_page, wait_for):
     assert not at.exception
 
 
-@pytest.mark.xfail(
-    reason="pages/shared/jobs.py:_progress reruns the page from its own full run, without an end, "
-    "while a partial result is there: neither the live objective nor the stop button is drawn",
-    strict=True,
-)
 def test_the_objective_is_drawn_while_a_method_runs(open_page, wait_for, monkeypatch):
     runs = itertools.count()
     found = jobs._find

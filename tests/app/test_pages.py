@@ -19,19 +19,12 @@ def packed(pair):
     return (ASSETS / "results" / f"{pair}.zip").exists()
 
 
-def _expect_stale_card(page, pair, request):
-    if (page, pair) == ("models", "mnist-vit"):
-        reason = "assets/zoo/mnist-vit/card.json was written before cards had a data_title"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-
-
 @pytest.mark.usefixtures("nothing_asked")
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_page_is_complete_at_once(page, pair, open_page, request):
+def test_a_page_is_complete_at_once(page, pair, open_page):
     if not packed(pair):
         pytest.skip(f"no results of {pair} are packed")
-    _expect_stale_card(page, pair, request)
     # Surfaces of slow networks are packed coarse, and refined when somebody looks.
     coarse = page == "landscape" and read_card(pair)["config"]["architecture"] != "mlp"
     at = open_page(page, pair=pair, **({"landscape_side": 9} if coarse else {}))
@@ -52,8 +45,7 @@ def test_a_page_is_complete_at_once(page, pair, open_page, request):
 @pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_page_has_its_frame_while_nothing_is_there_yet(page, pair, open_page, request):
-    _expect_stale_card(page, pair, request)
+def test_a_page_has_its_frame_while_nothing_is_there_yet(page, pair, open_page):
     at = open_page(page, pair=pair, seed=12345)
     assert not at.exception
     assert not at.error

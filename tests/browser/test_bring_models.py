@@ -188,10 +188,6 @@ def test_bad_examples_are_refused_one_by_one(page, files):
     expect(page.get_by_role("button", name="Look at these two")).to_be_visible(timeout=PATIENCE)
 
 
-@pytest.mark.xfail(
-    reason="pages/shared/uploads.py:_with_data offers the previous data after a bad file",
-    strict=True,
-)
 def test_bad_examples_do_not_stand_for_the_good_ones_before(page, files):
     open_uploads(page)
     for slot, file in zip("ab", files, strict=True):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 PATIENCE = 30_000
 
 
-@pytest.mark.xfail(
-    reason="pages/shared/jobs.py:_progress reruns the page from its own full run, without an end, "
-    "while a partial result is there; a click on Stop waits until the method is done",
-    strict=True,
-)
 def test_the_objective_is_drawn_while_a_method_runs_and_stop_stops_it(page):
     page.goto("/align?methods=straight_through&seed=77")
     stop = page.locator(".st-key-align_stop").get_by_role("button", name="Stop")
@@ -27,11 +21,6 @@ def test_the_objective_is_drawn_while_a_method_runs_and_stop_stops_it(page):
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
-@pytest.mark.xfail(
-    reason="pages/shared/state.py:restore_from_address sets the widgets' own keys; where the first "
-    "run is followed by another at once, the browser forgets the chosen methods (1 in 3)",
-    strict=False,
-)
 def test_matching_with_another_seed_is_shown_when_it_is_there(page, settled):
     page.goto("/align?pair=digits-mlp-256")
     expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
