@@ -10,14 +10,15 @@ PATIENCE = 30_000
 
 
 def test_the_objective_is_drawn_while_a_method_runs_and_stop_stops_it(page):
-    page.goto("/align?methods=straight_through&seed=77")
+    page.goto("/align?pair=mnist-cnn&methods=straight_through&seed=77")
     stop = page.locator(".st-key-align_stop").get_by_role("button", name="Stop")
     expect(stop).to_be_visible(timeout=PATIENCE)
     picture = ".js-plotly-plot svg.main-svg"
     page.wait_for_function(f"document.querySelector('{picture}')", timeout=PATIENCE)
     expect(stop).to_be_visible(timeout=1000)
     stop.click()
-    expect(page.get_by_text(re.compile(r"stopped at \d+ of \d+ parts"))).to_be_visible()
+    stopped = page.get_by_text(re.compile(r"stopped at \d+ of \d+ parts"))
+    expect(stopped).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
