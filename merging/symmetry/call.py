@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -40,7 +40,6 @@ class Call:
     arguments: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...]
     node: fx.Node
-    notes: list[str] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:

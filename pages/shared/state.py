@@ -80,11 +80,6 @@ def pair_name() -> str:
     return chosen if chosen in pair_names() else cards.list_pairs()[0]
 
 
-def choose_pair(name: str) -> None:
-    """Choose a pair; what was derived from another is found again by its own keys."""
-    st.session_state["pair"] = name
-
-
 def pair_title(name: str) -> str:
     """What screens call a pair."""
     return "Your checkpoints" if name == BROUGHT else str(cards.read_card(name)["title"])
