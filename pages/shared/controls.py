@@ -158,6 +158,7 @@ def surface_choices() -> SurfaceChoices:
             required=True,
             format_func=KINDS.__getitem__,
             key="landscape_plane",
+            wrap=True,
             bind="query-params",
         )
         side = st.select_slider(

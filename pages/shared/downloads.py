@@ -35,6 +35,7 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
             required=True,
             format_func=_WHAT.__getitem__,
             key="align_file",
+            wrap=True,
         )
     lam, statistics = 0.5, "interpolated"
     if what == "merged":
