@@ -24,6 +24,7 @@ from merging.requests.base import (
     canonical,
 )
 from merging.requests.landscape import (
+    LEVEL_SIDES,
     SHOWN_EXAMPLES,
     CurveRequest,
     SurfaceRequest,
@@ -46,6 +47,7 @@ from merging.requests.payload import (
 __all__ = [
     "KINDS",
     "LAYER_EXAMPLES",
+    "LEVEL_SIDES",
     "SCHEMA",
     "SHOWN_EXAMPLES",
     "AlignmentRequest",

@@ -18,7 +18,8 @@ SHOWN_EXAMPLES = 1000
 # Points of a surface in one piece.
 _PIECE_POINTS = 52
 _LAM_PIECES = 5
-_LEVEL_SIDES = (9, 17, 33, 65)
+# Points per side of every level of a surface.
+LEVEL_SIDES = (9, 17, 33, 65)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class SurfaceRequest(Request[Surface]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        side = _LEVEL_SIDES[self.level]
+        side = LEVEL_SIDES[self.level]
         return f"Loss surface, {side} × {side}"
 
     def needs(self) -> tuple[Request[Any], ...]:
@@ -112,7 +113,7 @@ class SurfaceRequest(Request[Surface]):
         """Runs of points that are new on their level, coarse levels first."""
         parts: list[dict[str, Any]] = [{"models": True}]
         for level in range(self.level + 1):
-            fresh = np.ones((_LEVEL_SIDES[level],) * 2, dtype=bool)
+            fresh = np.ones((LEVEL_SIDES[level],) * 2, dtype=bool)
             if level:
                 fresh[::2, ::2] = False
             count = int(fresh.sum())
@@ -135,7 +136,7 @@ class SurfaceRequest(Request[Surface]):
 
     def decode(self, entries: list[Entry]) -> Surface:
         """The surface with the points that are there."""
-        n = _LEVEL_SIDES[self.level]
+        n = LEVEL_SIDES[self.level]
         grids = np.full((3, n, n), np.nan)
         evaluated = np.zeros((n, n), dtype=bool)
         points: tuple[PlanePoint, ...] = ()

@@ -12,7 +12,6 @@ from merging import methods, requests
 from merging.records import Baseline, GroupUnits, Metric
 from pages.shared import jobs, state
 
-SIDES = (9, 17, 33, 65)
 STATISTICS = {
     "interpolated": "As interpolated",
     "reset": "RESET",
@@ -163,7 +162,7 @@ def surface_choices() -> SurfaceChoices:
         )
         side = st.select_slider(
             "Points per side",
-            SIDES,
+            requests.LEVEL_SIDES,
             33,
             key="landscape_side",
             bind="query-params",
@@ -194,7 +193,7 @@ def surface_choices() -> SurfaceChoices:
     return SurfaceChoices(
         cast("SurfaceKind", kind),
         points,
-        SIDES.index(side),
+        requests.LEVEL_SIDES.index(side),
         cast("Metric", metric),
         cast("requests.Split", split),
         cast("Literal['interpolated', 'reset']", statistics),
