@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
     address_file, parent, folder = Path(arguments[0]), int(arguments[1]), arguments[2]
     os.environ["ONE_BASIN_STORE"] = folder
     _configure(scratch=address_file.parent)
+    _fork_workers()
     from distributed import LocalCluster, Security
 
     security = Security.temporary()
@@ -89,6 +90,22 @@ def _configure(scratch: Path) -> None:
         "distributed.worker.http.routes": [],
     }
     config.set(settings)
+
+
+def _fork_workers() -> None:
+    """Fork workers from one process that has loaded the libraries, whose memory they then share.
+
+    Elsewhere than on Linux the systems' own libraries do not survive a fork.
+    """
+    if sys.platform != "linux":
+        return
+    from dask import config
+    from distributed import utils
+
+    config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    preload = os.environ.pop("ONE_BASIN_PRELOAD", "")
+    multiprocessing.set_forkserver_preload([name for name in ("merging.jobs", preload) if name])
+    utils._forkserver_preload_set = True  # else it has its own list, and loads that here too
 
 
 def _is_parent(process_id: int) -> bool:

@@ -22,7 +22,8 @@ FLOORS = {
     "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
     "training": 2, "zoo": 2, "checkpoints": 2,
     "checkpoint_formats": 2, "checkpoint_guards": 2, "pickle_guard": 2, "zip_guard": 2,
-    "": 3, "__main__": 3, "requests": 3, "tasks": 3, "subjects": 3, "visualization": 3,
+    "": 3, "__main__": 3, "requests": 3, "tasks": 3, "worker": 3, "subjects": 3,
+    "visualization": 3,
 }  # fmt: skip
 # Who may import whom on the same floor.
 NEIGHBOURS = {
@@ -44,6 +45,7 @@ NEIGHBOURS = {
     "zoo": {"checkpoints", "data", "models", "training"},
     "subjects": {"requests"},
     "tasks": {"requests", "subjects"},
+    "worker": {"tasks"},
     "__main__": {"", "requests", "visualization"},
 }
 # What the interface process holds: none of these may load torch, directly or through others.

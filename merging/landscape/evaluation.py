@@ -7,7 +7,7 @@ in the parameters too, so it is computed once per corner and then combined, poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,8 @@ Prepare = Callable[[Params, Sequence[float]], Params]
 
 # Bytes of the largest activation of a chunk of examples: what fits the processor's caches.
 _CHUNK_BYTES = 1 << 23
+# Bytes of shared results above which no further chunk of examples joins a group.
+_SHARED_BYTES = 1 << 26
 # Multiplications per output below which combining is no cheaper than computing afresh.
 _LEAST_REUSE = 32
 _LINEAR_MAPS = ("aten.linear.default", "aten.conv1d.default", "aten.conv2d.default")
@@ -113,22 +115,27 @@ def evaluate_family(
     if not chunks:
         raise DataError("there are no examples to evaluate on; give at least one batch")
     reuse = prepare is None and len(weights) > len(corners)
-    families = [_Family(model, corners, chunk, reuse=reuse) for chunk in chunks]
-    needed = [{name: corner[name] for name in families[0].names} for corner in corners]
-    mixture = Mixture(needed)
     losses = torch.empty(len(weights), sum(len(chunk.targets) for chunk in chunks))
     correct = torch.empty(losses.shape, dtype=torch.bool)
-    with torch.no_grad():
-        for k, row in enumerate(weights.tolist()):
-            if prepare is None:
-                params = mixture.at(row)
-            else:  # in the same memory layout, so that equal parameters give equal values
-                params = Mixture([prepare(combine(corners, row), row)]).at((1.0,))
-            results = [family.evaluate(row, params) for family in families]
-            losses[k] = torch.cat([loss for loss, _ in results])
-            correct[k] = torch.cat([right for _, right in results])
-            if on_progress is not None:
-                on_progress(k + 1, len(weights), "points evaluated")
+    start = 0
+    for families in _groups(model, corners, chunks, reuse=reuse):
+        stop = start + sum(len(family.chunk.targets) for family in families)
+        needed = [{name: corner[name] for name in families[0].names} for corner in corners]
+        mixture = Mixture(needed)
+        with torch.no_grad():
+            for k, row in enumerate(weights.tolist()):
+                if prepare is None:
+                    params = mixture.at(row)
+                else:  # in the same memory layout, so that equal parameters give equal values
+                    params = Mixture([prepare(combine(corners, row), row)]).at((1.0,))
+                results = [family.evaluate(row, params) for family in families]
+                losses[k, start:stop] = torch.cat([loss for loss, _ in results])
+                correct[k, start:stop] = torch.cat([right for _, right in results])
+                if on_progress is not None:
+                    done = start * len(weights) + (stop - start) * (k + 1)
+                    on_progress(done / losses.shape[1], len(weights), "points evaluated")
+        start = stop
+        del families  # before the next group takes its place in memory
     return Evaluation(losses.numpy(), correct.numpy())
 
 
@@ -173,7 +180,22 @@ class _Chunk:
 
 def _cut(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> list[_Chunk]:
     """Cut a batch so that the largest activation of a chunk stays small."""
-    graph, largest = trace(model, (x,)), 0
+    size = chunk_size(trace(model, (x,)), params, x)
+    return [_Chunk(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
+
+
+def chunk_size(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> int:
+    """How many examples pass a model at once, so that its largest activation stays small.
+
+    Args:
+        graph: The model.
+        params: State dict.
+        x: All examples.
+
+    Returns:
+        A number of examples; all of them, if the model takes no other number.
+    """
+    largest = 0
 
     def measure(_: fx.Node, value: object) -> object:
         nonlocal largest
@@ -182,11 +204,10 @@ def _cut(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -
         return value
 
     if not graph.batched:
-        return [_Chunk(x, y)]
+        return len(x)
     with torch.no_grad():
         graph.run(params, (x[:1],), visit=measure)
-    size = max(16, _CHUNK_BYTES // max(1, largest))
-    return [_Chunk(a, b) for a, b in zip(x.split(size), y.split(size), strict=True)]
+    return max(16, _CHUNK_BYTES // max(1, largest))
 
 
 class _Family:
@@ -206,6 +227,7 @@ class _Family:
         self.known: dict[fx.Node, object] = {**self.graph.constants, **shared.constant}
         self.known.update(dict.fromkeys(self.graph.inputs, chunk.inputs))
         self.maps = Mixture(shared.maps) if shared.maps else None
+        self.shared_bytes = sum(value.nbytes for maps in shared.maps for value in maps.values())
         mapped = frozenset(shared.maps[0]) if shared.maps else frozenset()
         program = self.graph.remaining(mapped | frozenset(shared.constant))
         self.program = in_place(program, mapped)
@@ -230,6 +252,28 @@ class _Family:
         if self.maps is not None:
             values.update(self.maps.at(point))
         return self.graph.finish(self.program, values)
+
+
+def _groups(
+    model: nn.Module,
+    corners: Sequence[Mapping[str, Tensor]],
+    chunks: Sequence[_Chunk],
+    *,
+    reuse: bool,
+) -> Iterator[list[_Family]]:
+    """Cut the chunks into groups, so that what their points share stays small.
+
+    Yields:
+        The families of some chunks; they are forgotten before the next are made.
+    """
+    group: list[_Family] = []
+    for chunk in chunks:
+        group.append(_Family(model, corners, chunk, reuse=reuse))
+        if sum(family.shared_bytes for family in group) >= _SHARED_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 @dataclass(frozen=True)

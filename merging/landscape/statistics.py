@@ -8,7 +8,6 @@ deviation that its parents have in the mean; RESCALE the deviation only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, fx, nn
 from merging.errors import DataError, MergingError, UnknownNameError
 from merging.graph import Graph, Visit, trace
 from merging.landscape.evaluation import Examples, Prepare
+from merging.landscape.unit_walk import Moments, Unit, find_units, walk
 from merging.params import Params, lerp
 
 Kind = Literal["reset", "repair", "rescale"]
@@ -25,43 +25,19 @@ Policy = Literal["interpolated", "reset", "repair", "rescale"]
 Goals = dict[fx.Node, tuple[Tensor, Tensor]]
 KINDS = ("reset", "repair", "rescale")
 
-_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
-_MAPS = ("linear", "conv1d", "conv2d", "conv3d")
-_RESHAPES = ("permute", "transpose", "flatten", "view", "contiguous")
 _LEAST_DEVIATION = 1e-6
-
-
-@dataclass(frozen=True)
-class Unit:
-    """An operator whose output channels can be corrected through its own parameters.
-
-    Attributes:
-        node: The operator.
-        channels: Axis of the channels in its output.
-        weight: State-dict name of the parameter whose axis 0 is the channels, if it has one.
-        bias: State-dict name of the shift, if it has one.
-        mean: State-dict name of the running mean, for BatchNorm.
-        variance: State-dict name of the running variance, for BatchNorm.
-    """
-
-    node: fx.Node
-    channels: int
-    weight: str | None
-    bias: str | None
-    mean: str | None = None
-    variance: str | None = None
 
 
 def has_batch_norm(model: nn.Module, batches: Examples) -> bool:
     """Whether the model keeps running statistics that RESET can re-estimate."""
-    return any(unit.mean is not None for unit in _units(trace(model, (_one_batch(batches),))))
+    return any(unit.mean is not None for unit in find_units(trace(model, (_one_batch(batches),))))
 
 
 def reset(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Params:
     """Re-estimate the running statistics of BatchNorm on examples.
 
-    Every norm sees what the norms before it, already re-estimated, let through. All examples are
-    taken as one batch, so the estimate does not depend on their order.
+    Every norm sees what the norms before it, already re-estimated, let through. The statistics
+    are those of all examples together, so the estimate does not depend on their order.
 
     Args:
         model: The architecture.
@@ -77,14 +53,14 @@ def reset(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> 
     """
     x = _one_batch(batches)
     graph = trace(model, (x,))
-    units = [unit for unit in _units(graph) if unit.mean is not None]
+    units = [unit for unit in find_units(graph) if unit.mean is not None]
     if not units:
         raise MergingError(
             f"{type(model).__name__} keeps no running statistics, so there is nothing to RESET; "
             "use REPAIR or RESCALE"
         )
     result: Params = dict(params)
-    _walk(graph, units, params, x, lambda unit, value: _renew(unit, value, params, result))
+    walk(graph, units, params, x, before=_renewing(result))
     return result
 
 
@@ -153,19 +129,17 @@ def corrected(
     """
     x = _one_batch(batches)
     graph = trace(model, (x,))
-    units = [unit for unit in _units(graph) if unit.weight is not None]
+    units = [unit for unit in find_units(graph) if unit.weight is not None]
     if not units:
         raise MergingError(f"{type(model).__name__} has no hidden units that could be corrected")
     result: Params = dict(params)
 
-    def correct(unit: Unit, seen: _Seen) -> Tensor:
-        value = seen.output if unit.mean is None else _renew(unit, seen, params, result)
-        gain, offset = _correction(value, unit, goals[unit.node], shift=shift)
+    def correct(unit: Unit, found: Moments) -> tuple[Tensor, Tensor]:
+        gain, offset = _correction(found, unit, goals[unit.node], shift=shift)
         _fold(result, unit, gain, offset)
-        # The value is the operator's own fresh output, and large: it is corrected where it is.
-        return value.mul_(_along(gain, value, unit)).add_(_along(offset, value, unit))
+        return gain, offset
 
-    _walk(graph, units, params, x, correct)
+    walk(graph, units, params, x, before=_renewing(result), after=correct)
     return result
 
 
@@ -179,23 +153,30 @@ def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Exa
     graph = trace(model, (x,))
     found: Goals = {}
 
-    def measure(unit: Unit, seen: _Seen) -> Tensor:
-        found[unit.node] = _mean_and_deviation(seen.output, unit.channels)
-        return seen.output
+    def measure(unit: Unit, seen: Moments) -> None:
+        found[unit.node] = seen.mean, seen.deviation
 
-    _walk(graph, [unit for unit in _units(graph) if unit.weight], params, x, measure)
+    walk(graph, [unit for unit in find_units(graph) if unit.weight], params, x, after=measure)
     return found
 
 
 def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> Visit:
     """A visit that normalises by the statistics of the batch at hand, as in training."""
-    units = [unit for unit in _units(graph) if unit.mean is not None]
+    by_node = {unit.node: unit for unit in find_units(graph) if unit.mean is not None}
+    read = {unit.reads for unit in by_node.values()}
+    kept: dict[object, Tensor] = dict.fromkeys(graph.inputs, x)
 
-    def normalise(unit: Unit, seen: _Seen) -> Tensor:
-        weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
-        return F.batch_norm(seen.input, None, None, weight, bias, training=True, eps=_eps(unit))
+    def visit(node: fx.Node, value: Tensor) -> Tensor:
+        if node in by_node:
+            unit = by_node[node]
+            weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
+            eps = float(node.args[7])  # type: ignore[arg-type]
+            value = F.batch_norm(kept[unit.reads], None, None, weight, bias, training=True, eps=eps)
+        if node in read:
+            kept[node] = value
+        return value
 
-    return _visit(graph, units, x, normalise)
+    return visit
 
 
 def line_policy(
@@ -282,102 +263,23 @@ def _one_batch(batches: Examples) -> Tensor:
     return torch.cat(inputs) if len(inputs) > 1 else inputs[0]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What an operator read and returned."""
+def _renewing(result: Params) -> Callable[[Unit, Moments], Params]:
+    """A `before` of the walk that notes in `result` the statistics that it lets norms use."""
 
-    input: Tensor
-    output: Tensor
+    def renew(unit: Unit, found: Moments) -> Params:
+        statistics = {unit.mean: found.mean, unit.variance: found.unbiased_variance}
+        renewed = {name: value.to(result[name].dtype) for name, value in statistics.items() if name}
+        result.update(renewed)
+        return renewed
 
-
-Change = Callable[[Unit, _Seen], Tensor]
-
-
-def _walk(
-    graph: Graph, units: list[Unit], params: Mapping[str, Tensor], x: Tensor, change: Change
-) -> None:
-    """Run the graph, replacing the output of every unit as it comes by what `change` returns."""
-    with torch.no_grad():
-        graph.run(params, (x,), visit=_visit(graph, units, x, change))
-
-
-def _visit(graph: Graph, units: list[Unit], x: Tensor, change: Change) -> Visit:
-    by_node = {unit.node: unit for unit in units}
-    read = {unit.node.args[0] for unit in units}
-    kept: dict[object, Tensor] = dict.fromkeys(graph.inputs, x)
-
-    def visit(node: fx.Node, value: Tensor) -> Tensor:
-        if node in by_node:
-            value = change(by_node[node], _Seen(kept[node.args[0]], value))
-        if node in read:
-            kept[node] = value
-        return value
-
-    return visit
-
-
-def _units(graph: Graph) -> list[Unit]:
-    """Hidden operators with parameters of their own whose output no norm undoes."""
-    units = []
-    for step in graph.steps:
-        node, kind = step.node, _kind(step.node)
-        names = [graph.sources.get(a) if isinstance(a, fx.Node) else None for a in node.args[1:5]]
-        if kind == "batch_norm":
-            units.append(Unit(node, 1, *names))
-        elif kind in _MAPS and names[0] and _is_correctable(node):
-            bias = names[1] if len(names) > 1 else None
-            units.append(Unit(node, -1 if kind == "linear" else 1, names[0], bias))
-    return units
-
-
-def _kind(node: fx.Node) -> str:
-    name = str(node.target)
-    return name.split(".")[1] if name.startswith("aten.") else name
-
-
-def _is_correctable(node: fx.Node) -> bool:
-    """Whether a map is hidden, no norm undoes its scale, and its weight is its own."""
-    is_output = any(user.op == "output" for user in node.users)
-    weight = node.args[1]
-    shared = isinstance(weight, fx.Node) and len(weight.users) > 1
-    return not (is_output or shared or _is_normalised(node))
-
-
-def _is_normalised(node: fx.Node) -> bool:
-    """Whether all that reads a value is a norm, changes of shape aside."""
-    return bool(node.users) and all(
-        _is_normalised(user) if _kind(user) in _RESHAPES else _kind(user) in _NORMS
-        for user in node.users
-    )
-
-
-def _renew(unit: Unit, seen: _Seen, params: Mapping[str, Tensor], result: Params) -> Tensor:
-    """Normalise by the statistics of what the norm reads now, and note them in `result`."""
-    x = seen.input
-    variance, mean = torch.var_mean(x, _all_but(1, x))
-    result[str(unit.mean)], result[str(unit.variance)] = mean, variance
-    weight, bias = (params[name] if name else None for name in (unit.weight, unit.bias))
-    return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=_eps(unit))
-
-
-def _eps(unit: Unit) -> float:
-    return float(unit.node.args[7])  # type: ignore[arg-type]
-
-
-def _mean_and_deviation(value: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    variance, mean = torch.var_mean(value, _all_but(channels, value), correction=0)
-    return mean.double(), variance.double().sqrt()
-
-
-def _all_but(channels: int, value: Tensor) -> list[int]:
-    return [k for k in range(value.dim()) if k != channels % value.dim()]
+    return renew
 
 
 def _correction(
-    value: Tensor, unit: Unit, goal: tuple[Tensor, Tensor], *, shift: bool
+    found: Moments, unit: Unit, goal: tuple[Tensor, Tensor], *, shift: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gain and offset that give `value` the goal; a unit that says nothing keeps its gain."""
-    mean, deviation = _mean_and_deviation(value, unit.channels)
+    """Gain and offset that give a unit the goal; one that says nothing keeps its gain."""
+    mean, deviation = found.mean, found.deviation
     alive = deviation > _LEAST_DEVIATION
     gain = torch.where(alive, goal[1] / deviation.clamp_min(_LEAST_DEVIATION), 1.0)
     if shift and unit.bias is not None:
@@ -392,9 +294,3 @@ def _fold(result: Params, unit: Unit, gain: Tensor, offset: Tensor) -> None:
     if unit.bias is not None:
         bias = result[unit.bias]
         result[unit.bias] = (bias.double() * gain + offset).to(bias.dtype)
-
-
-def _along(vector: Tensor, value: Tensor, unit: Unit) -> Tensor:
-    shape = [1] * value.dim()
-    shape[unit.channels] = -1
-    return vector.to(value.dtype).view(shape)

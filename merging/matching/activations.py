@@ -21,7 +21,7 @@ from merging.symmetry import Derivation, derive
 # Deviations below this share of a unit's root mean square count as none: the unit is dead.
 _DEAD = 1e-6
 # Examples whose activations are held at one time, at all sites of both models.
-_CHUNK = 100
+_CHUNK = 40
 # Operators whose inputs are what "the next layer reads".
 _READERS = (
     "linear",

@@ -37,7 +37,7 @@ def _store() -> tuple[store.Store, str | None]:
 
 def service() -> compute.Service:
     """The compute service of this process."""
-    return compute.service(_store()[0], preload="merging.tasks")
+    return compute.service(_store()[0], preload="merging.worker")
 
 
 def store_notice() -> str | None:
