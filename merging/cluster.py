@@ -80,7 +80,7 @@ def _configure(scratch: Path) -> None:
     from dask import config
 
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
-    roomy = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), 1 << 30)
+    roomy = {"MALLOC_TRIM_THRESHOLD_": 1 << 26, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
     settings = {
         "distributed.nanny.pre-spawn-environ": {**one_thread, **roomy},  # else glibc maps tensors
         "distributed.scheduler.allowed-failures": 1,

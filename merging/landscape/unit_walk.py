@@ -130,13 +130,13 @@ def walk(
             for values in chunks:
                 execute([step], values)
             if after is not None:
-                outputs = [values[unit.node] for values in chunks]
-                change = after(unit, moments(outputs, unit.channels))
-                if change is not None:
-                    _apply(change, outputs, unit)
+                _correct(unit, [values[unit.node] for values in chunks], after)
 
 
-def _apply(change: tuple[Tensor, Tensor], outputs: list[Tensor], unit: Unit) -> None:
+def _correct(unit: Unit, outputs: list[Tensor], after: After) -> None:
+    change = after(unit, moments(outputs, unit.channels))
+    if change is None:
+        return
     for output in outputs:  # large, and the operator's own fresh output: corrected where it is
         gain, offset = (_along(vector, output, unit) for vector in change)
         output.mul_(gain).add_(offset)
