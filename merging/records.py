@@ -43,7 +43,8 @@ class Curve:
         loss: `[k]` mean loss, nats per example.
         accuracy: `[k]` fraction of the examples that are classified rightly.
         example_losses: `[k, n]` the loss of every example, float32.
-        example_correct: `[k, n]` whether every example is classified rightly.
+        example_correct: `[k, n]` whether every example is classified rightly (of tokens the share;
+            NaN where the targets are numbers).
         statistics: What was done about the statistics of hidden units, in words.
         split: The examples' name, such as `"test"`.
     """
@@ -52,7 +53,7 @@ class Curve:
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     example_losses: NDArray[np.float32]
-    example_correct: NDArray[np.bool_]
+    example_correct: NDArray[np.bool_] | NDArray[np.float32]
     statistics: str = "interpolated"
     split: str = ""
 

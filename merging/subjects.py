@@ -30,7 +30,7 @@ from merging.data.bundled import DATASETS, load_dataset
 from merging.errors import DataError, MergingError
 from merging.models.registry import architecture_of, build_model, example_inputs, infer_config
 from merging.params import check_same_architecture, in_order
-from merging.requests import SHOWN_EXAMPLES, Subject
+from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject
 from merging.spec import PermutationSpec
 from merging.store import Store
 from merging.symmetry import find_symmetry
@@ -48,14 +48,14 @@ class Loaded:
     params_b: TensorDict
     data: Dataset
 
-    @property
-    def statistics_examples(self) -> Batches:
-        """Training examples for statistics and for curves on the training split."""
-        return self.data.train.take(SHOWN_EXAMPLES)
+    def statistics_examples(self, kind: Statistics) -> Batches:
+        """Training examples that the statistics of hidden units are taken on."""
+        corrects = kind in ("repair", "rescale")
+        return self.data.train.take(CORRECTION_EXAMPLES if corrects else SHOWN_EXAMPLES)
 
     def split(self, name: str) -> Batches:
         """The examples of a split that screens show."""
-        return self.statistics_examples if name == "train" else self.data.test
+        return self.data.train.take(SHOWN_EXAMPLES) if name == "train" else self.data.test
 
 
 def load(subject: Subject, store: Store) -> Loaded:

@@ -168,7 +168,7 @@ def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Foun
     loaded = load(request.subject, context.store)
     params_b = _aligned(loaded, request.alignment, context.store)
     batches = loaded.split(request.split)
-    statistics = loaded.statistics_examples
+    statistics = loaded.statistics_examples(request.statistics)
     prepare = line_policy(request.statistics, loaded.model, loaded.params_a, params_b, statistics)
     lams = np.array(part["positions"])
     found = evaluate_family(
@@ -201,7 +201,7 @@ def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> 
     cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
     x, y = grid_axes(plane, LEVELS[level], request.margin)
     batches = loaded.split(request.split)
-    statistics = loaded.statistics_examples
+    statistics = loaded.statistics_examples(request.statistics)
     values = evaluate_points(
         loaded.model,
         plane,
@@ -335,7 +335,7 @@ def _merged(
         loaded.params_a,
         aligned,
         request.lam,
-        loaded.statistics_examples,
+        loaded.statistics_examples(request.statistics),
         kind=request.statistics,
     )
 

@@ -64,7 +64,8 @@ def test_a_bundled_subject_is_the_pair(pair, store):
         for name, value in params.items():
             assert torch.equal(value, expected[name])
     assert loaded.data.fingerprint == SUBJECT.data_fingerprint
-    assert len(loaded.statistics_examples) == 1000
+    assert len(loaded.statistics_examples("reset")) == 1000
+    assert len(loaded.statistics_examples("repair")) == 500
     assert loaded.split("train").name == "train"
     assert loaded.split("test") is loaded.data.test
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from merging.errors import DataError
 from merging.graph import Graph, Step, execute, in_place, trace
 from merging.landscape.mixture import Mixture
+from merging.landscape.scores import score
 from merging.params import Params, combine
 
 OnProgress = Callable[[float, float, str], None]
@@ -40,11 +40,11 @@ class Evaluation:
 
     Attributes:
         losses: float32 `[points, examples]`, nats.
-        correct: bool `[points, examples]`.
+        correct: bool `[points, examples]`; shares for tokens, NaN for regression (`scores`).
     """
 
     losses: NDArray[np.float32]
-    correct: NDArray[np.bool_]
+    correct: NDArray[np.bool_] | NDArray[np.float32]
 
     @property
     def loss(self) -> NDArray[np.float64]:
@@ -116,7 +116,7 @@ def evaluate_family(
         raise DataError("there are no examples to evaluate on; give at least one batch")
     reuse = prepare is None and len(weights) > len(corners)
     losses = torch.empty(len(weights), sum(len(chunk.targets) for chunk in chunks))
-    correct = torch.empty(losses.shape, dtype=torch.bool)
+    correct = torch.empty(losses.shape, dtype=_answer_dtype(chunks[0].targets))
     start = 0
     for families in _groups(model, corners, chunks, reuse=reuse):
         stop = start + sum(len(family.chunk.targets) for family in families)
@@ -137,39 +137,6 @@ def evaluate_family(
         start = stop
         del families  # before the next group takes its place in memory
     return Evaluation(losses.numpy(), correct.numpy())
-
-
-def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and answer of every example.
-
-    Args:
-        logits: `[n, classes]`, or `[n, 1]` for a yes-or-no question (yes from 0 upwards).
-        targets: int64 `[n]`.
-
-    Returns:
-        Cross-entropy in nats, float32 `[n]`, and whether the answer is right, bool `[n]`.
-
-    Raises:
-        DataError: If the outputs are not of that form, or a label has no output.
-    """
-    if logits.dim() != 2 or len(logits) != len(targets):
-        raise DataError(
-            f"the model's output has shape {list(logits.shape)} for {len(targets)} examples; "
-            "expected one row of class scores per example"
-        )
-    classes = max(logits.shape[1], 2)
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise DataError(
-            f"labels run from {int(targets.min())} to {int(targets.max())}, but the model tells "
-            f"{classes} classes apart; expected labels from 0 to {classes - 1}"
-        )
-    if logits.shape[1] == 1:
-        answer = logits[:, 0]
-        loss = F.binary_cross_entropy_with_logits(
-            answer, targets.to(answer.dtype), reduction="none"
-        )
-        return loss.float(), (answer >= 0) == (targets == 1)
-    return F.cross_entropy(logits, targets, reduction="none").float(), logits.argmax(1) == targets
 
 
 @dataclass(frozen=True)
@@ -208,6 +175,12 @@ def chunk_size(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> int:
     with torch.no_grad():
         graph.run(params, (x[:1],), visit=measure)
     return max(16, _CHUNK_BYTES // max(1, largest))
+
+
+def _answer_dtype(targets: Tensor) -> torch.dtype:
+    """Classes are right or wrong; of tokens a share is right, and of numbers nothing is."""
+    single = targets.dim() == 1 and not targets.is_floating_point()
+    return torch.bool if single else torch.float32
 
 
 class _Family:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from merging.errors import StoppedError
 from merging.graph import Graph, trace
 from merging.landscape.evaluation import Prepare, evaluate_family
+from merging.landscape.scores import score
 from merging.landscape.statistics import has_batch_norm, reset, with_batch_statistics
 from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
 from merging.matching.descent import WeightSimilarity, descend
@@ -121,11 +121,7 @@ class _Midpoint:
             params[name] = 0.5 * (self.problem.params_a[name] + through)
         visit = with_batch_statistics(self.graph, params, x) if self.normed else None
         logits = self.graph.run(params, (x,), visit=visit)
-        loss = (
-            F.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype))
-            if logits.shape[1] == 1
-            else F.cross_entropy(logits, y)
-        )
+        loss = score(logits, y)[0].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

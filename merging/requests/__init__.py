@@ -24,6 +24,7 @@ from merging.requests.base import (
     canonical,
 )
 from merging.requests.landscape import (
+    CORRECTION_EXAMPLES,
     LEVEL_SIDES,
     SHOWN_EXAMPLES,
     CurveRequest,
@@ -45,6 +46,7 @@ from merging.requests.payload import (
 )
 
 __all__ = [
+    "CORRECTION_EXAMPLES",
     "KINDS",
     "LAYER_EXAMPLES",
     "LEVEL_SIDES",

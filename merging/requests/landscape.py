@@ -13,8 +13,11 @@ from merging.records import Curve, PlanePoint, Surface
 from merging.requests.alignments import AlignmentRequest
 from merging.requests.base import Request, Split, Statistics, Subject, digest
 
-# Training examples that stand for the training split on screens, and for statistics.
+# Training examples that stand for the training split on screens, and for RESET.
 SHOWN_EXAMPLES = 1000
+# Training examples for REPAIR and RESCALE, which hold three models' units in memory in turn, and
+# compare them on the same examples, so that most of the noise of fewer cancels.
+CORRECTION_EXAMPLES = 500
 # Points of a surface in one piece.
 _PIECE_POINTS = 52
 _LAM_PIECES = 5

@@ -11,7 +11,8 @@ from merging.data.base import Batches
 from merging.errors import DataError, StoppedError
 from merging.graph import trace
 from merging.landscape import evaluate, evaluate_family, evaluation
-from merging.landscape.evaluation import Evaluation, score
+from merging.landscape.evaluation import Evaluation
+from merging.landscape.scores import score
 from tests.cases import (
     CONFIGS,
     NETWORKS,
