@@ -1,0 +1,305 @@
+"""The network that a config names, wherever its architecture comes from.
+
+| `architecture` | where from |
+|---|---|
+| a bundled name | `models.registry` |
+| `exported` | a `.pt2` archive: its graph, kept as a blueprint file |
+| `transformers` | a class and config of that package, where it is installed |
+| `torchvision`, `timm` | a name in those packages' lists, where they are installed |
+| `own` | a function that whoever started this process named |
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from merging.errors import ArchitectureMismatchError, MergingError, UnknownNameError
+from merging.models.blueprint import ExportedModel
+from merging.models.registry import ARCHITECTURES, architecture_of, build_model, example_inputs
+from merging.params import Params
+
+Config = Mapping[str, Any]
+OWN_MODEL = "ONE_BASIN_MODEL"
+LIBRARIES = ("torchvision", "timm", "transformers")
+
+_TOKENS = 16
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, and what it reads.
+
+    Attributes:
+        model: The module, in evaluation mode.
+        example_inputs: Inputs of the right shapes, a batch of two.
+        title: What screens call the architecture.
+    """
+
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    title: str
+
+
+def build_network(config: Config, *, blueprints: Callable[[str], Path] | None = None) -> Network:
+    """Make the network of a config.
+
+    Args:
+        config: `{"architecture": …, …}`, as the table above.
+        blueprints: Where the file of a blueprint is, by its fingerprint.
+
+    Returns:
+        The network; the weights that it holds mean nothing.
+
+    Raises:
+        UnknownNameError: If the config names nothing that is known here.
+        MergingError: If its package is not installed, or cannot make it.
+    """
+    kind = str(config.get("architecture"))
+    if kind == "exported":
+        if blueprints is None:
+            raise MergingError("a blueprint needs the store that holds it")
+        return _from_blueprint(blueprints(config["blueprint"]))
+    if kind == "own":
+        return own_network(config["function"])
+    if kind in LIBRARIES:
+        return _from_library(kind, config)
+    title = architecture_of(config).title
+    return Network(build_model(config), example_inputs(config), title)
+
+
+def is_bundled(config: Config) -> bool:
+    """Whether the architecture is one of the app's own."""
+    return str(config.get("architecture")) in ARCHITECTURES
+
+
+def check_weights(params: Mapping[str, Tensor], network: Network, name: str) -> None:
+    """Make sure that a state dict is one of a network.
+
+    Args:
+        params: The state dict.
+        network: The network.
+        name: What to call the file in the message.
+
+    Raises:
+        ArchitectureMismatchError: If names or shapes differ; the message names the first.
+    """
+    wanted = {key: tuple(value.shape) for key, value in network.model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in params.items()}
+    lines = [f"lacks {key}" for key in wanted if key not in given]
+    lines += [f"has {key}, which the model has not" for key in given if key not in wanted]
+    lines += [
+        f"{key} is {list(given[key])}, expected {list(shape)}"
+        for key, shape in wanted.items()
+        if key in given and given[key] != shape
+    ]
+    if lines:
+        rest = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise ArchitectureMismatchError(
+            f"{name} does not fit {network.title}: {'; '.join(lines[:_SHOWN])}{rest}. "
+            "Give the state dict of exactly this model"
+        )
+
+
+# Blueprints
+
+
+def blueprint_bytes(text: str, constants: Params, weights: Mapping[str, Tensor]) -> bytes:
+    """A file of an architecture alone: graph, constants, and the shapes of its weights."""
+    shapes = {
+        key: [list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for key, value in weights.items()
+    }
+    return save(dict(constants), {"blueprint": text, "shapes": json.dumps(shapes, sort_keys=True)})
+
+
+def _from_blueprint(path: Path) -> Network:
+    with safe_open(path, framework="pt") as file:
+        notes = file.metadata()
+        constants = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    shapes = json.loads(notes["shapes"])
+    weights = {
+        key: torch.zeros(shape, dtype=getattr(torch, dtype))
+        for key, (shape, dtype) in shapes.items()
+    }
+    model = ExportedModel(notes["blueprint"], weights, constants, "the exported model")
+    return Network(model.eval(), model.example_inputs, "an exported model")
+
+
+# The function of whoever started this process
+
+
+def own_network(function: str) -> Network:
+    """The model that a function of the server's own makes.
+
+    Args:
+        function: `package.module:function`; must be what `$ONE_BASIN_MODEL` names, so that no
+            request can have any other function called.
+
+    Returns:
+        What the function returns: a module and its example inputs.
+
+    Raises:
+        MergingError: If it is another one, cannot be imported, or returns something else.
+    """
+    if function != os.environ.get(OWN_MODEL):
+        raise MergingError(
+            f"the model function {function!r} is not the one that this server was started with; "
+            f"start it with --model {function}"
+        )
+    found = call_named(function, "--model")
+    model, *inputs = found if isinstance(found, (tuple, list)) else (found,)
+    if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):
+        inputs = list(inputs[0])
+    if not isinstance(model, nn.Module) or not inputs or not all(map(torch.is_tensor, inputs)):
+        raise MergingError(
+            f"{function} returned {type(found).__name__}; it has to return the model and its "
+            "example inputs: `return model, (torch.zeros(2, 3, 224, 224),)`"
+        )
+    return Network(model.eval(), tuple(inputs), f"{type(model).__name__} of {function}")
+
+
+def call_named(function: str, option: str) -> Any:
+    """Call `package.module:function`.
+
+    Raises:
+        MergingError: If there is no such function, or it fails.
+    """
+    module, _, name = function.partition(":")
+    if not module or not name:
+        raise MergingError(f"{option} takes package.module:function, not {function!r}")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except Exception as error:  # somebody's own code may raise anything
+        raise MergingError(f"{option} {function}: {type(error).__name__}: {error}") from error
+
+
+# Packages of architectures
+
+
+def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Config of `torchvision:resnet18` or `timm:…`; the number of classes is the last layer's.
+
+    Raises:
+        UnknownNameError: If the name is not of that form.
+    """
+    library, _, model = name.partition(":")
+    if library not in ("torchvision", "timm") or not model:
+        raise UnknownNameError(
+            f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
+            "a .pt2 archive or a Hugging Face folder"
+        )
+    last = next((v for v in reversed(list(params.values())) if v.dim() >= 1 and v.numel() > 1), None)
+    classes = None if last is None else int(last.shape[0])
+    return {"architecture": library, "name": model, "classes": classes}
+
+
+def transformers_config(text: bytes, name: str) -> dict[str, Any]:
+    """Config of a Hugging Face folder's `config.json`.
+
+    Raises:
+        MergingError: If it names no class of the package.
+    """
+    try:
+        found = json.loads(text)
+        (class_name,) = found["architectures"]
+        model_type = str(found["model_type"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MergingError(
+            f"{name}: its config.json does not name one architecture and a model_type; "
+            "save the model again with save_pretrained"
+        ) from error
+    plain = {
+        key: value
+        for key, value in found.items()
+        if key not in ("auto_map", "architectures", "model_type", "_name_or_path", "torch_dtype")
+    }
+    return {
+        "architecture": "transformers",
+        "class": str(class_name),
+        "model_type": model_type,
+        "config": plain,
+    }
+
+
+def _from_library(kind: str, config: Config) -> Network:
+    library = _import(kind)
+    build = {"transformers": _transformers, "torchvision": _torchvision, "timm": _timm}[kind]
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = build(library, config)
+    except MergingError:
+        raise
+    except Exception as error:  # a package may raise anything on sizes that it cannot have
+        raise MergingError(
+            f"{kind} cannot make this model: {type(error).__name__}: {error}"
+        ) from error
+    network.model.eval()
+    return network
+
+
+def _import(kind: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{kind}.models" if kind == "torchvision" else kind)
+    except ImportError as error:
+        raise MergingError(
+            f"this architecture is {kind}'s, which is not installed here; pip install {kind}, or "
+            "bring the model as a .pt2 archive"
+        ) from error
+
+
+def _torchvision(library: Any, config: Config) -> Network:
+    name = config["name"]
+    if name not in library.list_models():
+        raise UnknownNameError(f"torchvision has no model {name!r}")
+    model = library.get_model(name, weights=None, num_classes=config["classes"])
+    return Network(model, (torch.randn(2, 3, 224, 224),), f"torchvision's {name}")
+
+
+def _timm(library: Any, config: Config) -> Network:
+    name = config["name"]
+    if name not in library.list_models():
+        raise UnknownNameError(f"timm has no model {name!r}")
+    model = library.create_model(name, pretrained=False, num_classes=config["classes"])
+    size = model.default_cfg.get("input_size", (3, 224, 224))
+    return Network(model, (torch.randn(2, *size),), f"timm's {name}")
+
+
+def _transformers(library: Any, config: Config) -> Network:
+    name = config["class"]
+    cls = getattr(library, name, None) if name.isidentifier() else None
+    if not (isinstance(cls, type) and issubclass(cls, library.PreTrainedModel)):
+        raise UnknownNameError(f"transformers has no model class {name!r}")
+    settings = library.AutoConfig.for_model(config["model_type"], **config["config"])
+    settings.use_cache = False
+    model = cls(settings)
+    return Network(model, (_main_input(model, settings),), f"transformers' {name}")
+
+
+def _main_input(model: Any, settings: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if model.main_input_name == "pixel_values":
+        side = settings.image_size
+        sides = tuple(side) if isinstance(side, (list, tuple)) else (side, side)
+        return torch.randn(2, settings.num_channels, *sides, generator=generator)
+    if model.main_input_name != "input_ids":
+        raise MergingError(
+            f"{type(model).__name__} reads {model.main_input_name!r}, for which no example can be "
+            "made here; bring it as a .pt2 archive"
+        )
+    longest = int(getattr(settings, "max_position_embeddings", _TOKENS) or _TOKENS)
+    shape = (2, min(_TOKENS, longest))
+    return torch.randint(0, int(settings.vocab_size), shape, generator=generator)
