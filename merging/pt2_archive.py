@@ -6,24 +6,36 @@ whose places and sizes are checked, and the graph is taken over as data (`models
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from merging.checkpoint_guards import Limits, check_dims, check_names, refuse
+from merging import archives
+from merging.archives import ArchiveError
+from merging.checkpoint_guards import (
+    DEFAULT_LIMITS,
+    Limits,
+    check_dims,
+    check_names,
+    check_size,
+    refuse,
+)
 from merging.errors import CheckpointError
-from merging.models.blueprint import HOW_TO_EXPORT, blueprint_text, dtype_of
+from merging.models.blueprint import HOW_TO_EXPORT, ExportedModel, blueprint_text, dtype_of
 from merging.params import Params
 
 _MAX_JSON = 64_000_000
 _STRIDED = 7
+_MARKS = ("/archive_format", "serialized_exported_program.json")
 
 
 @dataclass(frozen=True)
@@ -41,18 +53,22 @@ class Archive:
     blueprint: str
 
 
-def is_pt2(names: list[str]) -> bool:
-    """Whether a zip file with these entries was written by `torch.export.save`."""
-    return any(
-        name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names
-    )
+def is_pt2(source: bytes | Path) -> bool:
+    """Whether a file was written by `torch.export.save`, of whatever version."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    return any(name.endswith(_MARKS) for name in names)
 
 
-def read_pt2(file: BinaryIO, name: str, limits: Limits) -> Archive:
-    """Read an archive whose list of entries was found sound.
+def read_pt2(data: bytes, name: str, *, limits: Limits = DEFAULT_LIMITS) -> Archive:
+    """Read an archive.
 
     Args:
-        file: The archive.
+        data: The whole file.
         name: What to call the file in messages.
         limits: The most it may hold.
 
@@ -63,67 +79,70 @@ def read_pt2(file: BinaryIO, name: str, limits: Limits) -> Archive:
         CheckpointError: If it is of an older layout, damaged, over the limits, or holds anything
             but tensors and one graph.
     """
-    with zipfile.ZipFile(file) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        root = next((key.split("/")[0] for key in entries if key.endswith("/archive_format")), None)
-        if root is None:
-            raise CheckpointError(
-                f"{name}: was exported by an older PyTorch, in a layout that holds pickles; "
-                f"export it with PyTorch 2.9 or newer:\n{HOW_TO_EXPORT}"
-            )
-        models = [key for key in entries if key.startswith(f"{root}/models/")]
-        if len(models) != 1:
-            raise CheckpointError(f"{name}: holds {len(models)} models; export one at a time")
-        description = _json(archive, entries, models[0], name)
-        weights = _tensors(archive, entries, root, "weights", name, limits)
-        constants = _tensors(archive, entries, root, "constants", name, limits)
-    check_names(weights, name, limits)
-    return Archive(weights, constants, blueprint_text(description, name))
-
-
-def _json(
-    archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], key: str, name: str
-) -> Any:
-    if key not in entries:
-        raise CheckpointError(f"{name}: lacks its {key.split('/')[-1]}; export the model again")
-    if entries[key].file_size > _MAX_JSON:
-        raise CheckpointError(
-            f"{name}: its {key.split('/')[-1]} has {entries[key].file_size:,} bytes, more than the "
-            f"limit of {_MAX_JSON:,}"
-        )
+    check_size(len(data), name, limits)
     try:
-        return json.loads(archive.read(key))
+        entries = archives.Archive(
+            io.BytesIO(data), max_entries=4 * limits.max_tensors, max_bytes=limits.max_bytes
+        )
+        return _read(entries, name, limits)
+    except ArchiveError as error:
+        raise CheckpointError(f"{name}: {error}; export the model again") from error
+
+
+def _read(archive: archives.Archive, name: str, limits: Limits) -> Archive:
+    marks = [key for key in archive.entries if key.endswith("/archive_format")]
+    if len(marks) != 1:
+        raise CheckpointError(
+            f"{name}: was exported by an older PyTorch, in a layout that holds pickles; "
+            f"export it with PyTorch 2.9 or newer:\n{HOW_TO_EXPORT}"
+        )
+    root = marks[0].removesuffix("/archive_format")
+    models = [key for key in archive.entries if key.startswith(f"{root}/models/")]
+    if len(models) != 1:
+        raise CheckpointError(f"{name}: holds {len(models)} models; export one at a time")
+    description = _json(archive, models[0], name)
+    weights = _tensors(archive, root, "weights", name, limits)
+    constants = _tensors(archive, root, "constants", name, limits)
+    check_names(weights, name, limits)
+    found = Archive(weights, constants, blueprint_text(description, name))
+    ExportedModel(found.blueprint, weights, constants, name)  # refuses what is not run here
+    return found
+
+
+def _json(archive: archives.Archive, key: str, name: str) -> Any:
+    short_name = key.rpartition("/")[2]
+    if key not in archive.entries:
+        raise CheckpointError(f"{name}: lacks its {short_name}; export the model again")
+    try:
+        return json.loads(archive.read(key, _MAX_JSON))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name}: its {key.split('/')[-1]} is no JSON ({error})") from error
+        if isinstance(error, ArchiveError):
+            raise
+        raise CheckpointError(f"{name}: its {short_name} is no JSON ({error})") from error
 
 
-def _tensors(
-    archive: zipfile.ZipFile,
-    entries: Mapping[str, zipfile.ZipInfo],
-    root: str,
-    kind: str,
-    name: str,
-    limits: Limits,
-) -> Params:
-    listed = _json(archive, entries, f"{root}/data/{kind}/model_{kind}_config.json", name)
+def _tensors(archive: archives.Archive, root: str, kind: str, name: str, limits: Limits) -> Params:
+    listed = _json(archive, f"{root}/data/{kind}/model_{kind}_config.json", name)
     raw: dict[str, Tensor] = {}
     found: Params = {}
     try:
+        if listed["config"]:
+            check_names(listed["config"], name, limits)
         for key, place in listed["config"].items():
             if place.get("use_pickle") or place.get("tensor_meta") is None:
                 refuse(
                     name, key, "is stored as a pickle, which could run code; export plain tensors"
                 )
             path = f"{root}/data/{kind}/{place['path_name']}"
-            if path not in entries:
+            if path not in archive.entries:
                 refuse(name, key, "has no data in the archive; export the model again")
-            meta = place["tensor_meta"]
             if path not in raw:
-                raw[path] = torch.from_numpy(
-                    np.frombuffer(bytearray(archive.read(path)), dtype=np.uint8)
-                )
-            found[key] = _view(raw[path], meta, key, name, limits)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+                values = np.frombuffer(bytearray(archive.read(path)), dtype=np.uint8)
+                raw[path] = torch.from_numpy(values)
+            found[key] = _view(raw[path], place["tensor_meta"], key, name, limits)
+    except ArchiveError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{name}: its list of {kind} is damaged ({type(error).__name__}: {error}); "
             "export the model again"

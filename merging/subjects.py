@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from merging.cards import ASSETS, read_cards
 from merging.checkpoints import (
+    check_finite,
     checkpoint_bytes,
     fingerprint,
     read_checkpoint,
@@ -27,10 +28,21 @@ from merging.checkpoints import (
 from merging.data.base import Batches, Dataset
 from merging.data.brought import check_fits, read_npz
 from merging.data.bundled import DATASETS, load_dataset
-from merging.errors import DataError, MergingError
-from merging.models.registry import architecture_of, build_model, example_inputs, infer_config
-from merging.params import check_same_architecture, in_order
-from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject
+from merging.errors import ArchitectureMismatchError, DataError, MergingError
+from merging.graph import trace
+from merging.models.networks import (
+    Network,
+    blueprint_bytes,
+    build_network,
+    check_weights,
+    is_bundled,
+    library_config,
+    transformers_config,
+)
+from merging.models.registry import infer_config
+from merging.params import Params, check_same_architecture, in_order
+from merging.pt2_archive import Archive, is_pt2, read_pt2
+from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
 from merging.spec import PermutationSpec
 from merging.store import Store
 from merging.symmetry import find_symmetry
@@ -47,6 +59,7 @@ class Loaded:
     params_a: TensorDict
     params_b: TensorDict
     data: Dataset
+    example_inputs: tuple[Tensor, ...]
 
     def statistics_examples(self, kind: Statistics) -> Batches:
         """Training examples that the statistics of hidden units are taken on."""
@@ -91,27 +104,31 @@ class _Stored:
 
 @lru_cache(maxsize=3)
 def _load(subject: Subject, stored: _Stored) -> Loaded:
-    model, spec = certified(subject.config)
+    network, spec = _certified(subject.config, stored)
     params_a, params_b = (
-        in_order(load_params(wanted, stored.store), model.state_dict())
+        in_order(load_params(wanted, stored.store), network.model.state_dict())
         for wanted in (subject.model_a, subject.model_b)
     )
     check_same_architecture(params_a, params_b)
-    data = _data(subject, stored.store)
-    _check_inputs(model, data, json.loads(subject.config))
-    return Loaded(model, spec, _wide(params_a), _wide(params_b), data)
+    data = _data(subject, network, stored.store)
+    _check_inputs(network, data)
+    return Loaded(
+        network.model, spec, _wide(params_a), _wide(params_b), data, network.example_inputs
+    )
 
 
-def _check_inputs(model: nn.Module, data: Dataset, config: dict[str, Any]) -> None:
-    example = data.test.inputs[:1]
+def _check_inputs(network: Network, data: Dataset) -> None:
+    if not len(data.test):
+        return  # what needs examples says so itself
+    example = data.test.inputs[:2]
     try:
         with torch.no_grad():
-            model(example)
-    except RuntimeError as error:
-        wanted = architecture_of(config).input_shape(config)
+            network.model(example)
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        wanted = [list(x.shape[1:]) for x in network.example_inputs]
         raise DataError(
             f"{data.title} has examples of shape {list(example.shape[1:])}, but this model reads "
-            f"{list(wanted)}; choose data that fit it on the Models page"
+            f"{' and '.join(map(str, wanted))}; choose data that fit it on the Models page"
         ) from error
 
 
@@ -123,16 +140,38 @@ def _wide(params: TensorDict) -> TensorDict:
     }
 
 
-@lru_cache(maxsize=8)
-def certified(config: str) -> tuple[nn.Module, PermutationSpec]:
+def certified(config: str, store: Store) -> tuple[Network, PermutationSpec]:
     """The network of a config, and its certified spec.
 
     Raises:
         MergingError: If the config is unknown or the spec cannot be certified.
     """
-    sizes = json.loads(config)
-    model = build_model(sizes)
-    return model, find_symmetry(model, example_inputs(sizes))
+    return _certified(config, _Stored(store))
+
+
+@lru_cache(maxsize=8)
+def _certified(config: str, stored: _Stored) -> tuple[Network, PermutationSpec]:
+    network = network_of(config, stored.store)
+    return network, find_symmetry(network.model, network.example_inputs)
+
+
+def network_of(config: str, store: Store) -> Network:
+    """The network of a config.
+
+    Raises:
+        MergingError: If the config is unknown, or its blueprint is no longer in the store.
+    """
+
+    def blueprint(wanted: str) -> Path:
+        path = store.file(wanted)
+        if path is None:
+            raise MergingError(
+                f"the exported graph {wanted[:8]} is no longer in the result store, where room was "
+                "made; upload the .pt2 archive again"
+            )
+        return path
+
+    return build_network(json.loads(config), blueprints=blueprint)
 
 
 @lru_cache(maxsize=6)
@@ -154,9 +193,12 @@ def _path_of(wanted: str, store: Store) -> Path:
     return path
 
 
-def _data(subject: Subject, store: Store) -> Dataset:
+def _data(subject: Subject, network: Network, store: Store) -> Dataset:
     if subject.data in DATASETS:
         return load_dataset(subject.data)
+    if not subject.data:
+        none = Batches(torch.empty(0, *network.example_inputs[0].shape[1:]), torch.empty(0).long())
+        return Dataset("", "No data", none, none, classes_of(network))
     path = store.file(subject.data)
     if path is None:
         raise MergingError(
@@ -170,59 +212,124 @@ def _data(subject: Subject, store: Store) -> Dataset:
         Batches(x[:half], y[:half], name="train"),
         Batches(x[half:], y[half:], name="test"),
     )
-    return Dataset(
-        subject.data, "Brought data", train, test, classes_of(json.loads(subject.config))
-    )
+    return Dataset(subject.data, "Brought data", train, test, classes_of(network))
 
 
-def classes_of(config: dict[str, Any]) -> int:
+def classes_of(network: Network) -> int:
     """Number of classes that a network tells apart."""
+    graph = trace(network.model, network.example_inputs)
     with torch.no_grad():
-        outputs = build_model(config)(*example_inputs(config)).shape[1]
-    return max(2, int(outputs))
+        outputs = graph.run(network.model.state_dict(), network.example_inputs)
+    return max(2, int(outputs.shape[-1]))
 
 
-def keep_checkpoint(upload: str, name: str, store: Store) -> dict[str, Any]:
-    """Read an uploaded checkpoint, check it, and keep it as safetensors.
+def uploaded(upload: str, name: str, store: Store) -> bytes:
+    """The bytes of an upload.
+
+    Raises:
+        MergingError: If room was made for others since.
+    """
+    path = store.file(upload)
+    if path is None:
+        raise MergingError(f"the upload of {name} is no longer there; upload it again")
+    return path.read_bytes()
+
+
+def keep_checkpoint(
+    source: bytes | Path, name: str, store: Store, *, architecture: str = ""
+) -> dict[str, Any]:
+    """Read a brought checkpoint, find its architecture, and keep it as safetensors.
+
+    The architecture is that of a `.pt2` archive itself; else the one that is given; else what a
+    `config.json` beside the weights names; else the bundled one of these names and shapes.
 
     Args:
-        upload: Key of the bytes in the store.
-        name: The name that the file came with; only for messages.
+        source: The bytes of an upload, or a file or folder on this machine.
+        name: The name that it came with; only for messages.
         store: The store.
+        architecture: Canonical JSON of a config, or a name such as `torchvision:resnet18`.
 
     Returns:
         The fields of `requests.BroughtCheckpoint`.
 
     Raises:
-        MergingError: If the file is no checkpoint of a bundled architecture.
+        MergingError: If the file is no checkpoint, or its architecture cannot be found.
     """
-    params, meta = read_checkpoint_bytes(_uploaded(upload, name, store), name)
-    config = infer_config(params, name)
+    if is_pt2(source):
+        archive = read_pt2(source if isinstance(source, bytes) else source.read_bytes(), name)
+        check_finite(archive.weights, name)
+        params, meta = archive.weights, {"format": "pt2"}
+        config = _keep_blueprint(archive, store)
+    else:
+        params, meta = _read(source, name)
+        config = _config(params, meta, name, architecture)
+    if not is_bundled(config):
+        network = network_of(canonical(config), store)
+        check_weights(params, network, name)
     mark = fingerprint(params)
-    store.put_file(mark, checkpoint_bytes(params, meta), ".safetensors")
-    notes = []
-    if "stripped_prefix" in meta:
-        notes.append(f"The prefix {meta['stripped_prefix']!r} was cut off all names.")
-    if "found_under" in meta:
-        notes.append(f"The weights were found under {meta['found_under']!r}.")
-    if "ignored" in meta:
-        notes.append(f"Left out beside the weights: {meta['ignored']}.")
+    store.put_file(mark, checkpoint_bytes(params, _notes_kept(meta)), ".safetensors")
     return {
         "name": name,
         "fingerprint": mark,
-        "config": json.dumps(config, sort_keys=True, separators=(",", ":")),
+        "config": canonical(config),
         "tensors": len(params),
         "parameters": sum(value.numel() for value in params.values()),
-        "notes": notes,
+        "notes": _notes(meta),
     }
 
 
-def keep_data(upload: str, name: str, config: str, store: Store) -> dict[str, Any]:
+def _read(source: bytes | Path, name: str) -> tuple[Params, dict[str, str]]:
+    if isinstance(source, bytes):
+        return read_checkpoint_bytes(source, name)
+    return read_checkpoint(source)
+
+
+def _config(params: Params, meta: dict[str, str], name: str, architecture: str) -> dict[str, Any]:
+    if architecture.startswith("{"):
+        config: dict[str, Any] = json.loads(architecture)
+        return infer_config(params, name) if is_bundled(config) else config
+    if architecture:
+        return library_config(architecture, params)
+    try:
+        return infer_config(params, name)
+    except ArchitectureMismatchError:
+        if "config" in meta:
+            return transformers_config(meta["config"], name)
+        raise
+
+
+def _keep_blueprint(archive: Archive, store: Store) -> dict[str, str]:
+    shapes = {key: [list(v.shape), str(v.dtype)] for key, v in archive.weights.items()}
+    parts = [archive.blueprint, canonical(shapes), fingerprint(archive.constants)]
+    mark = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    data = blueprint_bytes(archive.blueprint, archive.constants, archive.weights)
+    store.put_file(mark, data, ".safetensors")
+    return {"architecture": "exported", "blueprint": mark}
+
+
+def _notes_kept(meta: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in meta.items() if key != "config"}
+
+
+def _notes(meta: dict[str, str]) -> list[str]:
+    words = {
+        "stripped_prefix": "The prefix {!r} was cut off all names.",
+        "found_under": "The weights were found under {!r}.",
+        "ignored": "Left out beside the weights: {}.",
+        "shards": "Read from {} files.",
+    }
+    notes = [text.format(meta[key]) for key, text in words.items() if key in meta]
+    if meta.get("format") == "pt2":
+        notes.append("The architecture is the graph in this archive.")
+    return notes
+
+
+def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dict[str, Any]:
     """Read uploaded examples, check that they fit an architecture, and keep them.
 
     Args:
-        upload: Key of the bytes in the store.
-        name: The name that the file came with; only for messages.
+        source: The bytes of an upload, or a file on this machine.
+        name: The name that it came with; only for messages.
         config: Canonical JSON of the architecture.
         store: The store.
 
@@ -232,10 +339,10 @@ def keep_data(upload: str, name: str, config: str, store: Store) -> dict[str, An
     Raises:
         MergingError: If the file holds no examples for this architecture.
     """
-    sizes = json.loads(config)
-    x, y = read_npz(_uploaded(upload, name, store), name)
-    classes = classes_of(sizes)
-    x = check_fits(x, y, architecture_of(sizes).input_shape(sizes), classes)
+    network = network_of(config, store)
+    x, y = read_npz(source, name)
+    classes = classes_of(network)
+    x = check_fits(x, y, tuple(network.example_inputs[0].shape[1:]), classes)
     order = np.random.default_rng(0).permutation(len(y))
     x, y = np.ascontiguousarray(x[order]), y[order]
     mark = hashlib.sha256(repr((x.shape, y.shape)).encode() + x.tobytes() + y.tobytes()).hexdigest()
@@ -257,10 +364,3 @@ def keep_data(upload: str, name: str, config: str, store: Store) -> dict[str, An
         "classes": classes,
         "notes": notes,
     }
-
-
-def _uploaded(upload: str, name: str, store: Store) -> bytes:
-    path = store.file(upload)
-    if path is None:
-        raise MergingError(f"the upload of {name} is no longer there; upload it again")
-    return path.read_bytes()

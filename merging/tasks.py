@@ -35,12 +35,19 @@ from merging.landscape import (
     variance_ratios,
 )
 from merging.matching import MatchProblem, MatchResult, describe_units, match
-from merging.models.registry import example_inputs
 from merging.params import distance, lerp
 from merging.permutation import permute
 from merging.records import EndPoint, LayerRow, PlanePoint
 from merging.store import Store
-from merging.subjects import Loaded, certified, keep_checkpoint, keep_data, load, load_params
+from merging.subjects import (
+    Loaded,
+    certified,
+    keep_checkpoint,
+    keep_data,
+    load,
+    load_params,
+    uploaded,
+)
 from merging.symmetry import certify, summarise
 
 Found = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -68,9 +75,8 @@ def run_piece(payload: str, context: Context) -> Found:
 
 def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> Found:
     start = time.perf_counter()
-    config = json.loads(request.config)
-    model, spec = certified(request.config)
-    certificate = certify(model, spec, example_inputs(config), seed=1)
+    network, spec = certified(request.config, context.store)
+    certificate = certify(network.model, spec, network.example_inputs, seed=1)
     summary = summarise(spec, certificate, time.perf_counter() - start)
     return {}, {"summary": asdict(summary), "spec": spec.to_json()}
 
@@ -119,7 +125,7 @@ def _certified_difference(
     certificate = certify(
         loaded.model,
         loaded.spec,
-        example_inputs(json.loads(request.subject.config)),
+        loaded.example_inputs,
         permutations=found.permutations,
     )
     if not certificate.ok:
@@ -348,11 +354,13 @@ def _permutation_file(alignment: requests.AlignmentRequest, store: Store) -> byt
 
 
 def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: Context) -> Found:
-    return {}, keep_checkpoint(request.upload, request.name, context.store)
+    data = uploaded(request.upload, request.name, context.store)
+    return {}, keep_checkpoint(data, request.name, context.store, architecture=request.architecture)
 
 
 def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
-    return {}, keep_data(request.upload, request.name, request.config, context.store)
+    data = uploaded(request.upload, request.name, context.store)
+    return {}, keep_data(data, request.name, request.config, context.store)
 
 
 def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:

@@ -18,11 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "errors": 0, "params": 0,
     "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "entries": 1,
+    "archives": 1, "pickle_values": 1,
     "store": 1, "jobs": 1, "cluster": 1, "conductor": 1, "compute": 1,
     "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
-    "training": 2, "zoo": 2, "checkpoints": 2,
-    "checkpoint_formats": 2, "checkpoint_guards": 2, "pickle_guard": 2, "zip_guard": 2,
-    "": 3, "__main__": 3, "requests": 3, "tasks": 3, "worker": 3, "subjects": 3,
+    "training": 2, "zoo": 2, "checkpoints": 2, "pt2_archive": 2,
+    "checkpoint_formats": 2, "checkpoint_guards": 2, "checkpoint_shards": 2,
+    "checkpoint_stream": 2, "pickle_guard": 2, "zip_guard": 2,
+    "": 3, "__main__": 3, "commands": 3, "recipes": 3, "requests": 3, "tasks": 3, "worker": 3, "subjects": 3,
     "visualization": 3,
 }  # fmt: skip
 # Who may import whom on the same floor.
@@ -41,12 +43,22 @@ NEIGHBOURS = {
     "pickle_guard": {"checkpoint_guards"},
     "zip_guard": {"checkpoint_guards"},
     "checkpoint_formats": {"checkpoint_guards", "pickle_guard", "zip_guard"},
-    "checkpoints": {"checkpoint_formats", "checkpoint_guards"},
+    "checkpoint_shards": {"checkpoint_guards"},
+    "checkpoint_stream": {
+        "checkpoint_formats",
+        "checkpoint_guards",
+        "checkpoint_shards",
+        "zip_guard",
+    },
+    "checkpoints": {"checkpoint_guards", "checkpoint_stream"},
     "zoo": {"checkpoints", "data", "models", "training"},
     "subjects": {"requests"},
+    "pt2_archive": {"archives", "checkpoint_guards", "models"},
     "tasks": {"requests", "subjects"},
     "worker": {"tasks"},
-    "__main__": {"", "requests", "visualization"},
+    "__main__": {"commands"},
+    "commands": {"recipes", "requests", "subjects", "tasks"},
+    "recipes": {"requests"},
 }
 # What the interface process holds: none of these may load torch, directly or through others.
 WITHOUT_TORCH = ("merging", "merging.requests", "merging.visualization", "merging.compute")
@@ -56,7 +68,7 @@ ALONE = {
     "distributed": {"merging.cluster", "merging.conductor"},
     "sqlite3": {"merging.store"},
     "scipy.optimize": {"merging.matching.assignment"},
-    "merging.checkpoint_formats": {"merging.checkpoints"},
+    "merging.checkpoint_formats": {"merging.checkpoint_stream"},
 }
 PAGE_LINES = 120  # the aim is 80
 MODULE_LINES = 560  # lines with something on them; the aim is 300
@@ -176,8 +188,8 @@ def test_no_module_is_out_of_hand(module):
     assert sum(1 for line in lines if line.strip()) <= MODULE_LINES
 
 
-@pytest.mark.parametrize("module", sources())
-def test_nothing_prints(module):
+@pytest.mark.parametrize("module", sorted(set(sources()) - {"merging.__main__"}))
+def test_nothing_prints_but_the_command_line(module):
     calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
     names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
     assert "print" not in names

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from merging import requests, subjects
 from merging.checkpoints import checkpoint_bytes, fingerprint
 from merging.errors import ArchitectureMismatchError, MergingError
 from merging.landscape import evaluate
+from merging.models.networks import build_network
 from merging.store import Store
 from tests.bad_files import (
     examples,
@@ -41,15 +41,9 @@ def pair():
     return merging.load_pair(NAME)
 
 
-def uploaded(data, store):
-    key = hashlib.sha256(data).hexdigest()
-    store.put_file(key, data, ".upload")
-    return key
-
-
 def kept(params, store, name="mine.safetensors"):
     data = params if isinstance(params, bytes) else checkpoint_bytes(params)
-    return subjects.keep_checkpoint(uploaded(data, store), name, store)
+    return subjects.keep_checkpoint(data, name, store)
 
 
 def brought(params_a, params_b, store):
@@ -191,7 +185,7 @@ def test_data_that_are_gone_say_where_to_upload_them_again(store):
 
 def test_an_upload_that_is_gone_is_asked_for_again(store):
     with pytest.raises(MergingError, match=r"the upload of mine\.pt is no longer there"):
-        subjects.keep_checkpoint("ab" * 32, "mine.pt", store)
+        subjects.uploaded("ab" * 32, "mine.pt", store)
 
 
 def test_code_in_an_upload_never_runs(pair, store, tmp_path):
@@ -215,7 +209,7 @@ def test_bad_uploads_are_refused_and_not_kept(pair, store):
 def test_examples_are_kept_in_one_random_order_and_halved(store):
     x = np.arange(21, dtype=np.float32)[:, None].repeat(64, 1)
     y = np.arange(21) % 10
-    found = subjects.keep_data(uploaded(npz(x=x, y=y), store), "mine.npz", SUBJECT.config, store)
+    found = subjects.keep_data(npz(x=x, y=y), "mine.npz", SUBJECT.config, store)
     assert (found["examples"], found["classes"]) == (21, 10)
     assert "first 10 examples" in found["notes"][0]
     assert "other 11" in found["notes"][0]
@@ -232,28 +226,25 @@ def test_examples_are_kept_in_one_random_order_and_halved(store):
 def test_equal_examples_have_one_fingerprint(store):
     data = examples((64,))
     one, other = (
-        subjects.keep_data(uploaded(data, store), name, SUBJECT.config, store)
-        for name in ("mine.npz", "yours.npz")
+        subjects.keep_data(data, name, SUBJECT.config, store) for name in ("mine.npz", "yours.npz")
     )
     assert one["fingerprint"] == other["fingerprint"]
 
 
 def test_no_temporary_file_is_left(store):
-    subjects.keep_data(uploaded(examples((64,)), store), "mine.npz", SUBJECT.config, store)
+    subjects.keep_data(examples((64,)), "mine.npz", SUBJECT.config, store)
     assert not list(store.folder.glob("*.tmp.npz"))
 
 
 @pytest.mark.parametrize("name", ["digits-mlp-256", "two-unit-counterexample", "mnist1d-conv"])
 def test_classes_are_counted_from_the_outputs(name):
     config = json.loads(requests.bundled_subject(name).config)
-    assert subjects.classes_of(config) == (2 if name.startswith("two") else 10)
+    assert subjects.classes_of(build_network(config)) == (2 if name.startswith("two") else 10)
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_few_examples_are_enough_for_a_curve(n, store, pair):
-    found = subjects.keep_data(
-        uploaded(examples((64,), n), store), "mine.npz", SUBJECT.config, store
-    )
+    found = subjects.keep_data(examples((64,), n), "mine.npz", SUBJECT.config, store)
     subject = replace(SUBJECT, data=found["fingerprint"], data_fingerprint=found["fingerprint"])
     loaded = subjects.load(subject, store)
     assert len(loaded.data.train) == n // 2

@@ -211,7 +211,11 @@ def test_curves_are_those_of_the_library(
         9,
         overshoot=overshoot,
         prepare=line_policy(
-            statistics, pair.model, pair.params_a, params_b, pair.data.train.take(1000)
+            statistics,
+            pair.model,
+            pair.params_a,
+            params_b,
+            pair.data.train.take(500 if statistics == "repair" else 1000),
         ),
     )
     np.testing.assert_array_equal(curve.lams, direct.lams)
@@ -413,7 +417,7 @@ def test_the_merged_file_has_the_statistics_that_were_asked_for(store, pair, spe
         pair.params_a,
         aligned(pair, spec, store),
         0.5,
-        pair.data.train.take(1000),
+        pair.data.train.take(500),
         kind="repair",
     )
     equal(dict(sorted(safetensors.torch.load(file.data).items())), dict(sorted(expected.items())))

@@ -183,13 +183,7 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
             spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec
         ]
         names = [arg["as_tensor"]["name"] for arg in given if "as_tensor" in arg]
-        values = {
-            key: {
-                "dtype": graph["tensor_values"][key]["dtype"],
-                "sizes": graph["tensor_values"][key]["sizes"],
-            }
-            for key in names
-        }
+        values = {key: _input_value(graph["tensor_values"][key]) for key in names}
         kept = {
             "nodes": nodes,
             "inputs": signature["input_specs"],
@@ -203,6 +197,17 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
             f"{HOW_TO_EXPORT}"
         ) from error
     return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+
+
+def _input_value(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Dtype and sizes of an input; an open size is named by its example, an open batch not."""
+    sizes = [
+        size
+        if "as_int" in size
+        else {"open": None if axis == 0 else size["as_expr"]["hint"]["as_int"]}
+        for axis, size in enumerate(value["sizes"])
+    ]
+    return {"dtype": value["dtype"], "sizes": sizes}
 
 
 class _Plan:
@@ -262,9 +267,7 @@ class _Plan:
                     f"was exported for batches of exactly {size['as_int']}; leave the batch size "
                     f"open:\n{HOW_TO_EXPORT}"
                 )
-            known = 2 if axis == 0 else size.get("as_int")
-            if known is None:
-                known = size["as_expr"]["hint"]["as_int"]
+            known = 2 if axis == 0 else size["as_int"] if "as_int" in size else size["open"]
             if not isinstance(known, int) or not 0 < known <= _MAX_NUMBERS:
                 raise self._refusal(f"its input {name!r} has an axis of size {known!r}")
             shape.append(known)

@@ -122,7 +122,7 @@ def blueprint_bytes(text: str, constants: Params, weights: Mapping[str, Tensor])
         key: [list(value.shape), str(value.dtype).removeprefix("torch.")]
         for key, value in weights.items()
     }
-    return save(dict(constants), {"blueprint": text, "shapes": json.dumps(shapes, sort_keys=True)})
+    return save(dict(constants), {"blueprint": text, "shapes": json.dumps(shapes)})
 
 
 def _from_blueprint(path: Path) -> Network:
@@ -201,12 +201,12 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
             f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
             "a .pt2 archive or a Hugging Face folder"
         )
-    last = next((v for v in reversed(list(params.values())) if v.dim() >= 1 and v.numel() > 1), None)
-    classes = None if last is None else int(last.shape[0])
+    lengths = [int(value.shape[0]) for value in params.values() if value.dim() and value.numel() > 1]
+    classes = lengths[-1] if lengths else None
     return {"architecture": library, "name": model, "classes": classes}
 
 
-def transformers_config(text: bytes, name: str) -> dict[str, Any]:
+def transformers_config(text: str, name: str) -> dict[str, Any]:
     """Config of a Hugging Face folder's `config.json`.
 
     Raises:

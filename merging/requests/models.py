@@ -63,11 +63,15 @@ class BroughtCheckpoint:
 
 @dataclass(frozen=True)
 class CheckpointRequest(Request[BroughtCheckpoint]):
-    """Read an uploaded checkpoint, whose bytes are in the store under `upload`."""
+    """Read an uploaded checkpoint, whose bytes are in the store under `upload`.
+
+    `architecture` is a config or a name of a model package, for weights that do not say.
+    """
 
     task: ClassVar[str] = "read checkpoint"
     upload: str
     name: str
+    architecture: str = ""
 
     @property
     def title(self) -> str:

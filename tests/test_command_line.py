@@ -1,0 +1,172 @@
+"""The command line: the same results as the library's, from bundled pairs and brought files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import merging
+from merging.__main__ import main
+from tests.test_pt2_archive import Small, exported
+
+PAIR = "two-unit-counterexample"
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONE_BASIN_STORE", str(tmp_path / "store"))
+
+
+def run(capsys, *words: str) -> dict:
+    assert main([*words, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *words: str) -> str:
+    assert main(list(words)) == 1
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Checkpoints of a bundled architecture that differ in the order of the units only."""
+    pair = merging.load_pair("digits-mlp-256")
+    spec = merging.find_symmetry(pair.model, (torch.zeros(2, 64),))
+    perms = merging.random_permutations(spec, torch.Generator().manual_seed(3))
+    names = [str(tmp_path / f"{letter}.safetensors") for letter in "ab"]
+    merging.write_checkpoint(names[0], pair.params_a)
+    merging.write_checkpoint(names[1], merging.permute(spec, perms, pair.params_a))
+    return names
+
+
+def test_inspect_says_what_fits_and_what_may_be_permuted(files, capsys):
+    found = run(capsys, "inspect", *files)
+    assert found["do not fit"] == 0
+    assert found["config"]["architecture"] == "mlp"
+    assert [group["units"] for group in found["symmetry"]["groups"]] == [256, 256, 256]
+
+
+def test_match_writes_the_permutation_that_undoes_a_planted_one(files, tmp_path, capsys):
+    out = str(tmp_path / "aligned.safetensors")
+    found = run(capsys, "match", *files, "--out", out)
+    assert found["certificate"] <= 1e-9
+    aligned = safetensors.torch.load_file(out)
+    original = safetensors.torch.load_file(files[0])
+    assert all(torch.equal(aligned[name], original[name]) for name in original)
+
+
+def test_a_permutation_is_written_as_arrays(files, tmp_path, capsys):
+    out = str(tmp_path / "found.npz")
+    run(capsys, "match", *files, "--out", out, "--option", "restarts=1", "--seed", "4")
+    with np.load(out) as file:
+        assert sorted(map(len, file.values())) == [256, 256, 256]
+
+
+def test_interpolate_gives_the_library_s_curve(files, capsys):
+    found = run(
+        capsys, "interpolate", *files, "--data", "digits", "--method", "naive", "--lams", "5"
+    )
+    pair = merging.load_pair("digits-mlp-256")
+    a, b = (safetensors.torch.load_file(file) for file in files)
+    curve = merging.interpolate(pair.model, a, b, pair.data.test, 5)
+    assert found["loss"] == pytest.approx(curve.loss.tolist(), rel=1e-6)
+    assert found["barriers"]["linear"]["value"] == pytest.approx(curve.barrier("linear"), rel=1e-5)
+
+
+def test_merge_of_equal_models_is_the_model(files, tmp_path, capsys):
+    out = str(tmp_path / "merged.safetensors")
+    run(capsys, "merge", *files, "--out", out, "--lam", "0.25")
+    merged, original = safetensors.torch.load_file(out), safetensors.torch.load_file(files[0])
+    assert all(torch.allclose(merged[n], original[n], atol=1e-6) for n in original)
+
+
+def test_surface_of_a_bundled_pair(capsys):
+    found = run(capsys, "surface", PAIR, "--level", "0")
+    assert np.isfinite(found["loss"]).all()
+    assert np.array(found["loss"]).shape == (9, 9)
+    assert {point["name"] for point in found["points"]} >= {"A", "B"}
+
+
+def test_exported_architectures_need_no_data(tmp_path, capsys):
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        path = tmp_path / f"{seed}.pt2"
+        path.write_bytes(exported(Small(), torch.randn(2, 1, 8, 8)))
+        names.append(str(path))
+    found = run(capsys, "match", *names)
+    assert set(found["units moved"]) == {"conv.weight[0]", "gate.weight[0].0"}
+    assert "no examples" in refused(capsys, "interpolate", *names)
+
+
+def test_a_replayed_recipe_gives_the_same_bytes(files, tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    run(capsys, "match", *files, "--recipe-out", str(recipe))
+    assert run(capsys, "replay", str(recipe)) == {
+        "equal": True,
+        "differences": [],
+        "result": json.loads(recipe.read_text())["result"],
+    }
+
+
+def test_a_recipe_whose_result_differs_says_what_else_does(tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    run(capsys, "match", PAIR, "--recipe-out", str(recipe))
+    changed = json.loads(recipe.read_text())
+    changed["result"] = "0" * 64
+    changed["versions"]["numpy"] = "0.1"
+    recipe.write_text(json.dumps(changed))
+    assert main(["replay", str(recipe), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["equal"]
+    assert any(line.startswith("numpy: 0.1 then") for line in found["differences"])
+
+
+def test_a_recipe_of_other_files_is_refused(files, tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    run(capsys, "match", *files, "--recipe-out", str(recipe))
+    merging.write_checkpoint(files[1], merging.load_pair("digits-mlp-256").params_b)
+    assert "not the model that the recipe was made with" in refused(capsys, "replay", str(recipe))
+
+
+def test_the_function_of_the_one_who_starts_it_makes_the_model(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mymodels.py").write_text(
+        "import torch\n"
+        "def small():\n"
+        "    net = torch.nn.Sequential(\n"
+        "        torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))\n"
+        "    return net, (torch.zeros(2, 4),)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONE_BASIN_MODEL", "")
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+        names.append(str(tmp_path / f"{seed}.pt"))
+        torch.save(net.state_dict(), names[-1])
+    found = run(capsys, "match", *names, "--model", "mymodels:small")
+    assert list(found["units moved"]) == ["0.weight[0]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["match", "no-such-pair"], "not a bundled pair"),
+        (["match", "a", "b", "c"], "give two checkpoints"),
+        (["match", "/nowhere/a.pt", "/nowhere/b.pt"], "no such file"),
+        (["match", PAIR, "--method", "naive"], "no matching method"),
+        (["match", PAIR, "--option", "restarts"], "name=value"),
+        (["match", PAIR, "--option", "nothing=1"], "nothing"),
+        (["replay", "/nowhere/recipe.json"], "no recipe"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(words, message, capsys):
+    error = refused(capsys, *words)
+    assert message in error
+    assert "Traceback" not in error
