@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -78,7 +78,10 @@ class Graph:
             replace(
                 step,
                 args=tuple(_cast(argument, dtype) for argument in step.args),
-                kwargs={name: _cast(value, dtype) for name, value in step.kwargs.items()},
+                kwargs={
+                    **{name: _cast(value, dtype) for name, value in step.kwargs.items()},
+                    **({"dtype": dtype} if _makes_floats(step.node) else {}),
+                },
             )
             for step in self.steps
         )
@@ -239,18 +242,38 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> Graph:
     dynamic: Any = tuple({0: torch.export.Dim.AUTO} if x.dim() else None for x in inputs)
     if any(p.kind is p.VAR_POSITIONAL for p in signature(model.forward).parameters.values()):
         dynamic = (dynamic,)
-    with _evaluation_mode(model), warnings.catch_warnings(), torch.no_grad():
+    with (
+        _evaluation_mode(model),
+        _plain_outputs(model),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:  # the exporter raises many kinds; all mean the same to a caller
-            reason = str(error).strip().split("\n")[0]
+            reason = str(error).strip().split("\n")[0].split(". If this type")[0]
             raise MergingError(
-                f"{type(model).__name__} cannot be exported to a graph: {reason}. "
-                "Models with control flow that depends on values need torch.cond, or a "
-                "hand-written permutation spec"
+                f"{type(model).__name__} cannot be exported to a graph: {reason.rstrip('.')}. "
+                f"{_advice(reason, model)}"
             ) from error
     return _from_exported(exported, model)
+
+
+def _advice(reason: str, model: nn.Module) -> str:
+    """What to do about a model that cannot be exported."""
+    if "not a known type" in reason:
+        return (
+            "Have it return tensors, alone or in tuples, lists, dicts or dataclasses; for a "
+            "language model that returns its cache, set use_cache to False in its config"
+        )
+    arguments = ", ".join(signature(model.forward).parameters)
+    if any(part in reason for part in ("positional arg", "required arg", "must specify")):
+        return f"Give one example input for every argument it needs, in this order: {arguments}"
+    return (
+        "Models with control flow that depends on values need torch.cond, or a hand-written "
+        "permutation spec"
+    )
 
 
 def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> Graph:
@@ -334,6 +357,20 @@ def _with_frees(steps: Sequence[Step], output: Any) -> tuple[Step, ...]:
     return tuple(reversed(noted))
 
 
+def _makes_floats(node: fx.Node) -> bool:
+    """Whether a call makes a tensor of the default floating type, because it names none."""
+    value = node.meta.get("val")
+    schema = getattr(node.target, "_schema", None)
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and schema is not None
+        and not any(isinstance(used.meta.get("val"), Tensor) for used in node.all_input_nodes)
+        and any(argument.name == "dtype" for argument in schema.arguments)
+        and node.kwargs.get("dtype") is None
+    )
+
+
 def _cast(argument: Any, dtype: torch.dtype) -> Any:
     is_floating = isinstance(argument, torch.dtype) and argument.is_floating_point
     return dtype if is_floating else argument
@@ -367,6 +404,22 @@ def _first_tensor(value: Any) -> Tensor:
         if isinstance(item, Tensor):
             return item
     raise MergingError("the model returns no tensor")
+
+
+@contextmanager
+def _plain_outputs(model: nn.Module) -> Iterator[None]:
+    """Let a model return its dataclasses as dicts, which the exporter knows."""
+    handle = model.register_forward_hook(lambda _model, _inputs, output: _plain(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _plain(output: Any) -> Any:
+    if is_dataclass(output) and not isinstance(output, (type, Mapping)):
+        return {field.name: _plain(getattr(output, field.name)) for field in fields(output)}
+    return output
 
 
 @contextmanager

@@ -402,7 +402,7 @@ NETWORKS: Mapping[str, Network] = {
     "tied embeddings": Network(_build_tied, (3,), (6,), tokens=7),
     "fused attention by chunk": Network(lambda: _fused(_fused_chunk), (3, 4), (2, 3, 3, 5)),
     "fused attention by split": Network(lambda: _fused(_fused_split), (3, 4), (2, 3, 3, 5)),
-    "fused attention by view": Network(lambda: _fused(_fused_view), (3, 4), (2, 3, 5)),
+    "fused attention by view": Network(lambda: _fused(_fused_view), (3, 4), (2, 3, 3, 5)),
     "grouped-query attention": Network(lambda: _unfused(_grouped_query), (3, 5), (2, 2, 3, 3)),
     "grouped-query attention by expand": Network(
         lambda: _unfused(_grouped_query_expanded), (3, 5), (2, 2, 3, 3)
@@ -419,7 +419,7 @@ NETWORKS: Mapping[str, Network] = {
             head=linear(6, 2),
         ),
         (3, 4),
-        (2, 3, 6),
+        (2, 3, 3, 6),
     ),
     "encoder layer": Network(
         lambda: nn.Sequential(
@@ -429,7 +429,7 @@ NETWORKS: Mapping[str, Network] = {
             linear(18, 2),
         ),
         (3, 4),
-        (2, 3, 6, 8),
+        (2, 3, 3, 6, 8),
     ),
     "encoder layer, norm first": Network(
         lambda: nn.Sequential(
@@ -439,7 +439,7 @@ NETWORKS: Mapping[str, Network] = {
             linear(18, 2),
         ),
         (3, 4),
-        (2, 3, 6, 8),
+        (2, 3, 3, 6, 8),
     ),
     "class token": Network(
         lambda: Net(

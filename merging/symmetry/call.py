@@ -25,6 +25,36 @@ class TensorAxes:
         return tuple(axis.size for axis in self.axes)
 
 
+class Rows(TensorAxes):
+    """A tensor whose rows (positions of axis `dim`) run over index sets of their own.
+
+    Who reads single rows (`select`, `slice`, `unbind`) gets theirs; for everybody else `axes`
+    states that all rows run over the same.
+    """
+
+    rows: list[Axes]
+    dim: int
+
+    def __init__(self, rows: list[Axes], dim: int = 0) -> None:
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "dim", dim)
+
+    @property
+    def axes(self) -> Axes:
+        """One expression per dimension: the rows' own are the same from now on."""
+        for row in self.rows[1:]:
+            for a, b in zip(self.rows[0], row, strict=True):
+                unify(a, b, "rows of one tensor")
+        own = fixed_axis(len(self.rows), "rows of one tensor")
+        return [*self.rows[0][: self.dim], own, *self.rows[0][self.dim :]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        sizes = [axis.size for axis in self.rows[0]]
+        return (*sizes[: self.dim], len(self.rows), *sizes[self.dim :])
+
+
 @dataclass(frozen=True)
 class Call:
     """A call of one operator.
@@ -89,15 +119,38 @@ class Call:
         return fixed_axis(size, f"{why} at {self.place}")
 
     def broadcast(self, tensors: list[Axes]) -> Axes:
-        """Unify axes from the right, as broadcasting does; an axis of size 1 takes any other."""
+        """Unify axes from the right, as broadcasting does.
+
+        An axis of size 1, or one along which all elements are equal, takes any other.
+        """
         result: Axes = []
         for k in range(1, max((len(axes) for axes in tensors), default=0) + 1):
             present = [axes[-k] for axes in tensors if len(axes) >= k]
             wide = [axis for axis in present if axis.size != 1] or present[:1]
+            wide = [axis for axis in wide if not axis.find().uniform] or wide[:1]
             for other in wide[1:]:
                 self.same(wide[0], other)
             result.append(wide[0])
         return result[::-1]
+
+
+def is_written(node: fx.Node) -> bool:
+    """Whether an operator writes into what a node returns, or into a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is None:
+            if user.op != "output":
+                return True  # not known
+            continue
+        given = dict(zip((a.name for a in schema.arguments), user.args, strict=False))
+        given.update(user.kwargs)
+        for argument in schema.arguments:
+            shared = argument.alias_info
+            if shared is None or given.get(argument.name) is not node:
+                continue
+            if shared.is_write or is_written(user):
+                return True
+    return False
 
 
 def dim_list(dims: Any, rank: int) -> list[int]:

@@ -2,6 +2,10 @@
 
 Every operator of the exported graph has a rule that says which axes are the same index set. An
 operator without a rule fixes every axis that it touches, and is named in the report.
+
+Where an axis is `outer x inner` (heads x units of a head, groups x channels of a group), one
+order of the inner units is taken for all outer ones: `S_outer x S_inner`, a subgroup of the
+wreath product `S_inner wr S_outer` in which every outer unit has an inner order of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +23,36 @@ from torch import Tensor, fx, nn
 from merging.graph import Graph, in_own_type, trace
 from merging.records import FrozenAxis
 from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
-from merging.symmetry import rules_layers, rules_pointwise, rules_shape
-from merging.symmetry.call import Axes, Call, TensorAxes
+from merging.symmetry import (
+    rules_index,
+    rules_layers,
+    rules_maps,
+    rules_pointwise,
+    rules_products,
+    rules_ranking,
+    rules_recurrent,
+    rules_shape,
+)
+from merging.symmetry.call import Axes, Call, Rows, TensorAxes
 from merging.symmetry.expressions import Axis, fix, fixed_axis, normal
+from merging.symmetry.fused import HANDED_ON, handed_on
 
 Rule = Callable[[Call], "Axes | list[TensorAxes]"]
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    cast("dict[str, Rule]", {**rules_pointwise.RULES, **rules_layers.RULES, **rules_shape.RULES})
+    cast(
+        "dict[str, Rule]",
+        {
+            **rules_pointwise.RULES,
+            **rules_layers.RULES,
+            **rules_shape.RULES,
+            **rules_recurrent.RULES,
+            **rules_maps.RULES,
+            **rules_ranking.RULES,
+            **rules_products.RULES,
+            **rules_index.RULES,
+        },
+    )
 )
 
 
@@ -72,7 +98,9 @@ def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
     values = {
         node: tuple(_write(axis, names) for axis in value.axes)
         for node, value in axes.values.items()
-        if isinstance(value, TensorAxes) and node.op == "call_function"
+        if isinstance(value, TensorAxes)
+        and not isinstance(value, Rows)
+        and node.op == "call_function"
     }
     return Derivation(PermutationSpec(written, report), graph, values)
 
@@ -158,7 +186,8 @@ def _by_rule(call: Call) -> list[TensorAxes] | None:
     if rule is None:
         return None
     try:
-        found = rule(call)
+        lift = call.operator in HANDED_ON and any(isinstance(t, Rows) for t in call.tensors())
+        found = handed_on(cast("Any", rule), call) if lift else rule(call)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, StopIteration):
         return None
     several = bool(found) and isinstance(found[0], TensorAxes)

@@ -16,15 +16,20 @@ Kind = Literal["atom", "product", "concat"]
 
 
 class Axis:
-    """An axis while the equations are being collected. Compare with `is` after `find`."""
+    """An axis while the equations are being collected. Compare with `is` after `find`.
 
-    __slots__ = ("fixed", "kind", "link", "parts", "size")
+    A tensor's elements may be equal all along one of its axes (`zeros`): such a uniform axis says
+    nothing of the axes that it meets element by element, until an equation makes it one of them.
+    """
+
+    __slots__ = ("fixed", "kind", "link", "parts", "size", "uniform")
 
     def __init__(
         self, size: int, kind: Kind = "atom", parts: tuple[Axis, ...] = (), fixed: str | None = None
     ) -> None:
         self.size, self.kind, self.parts, self.fixed = size, kind, parts, fixed
         self.link: Axis | None = None
+        self.uniform = False
 
     def find(self) -> Axis:
         """The axis that stands for this one now."""
@@ -51,10 +56,18 @@ def fixed_axis(size: int, reason: str) -> Axis:
     return Axis(size, fixed=reason)
 
 
+def uniform_axis(size: int) -> Axis:
+    """An axis along which all elements are equal."""
+    axis = Axis(size)
+    axis.uniform = True
+    return axis
+
+
 def fix(axis: Axis, reason: str) -> None:
     """State that an axis must keep its order. The first reason given to an atom is kept."""
     for atom in axis.atoms():
         atom.fixed = atom.fixed or reason
+        atom.uniform = False
 
 
 def product(parts: Sequence[Axis]) -> Axis:
@@ -143,6 +156,7 @@ def split(axis: Axis, sizes: Sequence[int], reason: str) -> list[Axis]:
 def _bind(atom: Axis, to: Axis) -> None:
     if atom.fixed:
         fix(to, atom.fixed)
+    to.uniform = to.uniform and atom.uniform
     atom.link = to
 
 

@@ -1,4 +1,12 @@
-"""Rules of the operators that hold parameters: linear maps, convolutions, norms, attention."""
+"""Rules of the operators that hold parameters: linear maps, convolutions, norms, attention.
+
+Grouped convolution and GroupNorm, with `g` groups of `m` channels, keep their function under every
+order of the groups together with any order inside each: a wreath product, `g! (m!)^g` orderings.
+What is taken is the subgroup of all orders of the groups, times one order inside them that all
+groups share (`g! m!`), so that the groups of a spec stay independent: each is matched, inverted
+and composed by itself. Besides, the inputs inside a group are one axis of a grouped weight, which
+one permutation per axis cannot treat differently for each group.
+"""
 
 from __future__ import annotations
 
@@ -105,23 +113,34 @@ def addmm(call: Call) -> Axes:
 
 
 def einsum(call: Call) -> Axes:
-    """A letter is an index set.
+    """A letter is an index set; what an ellipsis stands for broadcasts.
 
-    Raises:
-        ValueError: For an ellipsis, or an equation without an arrow.
+    Without an arrow, the letters that occur once are what becomes of it, in alphabetical order.
     """
-    equation = cast("str", call["equation"]).replace(" ", "")
-    if "." in equation or "->" not in equation:
-        raise ValueError("only letters, and what they become, are understood")
-    sources, _, target = equation.partition("->")
+    sources, arrow, target = cast("str", call["equation"]).replace(" ", "").partition("->")
+    terms = sources.split(",")
+    if not arrow:
+        once = sorted(
+            letter for letter in sources if letter.isalpha() and sources.count(letter) == 1
+        )
+        target = ("..." if "." in sources else "") + "".join(once)
     letters: dict[str, Axis] = {}
-    tensors = cast("list[TensorAxes]", call["tensors"])
-    for letters_of, tensor in zip(sources.split(","), tensors, strict=True):
-        for letter, axis in zip(letters_of, tensor.axes, strict=True):
-            if letter in letters and axis.size != 1:
-                call.same(letters[letter], axis)
-            letters.setdefault(letter, axis)
-    return [letters[letter] for letter in target]
+    rest: list[Axes] = []
+    for term, tensor in zip(terms, cast("list[TensorAxes]", call["tensors"]), strict=True):
+        before, dots, after = term.partition("...")
+        axes, end = tensor.axes, len(tensor.axes) - len(after)
+        if dots:
+            rest.append(axes[len(before) : end])
+            axes = [*axes[: len(before)], *axes[end:]]
+        for letter, axis in zip(before + after, axes, strict=True):
+            known = letters.setdefault(letter, axis)
+            if known.size == 1:
+                letters[letter] = axis
+            elif axis.size != 1:
+                call.same(known, axis)
+    before, dots, after = target.partition("...")
+    common = call.broadcast(rest) if dots else []
+    return [*(letters[x] for x in before), *common, *(letters[x] for x in after)]
 
 
 def attention(call: Call) -> Axes:
@@ -144,9 +163,10 @@ def attention(call: Call) -> Axes:
     if call["is_causal"]:
         call.fix(query[-2], "token position")
         call.fix(key[-2], "token position")
+    scores = [*batch, query[-2], key[-2]]
     if isinstance(call["attn_mask"], TensorAxes):
-        call.broadcast([[*query[:-2], query[-2], key[-2]], call.axes("attn_mask")])
-    return [*batch, query[-2], value[-1]]
+        scores = call.broadcast([scores, call.axes("attn_mask")])
+    return [*scores[:-1], value[-1]]
 
 
 def embedding(call: Call) -> Axes:
@@ -173,7 +193,7 @@ RULES: Mapping[str, object] = {
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
     "group_norm": group_norm,
-    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot"), matmul),
+    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot", "vdot"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,

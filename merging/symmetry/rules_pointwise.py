@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from merging.symmetry.call import Axes, Call, dim_list
-from merging.symmetry.expressions import Axis
+from merging.symmetry.call import Axes, Call, TensorAxes, dim_list, is_written
+from merging.symmetry.expressions import Axis, uniform_axis
 
 
 def pointwise(call: Call) -> Axes:
@@ -18,8 +18,14 @@ def first_pointwise(call: Call) -> Axes:
     return next(call.tensors()).axes
 
 
-def reduce(call: Call) -> Axes:
+def reduce(call: Call) -> Axes | list[TensorAxes]:
     """A symmetric function of all elements along some axes (mean, sum, largest, variance)."""
+    if len(call.shapes) > 1:
+        return [TensorAxes(_reduced(call)) for _ in call.shapes]
+    return _reduced(call)
+
+
+def _reduced(call: Call) -> Axes:
     axes = call.axes(_input(call))
     gone = dim_list(call["dim"], len(axes))
     if call["keepdim"]:
@@ -42,7 +48,7 @@ def fix_along(call: Call) -> Axes:
 
 def uniform(call: Call) -> Axes:
     """A tensor whose elements are all equal: any reordering leaves it as it is."""
-    return [Axis(size) for size in call.shape]
+    return [Axis(size) if is_written(call.node) else uniform_axis(size) for size in call.shape]
 
 
 def position(call: Call) -> Axes:
@@ -64,7 +70,7 @@ def argument_of(call: Call) -> Axes:
     gone = dim_list(call["dim"], len(axes))
     for dim in gone:
         call.fix(axes[dim], "its index is read")
-    return reduce(call)
+    return _reduced(call)
 
 
 def _input(call: Call) -> str:
@@ -150,6 +156,63 @@ _POINTWISE = [
     "tan",
     "erfc",
     "xlogy",
+    "__and__",
+    "__iand__",
+    "__or__",
+    "__ior__",
+    "__xor__",
+    "__ixor__",
+    "acos",
+    "acosh",
+    "arctan",
+    "arctan2",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "bitwise_xor",
+    "copy",
+    "copysign",
+    "deg2rad",
+    "digamma",
+    "divide",
+    "erfinv",
+    "exp2",
+    "fill",
+    "float_power",
+    "fmax",
+    "fmin",
+    "frac",
+    "greater",
+    "greater_equal",
+    "hardshrink",
+    "heaviside",
+    "hypot",
+    "i0",
+    "less",
+    "less_equal",
+    "lgamma",
+    "log10",
+    "log2",
+    "logaddexp",
+    "logaddexp2",
+    "logical_xor",
+    "logit",
+    "multiply",
+    "negative",
+    "not_equal",
+    "positive",
+    "rrelu",
+    "sgn",
+    "signbit",
+    "sinc",
+    "softshrink",
+    "special_expit",
+    "special_erf",
+    "special_log1p",
+    "subtract",
+    "true_divide",
+    "trunc",
 ]
 _FIRST = [
     "alias",
@@ -183,6 +246,10 @@ _REDUCE = [
     "all",
     "any",
     "count_nonzero",
+    "nanmean",
+    "nansum",
+    "std_mean",
+    "var_mean",
 ]
 
 RULES: Mapping[str, object] = {
@@ -190,7 +257,7 @@ RULES: Mapping[str, object] = {
     **dict.fromkeys(_FIRST, first_pointwise),
     **dict.fromkeys(_REDUCE, reduce),
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "_log_softmax"), equivariant),
-    **dict.fromkeys(("cumsum", "cumprod", "flip", "roll", "sort"), fix_along),
+    **dict.fromkeys(("cumsum", "cumprod", "flip", "roll"), fix_along),
     **dict.fromkeys(("argmax", "argmin"), argument_of),
     **dict.fromkeys(
         (

@@ -3,35 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from merging.symmetry.call import Axes, Call, TensorAxes, dim_list
-from merging.symmetry.expressions import Axis, concat, product, split
+from merging.symmetry.call import Axes, Call, Rows, TensorAxes, dim_list, is_written
+from merging.symmetry.expressions import Axis, concat, product, split, uniform_axis
+from merging.symmetry.fused import cut_rows, read_by_position
 
 
-def reshape(call: Call) -> Axes:
-    """`view`, `reshape`, `flatten`, `unflatten`: products are joined and split, row-major."""
+def reshape(call: Call) -> Axes | list[TensorAxes]:
+    """`view`, `reshape`, `flatten`, `unflatten`: products are joined and split, row-major.
+
+    An axis that comes of a split and is only read by position, as in fused queries, keys and
+    values, has rows of its own.
+    """
+    runs = list(_runs(call))
+    along = next(
+        (k for _, dims in runs for k in dims[:-1] if read_by_position(call, k)),
+        None,
+    )
+    rows: list[Axes] = [[] for _ in range(1 if along is None else call.shape[along])]
+    for left, dims in runs:
+        for row, part in zip(rows, _regroup(call, left, dims, along), strict=True):
+            row.extend(part)
+    if along is None:
+        return _with_ones(call.shape, rows[0])
+    others = (*call.shape[:along], *call.shape[along + 1 :])
+    made: list[TensorAxes] = [Rows([_with_ones(others, row) for row in rows], along)]
+    return made
+
+
+def _runs(call: Call) -> Iterator[tuple[Axes, list[int]]]:
+    """Match runs of the given axes with runs of the resulting dimensions.
+
+    Yields:
+        The shortest runs that are equally long.
+    """
     axes = [axis for axis in next(call.tensors()).axes if axis.size != 1]
-    sizes = [size for size in call.shape if size != 1]
-    result: Axes = []
+    dims = [k for k, size in enumerate(call.shape) if size != 1]
     while axes:
-        left, right = [axes.pop(0)], [sizes.pop(0)]
-        while (total := math.prod(a.size for a in left)) != (wanted := math.prod(right)):
+        left, right = [axes.pop(0)], [dims.pop(0)]
+        while (total := math.prod(a.size for a in left)) != (
+            wanted := math.prod(call.shape[k] for k in right)
+        ):
             if total < wanted:
                 left.append(axes.pop(0))
             else:
-                right.append(sizes.pop(0))
-        result.extend(_regroup(call, left, right))
-    remaining = iter(result)
-    return [Axis(1) if size == 1 else next(remaining) for size in call.shape]
+                right.append(dims.pop(0))
+        yield left, right
 
 
-def _regroup(call: Call, left: Axes, right: list[int]) -> Axes:
-    if len(right) == 1:
-        return [product(left)]
-    outputs = [Axis(size) for size in right]
-    call.same(product(left), product(outputs))
-    return outputs
+def _regroup(call: Call, left: Axes, dims: list[int], along: int | None) -> list[Axes]:
+    sizes = [call.shape[k] for k in dims]
+    if along in dims:
+        return cut_rows(call, product(left), sizes, dims.index(along))
+    outputs = [product(left)] if len(dims) == 1 else [Axis(size) for size in sizes]
+    if len(dims) > 1:
+        call.same(product(left), product(outputs))
+    return [outputs] * (1 if along is None else call.shape[along])
+
+
+def _with_ones(shape: Sequence[int], axes: Axes) -> Axes:
+    remaining = iter(axes)
+    return [Axis(1) if size == 1 else next(remaining) for size in shape]
 
 
 def permute(call: Call) -> Axes:
@@ -48,6 +81,22 @@ def transpose(call: Call) -> Axes:
     a, b = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
     axes[a], axes[b] = axes[b], axes[a]
     return axes
+
+
+def last_transpose(call: Call) -> Axes:
+    """The last two axes change places."""
+    axes = call.axes("self")
+    return [*axes[:-2], axes[-1], axes[-2]]
+
+
+def move(call: Call) -> Axes:
+    """Some axes move, the others keep their order around them."""
+    axes = call.axes("self")
+    sources = dim_list(call["source"], len(axes))
+    targets = dim_list(call["destination"], len(axes))
+    placed = dict(zip(targets, sources, strict=True))
+    others = iter(k for k in range(len(axes)) if k not in sources)
+    return [axes[placed[k] if k in placed else next(others)] for k in range(len(axes))]
 
 
 def unsqueeze(call: Call) -> Axes:
@@ -69,9 +118,10 @@ def expand(call: Call) -> Axes:
     axes = call.axes("self")
     new = len(call.shape) - len(axes)
     kept = zip(axes, call.shape[new:], strict=True)
+    repeated = Axis if is_written(call.node) else uniform_axis
     return [
-        *(Axis(size) for size in call.shape[:new]),
-        *(axis if axis.size == size else Axis(size) for axis, size in kept),
+        *(repeated(size) for size in call.shape[:new]),
+        *(axis if axis.size == size else repeated(size) for axis, size in kept),
     ]
 
 
@@ -85,10 +135,33 @@ def repeat(call: Call) -> Axes:
     ]
 
 
+def repeat_interleave(call: Call) -> Axes:
+    """Elements of one axis are repeated: `axis x copies`, and the copies are equal."""
+    axes = list(call.axes("self"))
+    dim = call["dim"] % len(axes)
+    axes[dim] = product([axes[dim], Axis(call.shape[dim] // axes[dim].size)])
+    return axes
+
+
+def stack_flat(call: Call) -> Axes:
+    """`hstack`, `vstack`: concatenation along axis 1 or 0 of tensors that have it.
+
+    Raises:
+        ValueError: For vectors, which become rows or are joined along their only axis.
+    """
+    rank = min(len(tensor.axes) for tensor in call.tensors())
+    if rank < 2:
+        raise ValueError("vectors are joined in another way")
+    return _joined([tensor.axes for tensor in call.tensors()], call, int("h" in call.operator))
+
+
 def cat(call: Call) -> Axes:
     """Concatenation along one axis; the others are the same."""
     tensors: list[Axes] = [tensor.axes for tensor in call["tensors"] if tensor.shape != (0,)]
-    dim = (call["dim"] or 0) % len(tensors[0])
+    return _joined(tensors, call, (call["dim"] or 0) % len(tensors[0]))
+
+
+def _joined(tensors: list[Axes], call: Call, dim: int) -> Axes:
     result = list(tensors[0])
     for axes in tensors[1:]:
         for k, axis in enumerate(axes):
@@ -107,6 +180,8 @@ def stack(call: Call) -> Axes:
 
 def cut(call: Call) -> list[TensorAxes]:
     """`split`, `chunk`, `unbind`: consecutive parts of one axis."""
+    if (rows := _own_rows(call)) is not None and call.operator == "unbind":
+        return [TensorAxes(row) for row in rows]
     axes = call.axes("self")
     dim = (call["dim"] or 0) % len(axes)
     if call.operator == "unbind":
@@ -118,14 +193,27 @@ def cut(call: Call) -> list[TensorAxes]:
 
 def select(call: Call) -> Axes:
     """One position of an axis."""
+    if (rows := _own_rows(call)) is not None:
+        return rows[call["index"]]
     axes = call.axes("self")
     dim = call["dim"] % len(axes)
     call.fix(axes[dim], "read by position")
     return [*axes[:dim], *axes[dim + 1 :]]
 
 
-def cut_out(call: Call) -> Axes:
+def _own_rows(call: Call) -> list[Axes] | None:
+    """Index sets of single rows, where the call goes along the axis whose rows have their own."""
+    given = call["self"]
+    if isinstance(given, Rows) and (call["dim"] or 0) % len(given.shape) == given.dim:
+        return given.rows
+    return None
+
+
+def cut_out(call: Call) -> Axes | list[Rows]:
     """`slice`, `narrow`: a run of positions; with a step the axis keeps its order."""
+    if (rows := _own_rows(call)) is not None and call.operator == "slice" and 0 not in call.shape:
+        taken = rows[slice(call["start"], call["end"], call["step"] or 1)]
+        return [Rows(taken, call["self"].dim)]
     axes = list(call.axes("self"))
     dim = (call["dim"] or 0) % len(axes)
     axis, length = axes[dim], call.shape[dim]
@@ -174,15 +262,21 @@ def pool(call: Call) -> Axes | list[TensorAxes]:
     return [TensorAxes(result) for _ in call.shapes] if len(call.shapes) > 1 else result
 
 
+_NEAREST_EXACT = "_upsample_nearest_exact"
+
 RULES: Mapping[str, object] = {
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten"), reshape),
     "permute": permute,
-    **dict.fromkeys(("transpose", "t", "swapaxes", "numpy_T"), transpose),
+    **dict.fromkeys(("transpose", "t", "swapaxes", "swapdims", "numpy_T"), transpose),
+    **dict.fromkeys(("mT", "mH", "adjoint"), last_transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), move),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
-    "repeat": repeat,
-    **dict.fromkeys(("cat", "concat"), cat),
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    "repeat_interleave": repeat_interleave,
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    **dict.fromkeys(("hstack", "vstack"), stack_flat),
     "stack": stack,
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "unbind", "tensor_split"), cut),
     "select": select,
@@ -194,8 +288,14 @@ RULES: Mapping[str, object] = {
             for d in (1, 2, 3)
             for kind in ("avg", "max", "adaptive_avg", "adaptive_max")
         ]
-        + [f"max_pool{d}d_with_indices" for d in (2, 3)]
-        + ["upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d"],
+        + [f"max_pool{d}d_with_indices" for d in (1, 2, 3)]
+        + [f"{kind}{d}d" for d in (1, 2, 3) for kind in ("upsample_nearest", _NEAREST_EXACT)]
+        + ["upsample_linear1d", "upsample_trilinear3d"]
+        + [
+            name
+            for kind in ("bilinear", "bicubic")
+            for name in (f"upsample_{kind}2d", f"_upsample_{kind}2d_aa")
+        ],
         pool,
     ),
 }

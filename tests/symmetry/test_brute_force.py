@@ -34,6 +34,16 @@ def _attend(m, x):
     return m.out(F.scaled_dot_product_attention(q, k, v)[:, 0]).flatten(1)
 
 
+def _attend_fused(m, x):
+    q, k, v = m.qkv(x).unflatten(-1, (3, 1, 2)).permute(2, 0, 3, 1, 4).unbind(0)
+    return m.out(F.scaled_dot_product_attention(q, k, v)[:, 0]).flatten(1)
+
+
+def _attend_twice(m, x):
+    q, k, v = (part(x).unflatten(-1, (2, 1)).transpose(1, 2) for part in (m.q, m.k, m.v))
+    return m.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).flatten(1)
+
+
 def _gate(m, x):
     value, gate = m.both(x).chunk(2, dim=-1)
     return m.head(value * torch.sigmoid(gate))
@@ -55,6 +65,30 @@ def _build_tied():
 
 def drawn(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _squeeze(m, x):
+    y = torch.tanh(m.depthwise(torch.tanh(m.conv(x))))
+    return m.head((y * torch.sigmoid(m.gate(y.mean(2, keepdim=True)))).flatten(1))
+
+
+def _skip(m, x):
+    down = torch.tanh(m.down(x))
+    up = m.up(F.max_pool1d(down, 2))
+    return m.head(torch.cat([down, torch.tanh(up)], 1))
+
+
+def _mix(m, x):
+    x = m.stem(x).transpose(1, 2)
+    x = x + m.back(torch.tanh(m.tokens(m.norm(x).transpose(1, 2)))).transpose(1, 2)
+    return m.head(torch.tanh(x).mean(1))
+
+
+def cells(kind, n, layers=1, **options):
+    return lambda: Net(
+        lambda m, x: m.cells(x)[0].mean((1, 2)),
+        cells=kind(1, n, layers, batch_first=True, **options),
+    )
 
 
 TINY = {
@@ -111,6 +145,14 @@ TINY = {
         lambda: Net(_attend, q=bare(2, 2), k=bare(2, 2), v=bare(2, 2), out=bare(2, 1)),
         drawn(5, 3, 2),
     ),
+    "fused attention": (
+        lambda: Net(_attend_fused, qkv=bare(2, 6), out=bare(2, 1)),
+        drawn(5, 3, 2),
+    ),
+    "two heads": (
+        lambda: Net(_attend_twice, q=bare(2, 2), k=bare(2, 2), v=bare(2, 2), out=bare(2, 1)),
+        drawn(5, 3, 2),
+    ),
     "mean over channels": (
         lambda: Net(lambda m, x: torch.tanh(m.conv(x)).mean(1), conv=nn.Conv1d(1, 3, 2)),
         drawn(5, 1, 4),
@@ -124,6 +166,57 @@ TINY = {
         ),
         drawn(5, 1),
     ),
+    "squeeze and excitation": (
+        lambda: Net(
+            _squeeze,
+            conv=nn.Conv1d(1, 2, 1, bias=False),
+            depthwise=nn.Conv1d(2, 2, 2, groups=2, bias=False),
+            gate=nn.Conv1d(2, 2, 1, bias=False),
+            head=bare(4, 1),
+        ),
+        drawn(5, 1, 3),
+    ),
+    "transposed convolution": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose1d(1, 2, 2), nn.Tanh(), nn.ConvTranspose1d(2, 2, 2, bias=False)
+        ),
+        drawn(5, 1, 2),
+    ),
+    "depthwise transposed convolution": (
+        lambda: nn.Sequential(
+            nn.Conv1d(1, 2, 1),
+            nn.Tanh(),
+            nn.ConvTranspose1d(2, 2, 2, groups=2),
+            nn.Conv1d(2, 1, 1),
+        ),
+        drawn(5, 1, 2),
+    ),
+    "skip beside what comes up": (
+        lambda: Net(
+            _skip,
+            down=nn.Conv1d(1, 2, 1, bias=False),
+            up=nn.ConvTranspose1d(2, 2, 2, 2, bias=False),
+            head=nn.Conv1d(4, 1, 1),
+        ),
+        drawn(5, 1, 4),
+    ),
+    "token mixing": (
+        lambda: Net(
+            _mix,
+            stem=nn.Conv1d(1, 2, 1, bias=False),
+            norm=nn.RMSNorm(2),
+            tokens=bare(3, 2),
+            back=bare(2, 3),
+            head=bare(2, 1),
+        ),
+        drawn(5, 1, 3),
+    ),
+    "recurrent layer": (cells(nn.RNN, 3), drawn(5, 3, 1)),
+    "recurrent layer in both directions": (
+        cells(nn.RNN, 2, bidirectional=True, bias=False),
+        drawn(5, 3, 1),
+    ),
+    "two recurrent layers": (cells(nn.RNN, 2, 2, bias=False), drawn(5, 3, 1)),
     "tied embeddings": (
         _build_tied,
         torch.randint(0, 3, (6, 2), generator=torch.Generator().manual_seed(0)),

@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_exported_is_refused_with_the_reason():
     [
         ("linalg_inv", lambda m, x: F.relu(m.mix(x)) @ torch.linalg.inv(m.square + torch.eye(5))),
         ("fft_rfft", lambda m, x: torch.fft.rfft(F.relu(m.mix(x)), n=8).abs()),
-        ("max", lambda m, x: F.relu(m.mix(x))[:, :, None].max(dim=2).values),
+        ("renorm", lambda m, x: F.relu(m.mix(x)).renorm(2, 1, 0.5)),
     ],
 )
 def test_an_operator_without_a_rule_is_named_and_its_axes_are_fixed(operator, use):

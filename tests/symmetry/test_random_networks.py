@@ -66,6 +66,92 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+class Squeeze(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(n, 3, 1), nn.Conv2d(3, n, 1)
+
+    def forward(self, x):
+        y = F.hardswish(self.inner(F.adaptive_avg_pool2d(x, 1)))
+        return x * F.hardsigmoid(self.outer(y))
+
+
+class Skip(nn.Module):
+    """Down and up again, beside what was there."""
+
+    def __init__(self, n, up):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(n, 2, 3, 2, 1), up
+
+    def forward(self, x):
+        return torch.cat([x, F.silu(self.up(self.down(x)))], 1)
+
+
+class Apply(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Sequence(nn.Module):
+    """A recurrent layer of PyTorch, whose outputs go on."""
+
+    def __init__(self, kind, n, units, **options):
+        super().__init__()
+        self.cells = kind(n, units, batch_first=True, **options)
+
+    def forward(self, x):
+        return self.cells(x)[0]
+
+
+class Mixing(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.there, self.back = nn.Linear(9, hidden), nn.Linear(hidden, 9)
+
+    def forward(self, x):
+        return x + self.back(F.gelu(self.there(x.transpose(1, 2)))).transpose(1, 2)
+
+
+def _resampled(k):
+    modes = ("nearest", "bilinear", "bicubic", "nearest-exact")
+    options = {"align_corners": False} if modes[k].startswith("bi") else {}
+    return Apply(lambda x: F.interpolate(x, size=(3, 3), mode=modes[k], **options))
+
+
+def _pooled(k):
+    pools = (
+        lambda x: F.max_pool2d(x, 3, 1, 1),
+        lambda x: (
+            F.avg_pool2d(x, 2, 2, ceil_mode=True).repeat_interleave(3, 2)[:, :, :3, :1]
+            + torch.zeros(3)
+        ),
+        lambda x: F.adaptive_max_pool2d(x, 3),
+        lambda x: F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1),
+    )
+    return Apply(pools[k])
+
+
+def _rearranged(c, k):
+    if k == 0:
+        return Apply(lambda x: F.channel_shuffle(x, 2) if c % 2 == 0 else x), c
+    if k == 1:
+        return nn.Sequential(nn.PixelUnshuffle(3), nn.PixelShuffle(3)), c
+    if k == 2:
+        return Apply(lambda x: x.movedim(1, -1).sort(2).values.movedim(-1, 1)), c
+    return Apply(lambda x: x.repeat_interleave(2, dim=1)), 2 * c
+
+
+def _normed(c, k):
+    wrap = torch.nn.utils.parametrizations.weight_norm
+    return wrap(nn.Conv2d(c, 2 + k, 1)), 2 + k
+
+
 # Every step takes channels and a number of its own, and gives a layer and its channels.
 MAPS = {
     "conv": lambda c, k: (nn.Conv2d(c, 2 + k, 3, padding=1), 2 + k),
@@ -78,6 +164,18 @@ MAPS = {
     "residual": lambda c, k: (Residual(nn.Sequential(nn.Conv2d(c, c, 1), nn.ReLU())), c),
     "beside": lambda c, k: (Beside(nn.Conv2d(c, 2, 3, padding=1), 1), c + 2),
     "gate": lambda c, k: (Gate(nn.Conv2d(c, 2 * (2 + k), 1), 1), 2 + k),
+    "glu": lambda c, k: (nn.Sequential(nn.Conv2d(c, 2 * (2 + k), 1), nn.GLU(1)), 2 + k),
+    "squeeze": lambda c, k: (Squeeze(c), c),
+    "transposed": lambda c, k: (nn.ConvTranspose2d(c, 2 + k, 3, padding=1), 2 + k),
+    "depthwise transposed": lambda c, k: (nn.ConvTranspose2d(c, c, 3, padding=1, groups=c), c),
+    "skip": lambda c, k: (
+        Skip(c, nn.ConvTranspose2d(2, 3, 3, 2, 1) if k % 2 else nn.Upsample(size=3)),
+        c + (3 if k % 2 else 2),
+    ),
+    "resampled": lambda c, k: (_resampled(k), c),
+    "pooled": lambda c, k: (_pooled(k), c),
+    "rearranged": _rearranged,
+    "normed weights": _normed,
 }
 TOKENS = {
     "linear": lambda c, k: (nn.Linear(c, 2 + k), 2 + k),
@@ -89,6 +187,9 @@ TOKENS = {
     "attention": lambda c, k: (Residual(Attention(c, 2, fused=bool(k % 2))), c),
     "beside": lambda c, k: (Beside(nn.Linear(c, 2), -1), c + 2),
     "gate": lambda c, k: (Gate(nn.Linear(c, 2 * (2 + k)), -1), 2 + k),
+    "lstm": lambda c, k: (Sequence(nn.LSTM, c, 2 + k), 2 + k),
+    "gru": lambda c, k: (Sequence(nn.GRU, c, 2, num_layers=1 + k % 2, bidirectional=True), 4),
+    "mixing": lambda c, k: (Mixing(2 + k), c),
 }  # fmt: skip
 
 
