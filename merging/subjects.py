@@ -26,8 +26,9 @@ from merging.checkpoints import (
     read_checkpoint_bytes,
 )
 from merging.data.base import Batches, Dataset
-from merging.data.brought import check_fits, read_npz
+from merging.data.brought import check_fits
 from merging.data.bundled import DATASETS, load_dataset
+from merging.data.reading import read_data
 from merging.errors import ArchitectureMismatchError, DataError, MergingError
 from merging.graph import trace
 from merging.models.networks import (
@@ -38,6 +39,7 @@ from merging.models.networks import (
     is_bundled,
     library_config,
     transformers_config,
+    with_tied,
 )
 from merging.models.registry import infer_config
 from merging.params import Params, check_same_architecture, in_order
@@ -207,7 +209,7 @@ def _data(subject: Subject, network: Network, store: Store) -> Dataset:
         )
     with np.load(path, allow_pickle=False) as file:
         x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
-    half = len(y) // 2
+        half = int(file["split"])
     train, test = (
         Batches(x[:half], y[:half], name="train"),
         Batches(x[half:], y[half:], name="test"),
@@ -265,6 +267,7 @@ def keep_checkpoint(
         config = _config(params, meta, name, architecture)
     if not is_bundled(config):
         network = network_of(canonical(config), store)
+        params = with_tied(params, network)
         check_weights(params, network, name)
     mark = fingerprint(params)
     store.put_file(mark, checkpoint_bytes(params, _notes_kept(meta)), ".safetensors")
@@ -340,27 +343,32 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
         MergingError: If the file holds no examples for this architecture.
     """
     network = network_of(config, store)
-    x, y = read_npz(source, name)
-    classes = classes_of(network)
-    x = check_fits(x, y, tuple(network.example_inputs[0].shape[1:]), classes)
-    order = np.random.default_rng(0).permutation(len(y))
-    x, y = np.ascontiguousarray(x[order]), y[order]
-    mark = hashlib.sha256(repr((x.shape, y.shape)).encode() + x.tobytes() + y.tobytes()).hexdigest()
+    found = read_data(source, name)
+    x, y, half = found.x, found.y, found.split
+    if found.kind == "classification":
+        shape = tuple(network.example_inputs[0].shape[1:])
+        x = check_fits(x, y, shape, classes_of(network))
+    notes = list(found.notes)
+    if half is None:  # the parts must not differ in what they hold
+        order = np.random.default_rng(0).permutation(len(y))
+        x, y, half = np.ascontiguousarray(x[order]), y[order], len(y) // 2
+        notes.append(
+            f"The first {half} examples (in a fixed random order) are for matching and statistics, "
+            f"the other {len(y) - half} for the test curves."
+        )
+    content = repr((x.shape, y.shape, half)).encode() + x.tobytes() + y.tobytes()
+    mark = hashlib.sha256(content).hexdigest()
     path = store.folder / f"{mark}.tmp.npz"
     try:
-        np.savez(path, x=x, y=y)
+        np.savez(path, x=x, y=y, split=half)
         store.put_file(mark, path, ".npz")
     finally:
         path.unlink(missing_ok=True)
-    half = len(y) // 2
-    notes = [
-        f"The first {half} examples (in a fixed random order) are for matching and statistics, "
-        f"the other {len(y) - half} for the test curves."
-    ]
     return {
         "name": name,
         "fingerprint": mark,
         "examples": len(y),
-        "classes": classes,
+        "classes": found.classes,
+        "kind": found.kind,
         "notes": notes,
     }

@@ -170,3 +170,49 @@ def test_what_is_wrong_is_said_without_a_traceback(words, message, capsys):
     error = refused(capsys, *words)
     assert message in error
     assert "Traceback" not in error
+
+
+def test_numbers_are_predicted_with_a_squared_error(tmp_path, capsys):
+    class Line(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = torch.nn.Linear(3, 5), torch.nn.Linear(5, 1)
+
+        def forward(self, x):
+            return self.out(torch.relu(self.hidden(x)))
+
+    names, models = [], []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(Line())
+        names.append(str(tmp_path / f"{seed}.pt2"))
+        (tmp_path / f"{seed}.pt2").write_bytes(exported(models[-1], torch.randn(2, 3)))
+    x = torch.randn(40, 3)
+    rows = [f"{a},{b},{c},{a + 2 * b - c + 0.5}" for a, b, c in x.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(["u,v,w,target", *rows]))
+    found = run(capsys, "interpolate", *names, "--data", str(tmp_path / "t.csv"), "--lams", "3")
+    order = np.random.default_rng(0).permutation(40)[20:]
+    y = (x @ torch.tensor([1.0, 2.0, -1.0]) + 0.5)[order]
+    direct = (models[0](x[order])[:, 0] - y).square().mean()
+    assert found["loss"][0] == pytest.approx(float(direct.detach()), rel=1e-5)
+    assert np.isnan(found["accuracy"]).all()
+
+
+def test_a_hugging_face_folder_and_tokens(tmp_path, capsys, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=12, bos_token_id=0, eos_token_id=0
+    )
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        names.append(str(tmp_path / f"model{seed}"))
+        transformers.GPT2LMHeadModel(config).save_pretrained(names[-1])
+    np.savez(tmp_path / "text.npz", tokens=np.random.default_rng(0).integers(0, 20, (8, 10)))
+    found = run(capsys, "match", *names)
+    assert sum(found["units moved"].values()) > 0
+    assert found["certificate"] <= 1e-9
+    words = ("interpolate", *names, "--data", str(tmp_path / "text.npz"), "--lams", "3")
+    curve = run(capsys, *words, "--method", "naive")
+    assert curve["loss"] == pytest.approx([np.log(20)] * 3, rel=0.1)

@@ -63,7 +63,11 @@ EXAMPLES = {
         "lam": 0.25,
         "statistics": "reset",
     },
-    requests.CheckpointRequest("ab" * 32, "mine.pt"): {"upload": "cd" * 32, "name": "yours.pt"},
+    requests.CheckpointRequest("ab" * 32, "mine.pt"): {
+        "upload": "cd" * 32,
+        "name": "yours.pt",
+        "architecture": "torchvision:resnet18",
+    },
     requests.DataRequest("ab" * 32, "mine.npz", SUBJECT.config): {
         "upload": "cd" * 32,
         "name": "yours.npz",

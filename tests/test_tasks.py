@@ -224,7 +224,8 @@ def test_curves_are_those_of_the_library(
     np.testing.assert_array_equal(curve.example_correct, direct.example_correct)
     assert curve.barrier() == pytest.approx(direct.barrier(), abs=1e-6)
     assert (curve.split, curve.examples) == (split, len(batches))
-    assert ("1,000 training examples" in curve.statistics) == (statistics != "interpolated")
+    words = {"interpolated": "interpolated", "repair": "REPAIR on 500 training examples"}
+    assert curve.statistics == words[statistics]
 
 
 def test_the_ends_of_a_curve_are_the_models_bit_for_bit(pair, store):

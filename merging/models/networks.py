@@ -113,6 +113,28 @@ def check_weights(params: Mapping[str, Tensor], network: Network, name: str) -> 
         )
 
 
+def with_tied(params: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Add the names that a file leaves out because the network ties them to names that it has.
+
+    Args:
+        params: A state dict.
+        network: The network that it is for.
+
+    Returns:
+        The state dict, with the tied tensors under all of their names.
+    """
+    places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name, value in network.model.state_dict(keep_vars=True).items():
+        if value.numel():
+            places.setdefault((value.data_ptr(), tuple(value.shape)), []).append(name)
+    whole = dict(params)
+    for names in places.values():
+        known = next((name for name in names if name in params), None)
+        if known is not None:
+            whole.update((name, params[known]) for name in names if name not in params)
+    return whole
+
+
 # Blueprints
 
 
@@ -201,7 +223,9 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
             f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
             "a .pt2 archive or a Hugging Face folder"
         )
-    lengths = [int(value.shape[0]) for value in params.values() if value.dim() and value.numel() > 1]
+    lengths = [
+        int(value.shape[0]) for value in params.values() if value.dim() and value.numel() > 1
+    ]
     classes = lengths[-1] if lengths else None
     return {"architecture": library, "name": model, "classes": classes}
 

@@ -91,6 +91,7 @@ class BroughtData:
     fingerprint: str
     examples: int
     classes: int
+    kind: str
     notes: tuple[str, ...]
 
 
