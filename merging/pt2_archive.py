@@ -30,7 +30,8 @@ from merging.checkpoint_guards import (
     refuse,
 )
 from merging.errors import CheckpointError
-from merging.models.blueprint import HOW_TO_EXPORT, ExportedModel, blueprint_text, dtype_of
+from merging.how_to_export import HOW_TO_EXPORT
+from merging.models.blueprint import ExportedModel, blueprint_text, dtype_of
 from merging.params import Params
 
 _MAX_JSON = 64_000_000

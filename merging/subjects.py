@@ -50,6 +50,10 @@ from merging.store import Store
 from merging.symmetry import find_symmetry
 
 TensorDict = dict[str, Tensor]
+NO_DATA = (
+    "these models came without examples, so nothing can be evaluated: there are no examples; "
+    "choose or bring some on the Models page (on the command line: --data)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,13 @@ class Loaded:
         return self.data.train.take(CORRECTION_EXAMPLES if corrects else SHOWN_EXAMPLES)
 
     def split(self, name: str) -> Batches:
-        """The examples of a split that screens show."""
+        """The examples of a split that screens show.
+
+        Raises:
+            DataError: If the models came without any.
+        """
+        if not len(self.data.test):
+            raise DataError(NO_DATA)
         return self.data.train.take(SHOWN_EXAMPLES) if name == "train" else self.data.test
 
 

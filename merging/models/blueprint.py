@@ -19,12 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import CheckpointError
-
-HOW_TO_EXPORT = (
-    'batch = torch.export.Dim("batch")\n'
-    "torch.export.save(torch.export.export("
-    'model.eval(), (x,), dynamic_shapes=({0: batch},)), "model.pt2")'
-)
+from merging.how_to_export import HOW_TO_EXPORT
 
 _MAX_NODES = 100_000
 _MAX_INPUTS = 8

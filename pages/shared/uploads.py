@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 import streamlit as st
 
 from merging import cards, requests
 from merging.errors import MergingError
+from merging.how_to_export import HOW_TO_EXPORT
 from pages.shared import jobs, state, summaries
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
-_OWN = "own"
+_OWN, _NONE = "own", "none"
+_CHOICES = {**_DATA, _OWN: "A file of mine", _NONE: "No examples"}
+_WEIGHTS = ["safetensors", "pt", "pth", "bin", "ckpt", "pt2", "zip"]
+_EXAMPLES = ["npz", "csv", "zip", "gz", "tar"]
+_KINDS = {
+    "classification": " of {} classes",
+    "regression": ", {} number(s) to predict each",
+    "tokens": " of tokens, {} different ones",
+}
+_FROM_FILES, _BY_NAME = "Found from the files", "By name: torchvision or timm"
 
 
 def form() -> None:
     """Two files, their data, and a button that looks at them."""
     st.caption(
-        "A state dict of a bundled architecture: safetensors, or a file of `torch.save`. Files "
-        "are read without running anything in them, and stay on this server. Tensor names are in "
-        "docs/methods.md."
+        "A `.pt2` archive of any architecture; a zip file of a Hugging Face folder; or a state "
+        "dict (safetensors, `torch.save`, Lightning) of a bundled architecture, whose tensor names "
+        "are in docs/methods.md. Files are read without running anything in them, and stay on "
+        "this server."
     )
+    with st.expander("Another architecture? Three lines make an archive of it"):
+        st.code(HOW_TO_EXPORT, language="python")
+    architecture = _architecture()
     columns = st.columns(2)
     read: list[requests.BroughtCheckpoint | None] = []
     for column, letter in zip(columns, "AB", strict=True):
         with column:
-            read.append(_checkpoint(letter))
+            read.append(_checkpoint(letter, _known(architecture, read)))
     if None in read:
         return
     a, b = (checkpoint for checkpoint in read if checkpoint is not None)
@@ -59,16 +74,28 @@ def _upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
     return digest, file.name
 
 
-def _checkpoint(letter: str) -> requests.BroughtCheckpoint | None:
-    upload = _upload(
-        f"Model {letter}",
-        ["safetensors", "pt", "pth", "bin", "ckpt"],
-        f"models_file_{letter.lower()}",
-    )
+def _architecture() -> str:
+    """What the person says of the architecture: a name, the server's own function, or nothing."""
+    own = os.environ.get("ONE_BASIN_MODEL", "")
+    choices = [_FROM_FILES, _BY_NAME, *([own] if own else [])]
+    choice = st.selectbox("Architecture", choices, key="models_architecture")
+    if choice == _BY_NAME:
+        return str(st.text_input("Name", placeholder="torchvision:resnet18", key="models_name"))
+    return requests.canonical({"architecture": "own", "function": own}) if choice == own else ""
+
+
+def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> str:
+    """What is known of the next file's architecture: B may leave it to A."""
+    return architecture or (read[0].config if read and read[0] is not None else "")
+
+
+def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
+    upload = _upload(f"Model {letter}", _WEIGHTS, f"models_file_{letter.lower()}")
     if upload is None:
         return None
-    for found in jobs.follow(f"models_read_{letter}", [requests.CheckpointRequest(*upload)]):
-        if found.request.upload != upload[0]:
+    wanted = requests.CheckpointRequest(*upload, architecture)
+    for found in jobs.follow(f"models_read_{letter}", [wanted]):
+        if found.request != wanted:
             return None  # still the file before this one
         brought: requests.BroughtCheckpoint = found.result
         st.success(
@@ -87,27 +114,34 @@ def _with_data(
 ) -> requests.Subject | None:
     choice = st.segmented_control(
         "Examples to evaluate on",
-        [*_DATA, _OWN],
+        list(_CHOICES),
         default="mnist",
         required=True,
-        format_func=lambda name: _DATA.get(name, "A file of mine (.npz with x and y)"),
+        format_func=_CHOICES.__getitem__,
         key="models_data",
+        help=(
+            "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
+            "images in one folder per class, CIFAR's Python archive, or MNIST's idx files in a zip "
+            "file. Without examples there is weight matching, and no curve."
+        ),
     )
     fields: dict[str, Any] = {
         "config": a.config,
         "model_a": a.fingerprint,
         "model_b": b.fingerprint,
     }
+    if choice == _NONE:
+        return requests.Subject(**fields, data="", data_fingerprint="")
     if choice != _OWN:
         return requests.Subject(**fields, data=choice, data_fingerprint=_bundled_data(choice))
-    upload = _upload("Examples", ["npz"], "models_file_data")
+    upload = _upload("Examples", _EXAMPLES, "models_file_data")
     if upload is None:
         return None
     for found in jobs.follow("models_read_data", [requests.DataRequest(*upload, a.config)]):
         if (found.request.upload, found.request.config) != (upload[0], a.config):
             return None  # still the file before this one
         data: requests.BroughtData = found.result
-        st.success(f"{data.examples:,} examples of {data.classes} classes")
+        st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
         for note in data.notes:
             st.caption(note)
         return requests.Subject(**fields, data=data.fingerprint, data_fingerprint=data.fingerprint)
