@@ -227,6 +227,8 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int, max_bytes: int) ->
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
     name = entry.filename
+    if not name:
+        raise _contradiction("an entry has no name")
     if name.startswith("/") or "\\" in name or ".." in name.split("/") or name[1:3] == ":/":
         raise ArchiveError(f"its entry {shown(name)} is named like a path to somewhere else")
     if entry.flag_bits & 1:

@@ -3,12 +3,13 @@
 Every refusal is a `CheckpointError` that begins with the file as the user knows it, goes on with
 the tensor where there is one, and ends with what to do. What only one kind of file must pass is
 beside this: `zip_guard` and `pickle_guard` for PyTorch's, `checkpoint_formats` for the headers of
-safetensors.
+safetensors, `checkpoint_shards` for the lists of shards.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class Limits:
     """The most that a checkpoint may hold.
 
     Attributes:
-        max_bytes: Size of the file, and of its weights in memory, in bytes.
+        max_bytes: Size of the file, or of all its shards, and of its weights in memory, in bytes.
         max_tensors: Number of tensors.
         max_name: Length of a tensor's name, in characters.
         max_dims: Number of axes of a tensor.
@@ -113,8 +114,46 @@ def check_dense(key: str, tensor: Tensor, name: str) -> None:
     """
     if tensor.is_quantized or tensor.layout != torch.strided:
         refuse(name, key, "is sparse or quantised; save it as a dense float tensor")
-    if tensor.dtype not in _DTYPES:
-        refuse(name, key, f"has dtype {tensor.dtype}; save it as float32")
+    check_dtype(key, tensor.dtype, name)
+
+
+def check_dtype(key: str, dtype: torch.dtype, name: str) -> None:
+    """Make sure that a tensor has a dtype that models have.
+
+    Args:
+        key: Its name.
+        dtype: Its dtype.
+        name: What to call the file in the message.
+
+    Raises:
+        CheckpointError: If it cannot be merged.
+    """
+    if dtype not in _DTYPES:
+        refuse(name, key, f"has dtype {dtype}; save it as float32")
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of a JSON object; a key that is there twice is an error, not overwritten.
+
+    Args:
+        pairs: As `json.loads` hands them to its `object_pairs_hook`.
+
+    Returns:
+        The dict.
+
+    Raises:
+        ValueError: If two have one key.
+
+    Example:
+        >>> unique_keys([("a", 1)])
+        {'a': 1}
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)
+        raise ValueError(f"{short(twice)} is listed twice")
+    return found
 
 
 def refuse(name: str, key: str, why: str) -> NoReturn:

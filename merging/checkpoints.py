@@ -2,44 +2,57 @@
 
 A checkpoint may come from a stranger. Its kind is found from its bytes, never from its name, and
 its directory is checked before any weight takes up memory: sizes, counts, compression, names.
-Of a PyTorch file only tensors and plain values are ever built; nothing here falls back to
-unpickling. The guards are in `zip_guard`, `pickle_guard` and `checkpoint_guards`, and
-`checkpoint_formats` reads each kind of file behind them. Every error is a `CheckpointError` that
-names the file as the user knows it.
+Nothing is ever unpickled: the pickle in a PyTorch file is followed as data. `checkpoint_stream`
+opens files, folders and zip files of folders, one tensor at a time, and this module reads them
+whole. The guards are in `archives`, `zip_guard`, `pickle_guard` and `checkpoint_guards`;
+`checkpoint_formats` knows where tensors lie in each kind of file, and `checkpoint_shards` which
+files of a folder are the weights. Every error is a `CheckpointError` that names the file as the
+user knows it.
 """
 
 import hashlib
-import io
 import json
 import os
 import struct
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from merging.checkpoint_formats import read_safetensors, read_torch
 from merging.checkpoint_guards import (
     DEFAULT_LIMITS,
-    HOW_TO_SAVE,
     Limits,
     check_dense,
-    check_size,
     first_few,
     short,
 )
-from merging.errors import CheckpointError, StoreError
+from merging.checkpoint_stream import (
+    OpenCheckpoint,
+    TensorSpec,
+    open_checkpoint,
+    stream_checkpoint,
+)
+from merging.errors import CheckpointError
 from merging.params import Params, floating
 
-_WRAPPERS = ("module.", "_orig_mod.")
-_MAX_HEADER = 100_000_000
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Limits",
+    "OpenCheckpoint",
+    "TensorSpec",
+    "check_finite",
+    "checkpoint_bytes",
+    "fingerprint",
+    "open_checkpoint",
+    "read_checkpoint",
+    "read_checkpoint_bytes",
+    "stream_checkpoint",
+    "write_checkpoint",
+]
 
 
 def read_checkpoint(
@@ -48,20 +61,22 @@ def read_checkpoint(
     limits: Limits = DEFAULT_LIMITS,
     require_finite: bool = True,
 ) -> tuple[Params, dict[str, str]]:
-    """Read the weights in a safetensors or PyTorch zip file, whatever its name.
+    """Read the weights in a safetensors or PyTorch zip file or in a model's folder, by content.
 
     A state dict inside a larger dict (under "state_dict", "model", …) is found, and the wrappers'
-    prefixes `module.` and `_orig_mod.` are cut off when all names have them.
+    prefixes `module.` and `_orig_mod.` are cut off when all names have them; of a Lightning
+    checkpoint, any first part that all names share. In a folder, shards are found by their index.
 
     Args:
-        path: A file on this machine.
+        path: A file or folder on this machine.
         limits: The most it may hold.
         require_finite: Whether NaN or infinity in the weights is an error.
 
     Returns:
         The tensors: on the CPU, contiguous, in the dtypes of the file, none sharing memory; and
-        notes: `format`, `dtypes`, where they apply `found_under`, `ignored` and
-        `stripped_prefix`, and the metadata of a safetensors file.
+        notes: `format`, `dtypes`, where they apply `found_under`, `ignored`, `stripped_prefix`,
+        and of a folder `files`, `shards` and the text of its `config.json` as `config`; and the
+        metadata of a safetensors file.
 
     Raises:
         CheckpointError: If the file is missing, damaged, of another kind, over the limits, holds
@@ -75,16 +90,8 @@ def read_checkpoint(
         >>> params["weight"].tolist(), meta["stripped_prefix"]
         ([1.0, 1.0], 'module.')
     """
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise CheckpointError(f"{path.name}: there is no such file; check the path")
-        if not path.is_file():
-            raise CheckpointError(f"{path.name}: this is not a file; choose one checkpoint file")
-        with path.open("rb") as file:
-            return _read(file, path.name, limits, require_finite)
-    except OSError as error:
-        raise CheckpointError(f"{path.name}: the file cannot be read ({error.strerror})") from error
+    with open_checkpoint(path, limits=limits) as checkpoint:
+        return _read(checkpoint, Path(path).name, require_finite)
 
 
 def read_checkpoint_bytes(
@@ -109,7 +116,8 @@ def read_checkpoint_bytes(
         >>> read_checkpoint_bytes(checkpoint_bytes({"w": torch.ones(2)}), "mine")[0]
         {'w': tensor([1., 1.])}
     """
-    return _read(io.BytesIO(data), name, limits, require_finite)
+    with open_checkpoint(data, name, limits=limits) as checkpoint:
+        return _read(checkpoint, name, require_finite)
 
 
 def check_finite(params: Mapping[str, Tensor], name: str) -> None:
@@ -158,21 +166,10 @@ def write_checkpoint(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_checkpoint(f"{folder}/model.safetensors", {"w": torch.ones(2)})
     """
-    path = Path(path)
-    tensors, notes = _own_copies(params), _as_text(meta)
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        safetensors.torch.save_file(tensors, draft, notes)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise StoreError(
-            f"{path.name}: the checkpoint cannot be written ({error}); "
-            "check that the folder exists, that it may be written to, and that the disk has room"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    for key, tensor in params.items():
+        check_dense(key, tensor, "cannot be written")
+    specs = {key: TensorSpec(tuple(tensor.shape), tensor.dtype) for key, tensor in params.items()}
+    stream_checkpoint(path, specs, params.__getitem__, meta)
 
 
 def checkpoint_bytes(
@@ -216,46 +213,13 @@ def fingerprint(params: Mapping[str, Tensor]) -> str:
 
 
 def _read(
-    file: BinaryIO, name: str, limits: Limits, require_finite: bool
+    checkpoint: OpenCheckpoint, name: str, require_finite: bool
 ) -> tuple[Params, dict[str, str]]:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    check_size(size, name, limits)
-    head = file.read(9)
-    if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER:
-        params, meta = read_safetensors(file, size, name, limits)
-    elif head.startswith(b"PK\x03\x04"):
-        params, meta = read_torch(file, size, name, limits)
-    else:
-        raise CheckpointError(f"{name}: {_unknown(head)}{HOW_TO_SAVE}")
-    params, prefix = _strip_wrappers(params)
-    if prefix:
-        meta["stripped_prefix"] = prefix
-    meta["dtypes"] = _dtypes(params)
+    params = {key: checkpoint.tensor(key) for key in checkpoint}
+    meta = {**checkpoint.meta, "dtypes": _dtypes(params)}
     if require_finite:
         check_finite(params, name)
     return params, meta
-
-
-def _unknown(head: bytes) -> str:
-    if head[:1] == b"\x80":
-        return (
-            "this is a plain pickle, or a PyTorch file from before version 1.6; such a file can "
-            "run code when it is opened, so it is not read. Open it where you trust it and "
-        )
-    return "this is neither a safetensors file nor a PyTorch zip file; "
-
-
-def _strip_wrappers(params: Params) -> tuple[Params, str]:
-    stripped = ""
-    while prefix := next((w for w in _WRAPPERS if _all_have(params, w)), ""):
-        params = {key.removeprefix(prefix): tensor for key, tensor in params.items()}
-        stripped += prefix
-    return params, stripped
-
-
-def _all_have(names: Iterable[str], prefix: str) -> bool:
-    return all(key.startswith(prefix) and key != prefix for key in names)
 
 
 def _dtypes(params: Params) -> str:

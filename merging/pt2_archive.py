@@ -33,6 +33,7 @@ from merging.errors import CheckpointError
 from merging.how_to_export import HOW_TO_EXPORT
 from merging.models.blueprint import ExportedModel, blueprint_text, dtype_of
 from merging.params import Params
+from merging.zip_guard import check_pt2, open_zip
 
 _MAX_JSON = 64_000_000
 _STRIDED = 7
@@ -54,7 +55,7 @@ class Archive:
     blueprint: str
 
 
-def is_pt2(source: bytes | Path) -> bool:
+def looks_like_pt2(source: bytes | Path) -> bool:
     """Whether a file was written by `torch.export.save`, of whatever version."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -82,22 +83,24 @@ def read_pt2(data: bytes, name: str, *, limits: Limits = DEFAULT_LIMITS) -> Arch
     """
     check_size(len(data), name, limits)
     try:
-        entries = archives.Archive(
-            io.BytesIO(data), max_entries=4 * limits.max_tensors, max_bytes=limits.max_bytes
-        )
+        entries = open_zip(io.BytesIO(data), name, limits)
+        _check_layout(entries, name)
+        check_pt2(entries, name)
         return _read(entries, name, limits)
     except ArchiveError as error:
         raise CheckpointError(f"{name}: {error}; export the model again") from error
 
 
-def _read(archive: archives.Archive, name: str, limits: Limits) -> Archive:
-    marks = [key for key in archive.entries if key.endswith("/archive_format")]
-    if len(marks) != 1:
+def _check_layout(archive: archives.Archive, name: str) -> None:
+    if not any(key.endswith("/archive_format") for key in archive.entries):
         raise CheckpointError(
             f"{name}: was exported by an older PyTorch, in a layout that holds pickles; "
             f"export it with PyTorch 2.9 or newer:\n{HOW_TO_EXPORT}"
         )
-    root = marks[0].removesuffix("/archive_format")
+
+
+def _read(archive: archives.Archive, name: str, limits: Limits) -> Archive:
+    root = next(iter(archive.entries)).split("/")[0]
     models = [key for key in archive.entries if key.startswith(f"{root}/models/")]
     if len(models) != 1:
         raise CheckpointError(f"{name}: holds {len(models)} models; export one at a time")

@@ -43,7 +43,7 @@ from merging.models.networks import (
 )
 from merging.models.registry import infer_config
 from merging.params import Params, check_same_architecture, in_order
-from merging.pt2_archive import Archive, is_pt2, read_pt2
+from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
 from merging.spec import PermutationSpec
 from merging.store import Store
@@ -267,7 +267,7 @@ def keep_checkpoint(
     Raises:
         MergingError: If the file is no checkpoint, or its architecture cannot be found.
     """
-    if is_pt2(source):
+    if looks_like_pt2(source):
         archive = read_pt2(source if isinstance(source, bytes) else source.read_bytes(), name)
         check_finite(archive.weights, name)
         params, meta = archive.weights, {"format": "pt2"}

@@ -85,5 +85,5 @@ def bad_examples(shape: tuple[int, ...]) -> dict[str, tuple[bytes, str]]:
         "without-y": (npz(x=x), "lacks 'y'"),
         "not-finite": (npz(x=nan, y=[0] * 4), "finite"),
         "objects": (npz(x=np.array([{}, {}], object), y=[0, 1]), "mine.npz"),
-        "no-npz": (b"PK\x03\x04 nothing of the kind", "not a complete .npz file"),
+        "no-npz": (b"PK\x03\x04 nothing of the kind", "not a complete .npz"),
     }

@@ -285,13 +285,12 @@ def test_a_fingerprint_tells_names_dtypes_shapes_and_values_apart():
         (torch_bytes([torch.ones(3)]), "holds list, not a dict of tensors"),
         (torch_bytes({"w": torch.ones(1), "epoch": 3}), "tensor 'epoch' is int, not a tensor"),
         (torch_bytes({3: torch.ones(1)}), "a name is int, not text"),
-        (torch_bytes(model(), pickle_protocol=4), "another pickle protocol than 2"),
         (rezipped(torch_bytes(model()), {"byteorder": b"big"}), "big-endian machine"),
         (rezipped(torch_bytes(model()), {"data.pkl": b"\x80\x02"}), "its data.pkl is damaged"),
         (rezipped(torch_bytes(model()), {"data.pkl": b"\x80\x02t."}), "its data.pkl is damaged"),
-        (rezipped(torch_bytes(model()), {"data/0": b""}), "PyTorch cannot read this file"),
+        (rezipped(torch_bytes(model()), {"data/0": b""}), "claims 48 bytes, but at most 0"),
     ],
-    ids=range(25),
+    ids=range(24),
 )  # fmt: skip
 def test_a_damaged_or_foreign_file_is_refused_at_once(data, match):
     start = time.perf_counter()
@@ -314,7 +313,7 @@ def test_no_damage_to_a_file_makes_anything_but_a_checkpoint_error(data):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"none.pt: there is no such file"):
         read_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(CheckpointError, match="this is not a file"):
+    with pytest.raises(CheckpointError, match="no weights are in it, only nothing; expected one"):
         read_checkpoint(tmp_path)
 
 
@@ -332,7 +331,7 @@ def test_torchscript_and_other_zip_files_are_refused():
     refused(file.getvalue(), r"TorchScript archive, which holds code.*Open it where you trust it")
     file = io.BytesIO()
     np.savez(file, x=[1])
-    refused(file.getvalue(), "not written by torch.save")
+    refused(file.getvalue(), "no weights are in it, only 'x.npy'")
 
 
 def test_a_file_without_finite_weights_names_the_tensors():
@@ -362,7 +361,7 @@ def quantised():
         (torch_bytes({"z": torch.ones(2, dtype=torch.complex64)}), "'z' has dtype torch.complex64"),
         (torch_bytes({"u": torch.ones(2, dtype=torch.uint16)}), "'u' has a dtype that cannot"),
         (torch_bytes({"e": torch.ones(1).expand(5)}), r"'e' claims 20 bytes.* at most 4 .*clone"),
-        (torch_bytes({"m": torch.ones(2, device="meta")}), "not a tensor and could run code"),
+        (torch_bytes({"m": torch.ones(2, device="meta")}), "'m' is on the device 'meta'"),
         (quantised(), "'q' is quantised"),
         (safetensors.torch.save({"f": torch.ones(2).to(torch.float8_e5m2)}), "'f' has dtype F8_E5"),
         (safe_bytes({"w": {"dtype": 3, "shape": []}}), "'w' is listed without a dtype and a shape"),
@@ -402,8 +401,14 @@ def test_a_tensor_that_cannot_be_merged_is_named(data, match):
 )
 def test_a_tensor_larger_than_its_storage_is_refused(lie):
     start = time.perf_counter()
-    refused(with_pickle(pickled_tensor(**lie)), "claims|cannot read|cannot be read")
+    refused(with_pickle(pickled_tensor(**lie)), "claims|data.pkl is damaged.*unusual")
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_any_protocol_since_the_second_is_read(protocol):
+    params, _ = read_checkpoint_bytes(torch_bytes(model(), pickle_protocol=protocol), "mine.pt")
+    assert fingerprint(params) == fingerprint(model())
 
 
 def test_the_opcodes_that_lie_above_can_tell_the_truth():
@@ -444,11 +449,11 @@ def test_two_entries_of_one_name_are_refused():
     refused(file.getvalue(), "two entries have one name")
 
 
-def test_values_nested_too_deep_are_refused():
+def test_values_nested_deep_neither_overflow_the_stack_nor_take_long():
     deep = b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s."
-    refused(with_pickle(deep), "nested too deep")
-    by_memo = b"\x80\x02})q\x00" + b"0h\x00\x85q\x00" * 200 + b"h\x00K\x01s."
-    refused(with_pickle(by_memo), "nested too deep")
+    refused(with_pickle(deep), "more than 600,000 steps")
+    by_memo = b"\x80\x02})q\x00" + b"0h\x00\x85q\x00" * 100_000 + b"h\x00K\x01s."
+    refused(with_pickle(by_memo), "sets an item of something")
 
 
 HUGE = pickled_tensor(size=10**9, stride=0)[len(b"\x80\x02}X\x01\0\0\0a") : -2]
@@ -470,7 +475,7 @@ HUGE = pickled_tensor(size=10**9, stride=0)[len(b"\x80\x02}X\x01\0\0\0a") : -2]
 )
 def test_a_call_that_would_unpack_a_huge_view_is_refused(opcodes):
     start = time.perf_counter()
-    refused(with_pickle(b"\x80\x02" + opcodes), r"unusual (arguments|state)")
+    refused(with_pickle(b"\x80\x02" + opcodes), "unusual (arguments|state)|not a function")
     assert time.perf_counter() - start < 2
 
 

@@ -30,6 +30,7 @@ ACTIVATION = requests.alignment(SUBJECT, "activation", {"examples": 100}, seed=3
 EXAMPLES = {
     requests.SymmetryRequest(SUBJECT.config): {"config": '{"architecture":"vit"}'},
     requests.EndPointsRequest(SUBJECT): {"subject": OTHER},
+    requests.DiagnosisRequest(SUBJECT): {"subject": OTHER},
     WEIGHT: {
         "subject": OTHER,
         "method": "activation",

@@ -24,8 +24,8 @@ FLOORS = {
     "training": 2, "zoo": 2, "checkpoints": 2, "pt2_archive": 2,
     "checkpoint_formats": 2, "checkpoint_guards": 2, "checkpoint_shards": 2,
     "checkpoint_stream": 2, "pickle_guard": 2, "zip_guard": 2,
-    "": 3, "__main__": 3, "commands": 3, "recipes": 3, "requests": 3, "tasks": 3, "worker": 3, "subjects": 3,
-    "visualization": 3,
+    "": 3, "__main__": 3, "commands": 3, "recipes": 3, "doctor": 3, "requests": 3, "tasks": 3,
+    "worker": 3, "subjects": 3, "visualization": 3,
 }  # fmt: skip
 # Who may import whom on the same floor.
 NEIGHBOURS = {
@@ -53,8 +53,8 @@ NEIGHBOURS = {
     "checkpoints": {"checkpoint_guards", "checkpoint_stream"},
     "zoo": {"checkpoints", "data", "models", "training"},
     "subjects": {"requests"},
-    "pt2_archive": {"archives", "checkpoint_guards", "models"},
-    "tasks": {"requests", "subjects"},
+    "pt2_archive": {"archives", "checkpoint_guards", "models", "zip_guard"},
+    "tasks": {"doctor", "requests", "subjects"},
     "worker": {"tasks"},
     "__main__": {"commands"},
     "commands": {"recipes", "requests", "subjects", "tasks"},

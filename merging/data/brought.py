@@ -9,7 +9,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from merging.archives import MAX_RATIO
 from merging.errors import DataError
 
 MAX_BYTES = 512 * 1024**2
@@ -24,6 +25,7 @@ MAX_BYTES = 512 * 1024**2
 _LARGEST_LABEL = 2**31
 _MAX_LISTING = 1_000_000
 _SHOWN = 5
+_FREE = 16_000_000  # bytes that may be unpacked however well they were packed
 
 
 def read_npz(
@@ -53,14 +55,14 @@ def read_npz(
     """
     try:
         if isinstance(source, bytes):
-            arrays = _read_arrays(io.BytesIO(source), name, max_bytes)
+            arrays = read_arrays(io.BytesIO(source), name, max_bytes)
         else:
             with Path(source).open("rb") as file:
-                arrays = _read_arrays(file, name, max_bytes)
+                arrays = read_arrays(file, name, max_bytes)
     except OSError as error:
         raise DataError(f"{name}: the file cannot be read ({error.strerror or error})") from error
     _check_counts(arrays["x"], arrays["y"], name)
-    return _as_inputs(arrays["x"], name), _as_labels(arrays["y"], name)
+    return real_inputs(arrays["x"], name), _as_labels(arrays["y"], name)
 
 
 def check_fits(
@@ -106,20 +108,37 @@ def check_fits(
     return x.reshape(len(x), *example_shape)
 
 
-def _read_arrays(file: BinaryIO, name: str, max_bytes: int) -> Mapping[str, NDArray]:
+def read_arrays(
+    file: BinaryIO, name: str, max_bytes: int, keys: Sequence[str] = ("x", "y")
+) -> Mapping[str, NDArray]:
+    """Read arrays of real numbers from a `.npz` file, checked before they take up memory.
+
+    Args:
+        file: The file.
+        name: What to call it in messages.
+        max_bytes: The most that the file, its entries, or an array as float32 may take.
+        keys: Names of the arrays.
+
+    Returns:
+        The arrays, in the file's dtypes.
+
+    Raises:
+        DataError: If one is missing, damaged, too large, or of anything but numbers.
+        OSError: If the disk refuses.
+    """
     size = file.seek(0, os.SEEK_END)
     _check_size("the file", size, name, max_bytes)
     try:
         _check_listing(file, size)
         with zipfile.ZipFile(file) as archive:
             entries = {e.filename.removesuffix(".npy"): e for e in archive.infolist()}
-            missing = [repr(wanted) for wanted in ("x", "y") if wanted not in entries]
+            missing = [repr(wanted) for wanted in keys if wanted not in entries]
             if missing:
                 raise DataError(
                     f"{name}: lacks {' and '.join(missing)}; it holds {_names(entries)}. Save the "
                     "inputs as x and the labels as y: np.savez(path, x=inputs, y=labels)"
                 )
-            return {key: _read_array(archive, entries[key], name, max_bytes) for key in "xy"}
+            return {key: _read_array(archive, entries[key], name, max_bytes) for key in keys}
     except (DataError, OSError):
         raise
     except Exception as error:  # what a damaged file makes of the readers is not ours to list
@@ -147,6 +166,11 @@ def _read_array(
     _check_size(repr(key), entry.file_size, name, max_bytes)
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise zipfile.BadZipFile("compressed in a way that NumPy does not use")
+    if entry.file_size > _FREE and entry.file_size > MAX_RATIO * entry.compress_size:
+        raise DataError(
+            f"{name}: {key!r} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes, "
+            "far more than real data do; save it with np.savez, not packed"
+        )
     with archive.open(entry) as stream:
         _check_header(cast(BinaryIO, stream), entry, name, max_bytes)
     with archive.open(entry) as stream:
@@ -202,7 +226,24 @@ def _check_counts(x: NDArray, y: NDArray, name: str) -> None:
         raise DataError(f"{name}: 'x' has shape {_shape(x.shape)}: no data; bring some examples")
 
 
-def _as_inputs(x: NDArray, name: str) -> NDArray[np.float32]:
+def real_inputs(x: NDArray, name: str) -> NDArray[np.float32]:
+    """Make float32 of inputs: images of 8-bit integers become fractions of 1.
+
+    Args:
+        x: Real numbers `[n, ...]`.
+        name: What to call the file in the message.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        DataError: If there is not one row per example, or any number is not finite.
+    """
+    if x.ndim < 2 or x.size == 0:
+        raise DataError(
+            f"{name}: 'x' has shape {_shape(x.shape)}: no data, or not one row per example, "
+            "[n, ...]"
+        )
     with np.errstate(over="ignore"):
         inputs = np.ascontiguousarray(x, dtype=np.float32)
     if x.dtype == np.uint8:

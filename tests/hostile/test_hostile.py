@@ -1,0 +1,136 @@
+"""Files made to harm: each is refused with a clear error, at once, and nothing in it runs.
+
+The sizes are those of attacks that fit into an upload; `test_the_worst_take_little_memory` runs
+those that aim at memory in a process of their own and measures it.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from merging.checkpoint_guards import DEFAULT_LIMITS
+from merging.checkpoints import read_checkpoint_bytes
+from merging.data.reading import read_data
+from merging.errors import CheckpointError, DataError, MergingError
+from merging.zip_guard import check_pt2, open_zip
+from tests.hostile import examples, weights
+from tests.hostile.builders import good_safetensors, index_of, pt2
+
+NOWHERE = Path("canary")
+SECONDS = 2
+MEGABYTES = 200
+
+
+def read_weights(data):
+    return read_checkpoint_bytes(data, "mine")
+
+
+def read_program(data):
+    check_pt2(open_zip(io.BytesIO(data), "mine", DEFAULT_LIMITS), "mine")
+
+
+def read_examples(data):
+    return read_data(data, "mine")
+
+
+def tables(marker):
+    """Every row: name → (reader, what makes the file, what is said)."""
+    groups = [
+        (read_weights, weights.code_in_checkpoints(marker)),
+        (read_weights, weights.plain_pickles(marker)),
+        *((read_weights, g) for g in (weights.TORCH, weights.SAFE, weights.ZIPS, weights.SHARDS)),
+        (read_program, weights.PT2),
+        (read_examples, examples.code_in_batches(marker)),
+        *((read_examples, g) for g in (examples.NPZ, examples.IMAGES, examples.CIFAR)),
+        *((read_examples, g) for g in (examples.IDX, examples.TABLES)),
+    ]
+    return {name: (read, *row) for read, rows in groups for name, row in rows.items()}
+
+
+ROWS = tables(NOWHERE)
+
+
+def test_no_name_stands_for_two_files():
+    assert len(ROWS) > 200
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_is_refused_clearly_at_once_and_runs_nothing(tmp_path, monkeypatch, row):
+    monkeypatch.chdir(tmp_path)
+    marker = tmp_path / "ran"
+    read, make, match = tables(marker)[row]
+    data = make()
+    start = time.process_time()
+    with pytest.raises(MergingError, match=match) as caught:
+        read(data)
+    assert time.process_time() - start < SECONDS
+    assert not marker.exists()
+    assert list(tmp_path.iterdir()) == []
+    said = str(caught.value)
+    assert said.startswith("mine")
+    assert len(said) < 1000
+    assert type(caught.value) in {CheckpointError, DataError}
+
+
+def test_the_programs_that_are_refused_are_close_to_one_that_is_not():
+    read_program(pt2())
+
+
+WORST = [
+    "endless-steps", "many-marks", "deep-lists", "deep-dicts", "memo-list-bomb", "many-views",
+    "view-of-a-terabyte", "header-of-dicts", "header-deep", "colliding-keys", "ratio-bomb",
+    "many-entries", "overlapping", "npz-bomb", "image-bomb", "image-bomb-packed", "image-zip-bomb",
+    "tar-bomb", "gzip-bomb", "idx-gzip-bomb", "csv-million-columns", "csv-open-quote",
+    "cifar-endless", "too-many-tensors", "image-too-many",
+]  # fmt: skip
+PROGRAM = """
+import resource, sys
+from pathlib import Path
+from tests.hostile.test_hostile import ROWS
+from merging.errors import MergingError
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+for name in sys.argv[2:]:
+    read, data, before = ROWS[name][0], Path(sys.argv[1], name).read_bytes(), peak()
+    try:
+        read(data)
+    except MergingError:
+        sys.stdout.write(f"{name} {(peak() - before) // 1000}\\n")
+"""
+
+
+@pytest.mark.slow
+def test_the_worst_take_little_memory(tmp_path):
+    for row in WORST:
+        (tmp_path / row).write_bytes(ROWS[row][1]())
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), *WORST],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    taken = {name: int(mb) for name, mb in map(str.split, run.stdout.splitlines())}
+    assert list(taken) == WORST, run.stderr[-500:]
+    assert sum(taken.values()) < MEGABYTES, taken  # each is what it took beyond those before it
+
+
+@pytest.mark.parametrize(
+    ("shard", "match"),
+    [("../outside.safetensors", "not a file beside it"), ("none.safetensors", "are missing")],
+)
+def test_an_index_on_disk_cannot_lead_out_of_its_folder(tmp_path, shard, match):
+    from merging.checkpoints import read_checkpoint
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "outside.safetensors").write_bytes(good_safetensors("w"))
+    (folder / "model.safetensors.index.json").write_bytes(index_of({"w": shard}))
+    for path in (folder, folder / "model.safetensors.index.json"):
+        with pytest.raises(CheckpointError, match=match):
+            read_checkpoint(path)
