@@ -16,6 +16,7 @@ from merging.methods import METHOD_CARDS
 
 _COMMANDS: dict[str, Callable[[Namespace, commands.Session], dict[str, Any]]] = {
     "inspect": commands.inspect,
+    "doctor": commands.doctor,
     "match": commands.match,
     "interpolate": commands.interpolate,
     "surface": commands.surface,
@@ -95,7 +96,7 @@ def _parser() -> ArgumentParser:
             "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"
         )
         child.add_argument("--data", help="a bundled data set's name, or a file of examples")
-        if name != "inspect":
+        if name not in ("inspect", "doctor"):
             _add_choices(child, name)
     return parser
 

@@ -158,6 +158,11 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
     return found
 
 
+def doctor(arguments: Namespace, session: Session) -> dict[str, Any]:
+    """Examine two models, and try weight matching where the answer is known."""
+    return asdict(session.compute(requests.DiagnosisRequest(session.subject(arguments))))
+
+
 def match(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Find the permutation of B, and write it, or the aligned model.
 

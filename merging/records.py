@@ -224,6 +224,37 @@ class SymmetrySummary:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """Two models examined.
+
+    Attributes:
+        equal_share: Share of the numbers that are equal in both.
+        cosine: Of the weights of A and B as they are.
+        shared_start: Whether they must have been trained from one initialisation.
+        norms: The kinds of norms, with their numbers.
+        dead_a: Units of A that nothing enters or nothing leaves.
+        dead_b: The same of B.
+        units: Units in all groups.
+        recovered: Units of a planted permutation of A that weight matching put back.
+        sweeps: Sweeps that it took.
+        matched_cosine: Of the weights of A and of B, matched.
+        null_cosine: Of the weights of A and of a network that learned nothing, matched.
+    """
+
+    equal_share: float
+    cosine: float
+    shared_start: bool
+    norms: tuple[str, ...]
+    dead_a: int
+    dead_b: int
+    units: int
+    recovered: int
+    sweeps: int
+    matched_cosine: float
+    null_cosine: float
+
+
+@dataclass(frozen=True)
 class EndPoint:
     """What one model does by itself on one split."""
 

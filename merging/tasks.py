@@ -15,6 +15,7 @@ from torch import Tensor
 
 from merging import requests
 from merging.checkpoints import checkpoint_bytes
+from merging.doctor import examine
 from merging.errors import MergingError, StoppedError
 from merging.jobs import Context
 from merging.landscape import (
@@ -96,6 +97,15 @@ def _end_points(request: requests.EndPointsRequest, part: Part, context: Context
             )
             rows.setdefault(letter, []).append(asdict(point))
     return {}, rows
+
+
+def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    network, _ = certified(request.subject.config, context.store)
+    found = examine(
+        network, loaded.spec, loaded.params_a, loaded.params_b, on_progress=context.report
+    )
+    return {}, asdict(found)
 
 
 def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Found:
@@ -388,6 +398,7 @@ def _shape_words(value: Tensor | None) -> str:
 _TASKS: Mapping[str, Callable[[Any, Part, Context], Found]] = {
     "symmetry": _symmetry,
     "end points": _end_points,
+    "diagnosis": _diagnosis,
     "alignment": _alignment,
     "curve": _curve,
     "surface": _surface,

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests
-from pages.shared import charts, jobs, state, summaries, uploads
+from pages.shared import charts, diagnosis, jobs, state, summaries, uploads
 from pages.shared.frame import framed, heading
 
 framed()
@@ -37,3 +37,12 @@ for found in jobs.follow("models_symmetry", [requests.SymmetryRequest(subject.co
 st.subheader("What fits", anchor=False)
 for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):
     summaries.fit(found.result, key="models_tensors")
+
+st.subheader("Examined", anchor=False)
+st.caption(
+    "A permutation is planted and looked for, and chance is measured. This matches three times."
+)
+asked = st.toggle("Examine these two", key="models_examine", bind="query-params")
+if asked:
+    for found in jobs.follow("models_doctor", [requests.DiagnosisRequest(subject)]):
+        diagnosis.show(found.result)

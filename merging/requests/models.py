@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.entries import Entry
-from merging.records import EndPoint, FrozenAxis, GroupCertificate, SymmetrySummary
+from merging.records import Diagnosis, EndPoint, FrozenAxis, GroupCertificate, SymmetrySummary
 from merging.requests.base import Request, Subject, tupled
 
 
@@ -38,6 +38,19 @@ class EndPointsRequest(Request[dict[str, list[EndPoint]]]):
     def decode(self, entries: list[Entry]) -> dict[str, list[EndPoint]]:
         """One list per model, `"a"` and `"b"`."""
         return {model: [EndPoint(**row) for row in entries[0].meta[model]] for model in ("a", "b")}
+
+
+@dataclass(frozen=True)
+class DiagnosisRequest(Request[Diagnosis]):
+    """Two models examined, a planted permutation looked for, and chance for comparison."""
+
+    task: ClassVar[str] = "diagnosis"
+    words: ClassVar[str] = "Examining the two models"
+    subject: Subject
+
+    def decode(self, entries: list[Entry]) -> Diagnosis:
+        """What was found."""
+        return Diagnosis(**tupled(entries[0].meta))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from merging.requests.landscape import CurveRequest, SurfaceRequest
 from merging.requests.models import (
     CheckpointRequest,
     DataRequest,
+    DiagnosisRequest,
     EndPointsRequest,
     FitRequest,
     SymmetryRequest,
@@ -28,6 +29,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
     for kind in (
         SymmetryRequest,
         EndPointsRequest,
+        DiagnosisRequest,
         AlignmentRequest,
         CurveRequest,
         SurfaceRequest,
