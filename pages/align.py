@@ -37,4 +37,8 @@ if finished:
         summaries.examples_words(curves),
         "barrier above the mean of the end points",
     )
+    st.caption(
+        "Restarts: where the other runs of a method ended. Kept to: the largest relative change of "
+        "B's outputs, in float64."
+    )
     downloads.offer([f.request for f in finished])

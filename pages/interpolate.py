@@ -40,6 +40,7 @@ if found:
     st.subheader("Barriers", anchor=False)
     charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")
     st.caption(
-        "The band is two standard errors over the examples. What this does not show: any path "
-        "but the straight one."
+        "A barrier is the most by which the loss exceeds the mean of the two end points, or the "
+        "line between them; for accuracy, the most by which it falls short. The band is two "
+        "standard errors over the examples. What this does not show: any path but the straight one."
     )

@@ -27,6 +27,7 @@ if surfaces:
         rows=summaries.surface_rows(surfaces),
     )
     charts.source(state.subject_title(found[0].request.subject), *summaries.surface_facts(surfaces))
+    summaries.explain_blanks(surfaces)
     st.caption(
         "What this does not show: the thousands of other directions. Between two points of the "
         "slice there may be a low path outside it."

@@ -30,6 +30,7 @@ if found:
             key="permutations_dots",
             alt=visualization.describe_permutation(units),
         )
+        st.caption(summaries.order_words(order))
     with right:
         charts.show(
             visualization.plot_cycles(units, **look),

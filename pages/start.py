@@ -31,7 +31,7 @@ if len(curves) == len(wanted):
     sizes = f"{cards.read_card(FIRST)['title']} · {after.examples:,} test images it never saw"
     left, right, third = st.columns(3)
     left.metric("Barrier as trained", f"{naive.barrier():.2f} nats", border=True)
-    right.metric("Barrier, units lined up", f"{after.barrier():.3f} nats", border=True)
+    right.metric("Barrier, units lined up", f"{after.barrier():.2f} nats", border=True)
     third.metric("Accuracy half-way, lined up", f"{after.at(0.5)[1]:.1%}", border=True)
     charts.show(
         visualization.plot_curves(curves, **charts.look()),
@@ -44,8 +44,8 @@ st.subheader("Where to go", anchor=False)
 doors = st.columns(3)
 with doors[0].container(border=True, height="stretch"):
     st.markdown(
-        "**Explore a ready pair** \n\nThirteen pairs of real networks, some that align and "
-        "some that cannot; pick one in the sidebar."
+        "**Explore a ready pair** \n\nThirteen pairs of networks, some that "
+        "align and some that cannot; pick one in the sidebar."
     )
     st.page_link("pages/interpolate.py", label="Loss along the line", icon=":material/show_chart:")
     st.page_link("pages/landscape.py", label="The loss landscape", icon=":material/landscape:")

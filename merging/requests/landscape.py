@@ -105,7 +105,9 @@ class SurfaceRequest(Request[Surface]):
     def title(self) -> str:
         """What a person reads while it is computed."""
         side = LEVEL_SIDES[self.level]
-        return f"Loss surface, {side} × {side}"
+        aligned = [p.title.lower() for p in self.points if isinstance(p, AlignmentRequest)]
+        who = f" ({', '.join(aligned)})" if aligned else ""
+        return f"Loss surface{who}, {side} × {side}"
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The permutations of the aligned models."""

@@ -45,6 +45,11 @@ class CurveValues:
     mean: NDArray[np.float32]
     error: NDArray[np.float32]
 
+    @property
+    def known(self) -> bool:
+        """Whether there is any value: where numbers are predicted there is no accuracy."""
+        return bool(np.isfinite(self.mean).any())
+
 
 @dataclass(frozen=True)
 class DrawnCurve:

@@ -23,6 +23,7 @@ from merging.visualization.theme import (
 
 LOSS_TITLE = "Loss (nats per example)"
 ACCURACY_TITLE = "Accuracy (%)"
+ERROR_TITLE = "Loss (mean squared error)"
 
 
 def plot_curves(
@@ -35,6 +36,8 @@ def plot_curves(
     compact: bool = False,
 ) -> go.Figure:
     """Draw curves in two rows that share λ: loss above, accuracy below.
+
+    Where numbers are predicted, which are neither right nor wrong, there is the loss alone.
 
     A click on the legend isolates a method: its lines, its band of ±2 standard errors and its
     barrier. Values that are not finite leave gaps.
@@ -55,6 +58,8 @@ def plot_curves(
     for curve, symbol in zip(drawn, _symbols(curves), strict=True):
         figure.add_traces(list(_traces(curve, symbol, dashes, dark, compact)))
     _lay_out_axes(figure, drawn, log_loss=log_loss, compact=compact)
+    if drawn and not any(curve.accuracy.known for curve in drawn):
+        _lay_out_loss_alone(figure)
     chosen = barrier_marks.choose(curves, baseline) if mark else []
     if chosen:
         figure.add_traces(
@@ -72,6 +77,8 @@ def _traces(
     several = len(dashes) > 1
     name = f"{named.title}, {named.curve.split}" if several else named.title
     for metric in ("loss", "accuracy"):
+        if metric == "accuracy" and not drawn.values(metric).known:
+            continue
         shared = {"legendgroup": named.title, "xaxis": "x", "yaxis": _Y[metric]}
         values = drawn.values(metric)
         yield _band(values, metric, colour, shared)
@@ -198,6 +205,14 @@ def _lay_out_axes(
             "range": _accuracy_range(curves),
             "nticks": 5,
         },
+    )
+
+
+def _lay_out_loss_alone(figure: go.Figure) -> None:
+    figure.update_layout(
+        xaxis={"anchor": "y"},
+        yaxis={"domain": [0, 1], "title": {"text": ERROR_TITLE}},
+        yaxis2={"visible": False},
     )
 
 

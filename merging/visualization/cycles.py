@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from merging.records import GroupUnits
 from merging.visualization.theme import blank_figure, inks
+from merging.visualization.ticks import whole_ticks
 from merging.visualization.wording import counted
 
 MOST_BARS = 12
@@ -112,14 +113,14 @@ def plot_margins(units: GroupUnits, *, dark: bool = False, compact: bool = False
     figure.add_vline(x=0, line={"color": ink.text, "width": 1, "dash": "dot"})
     below = int((known < 0).sum())
     figure.add_annotation(
-        text=f"{counted(below, 'unit')} below 0, of {known.size:,}: another unit is more similar",
+        text=f"{below:,} of {counted(known.size, 'unit')} below 0: another is more alike",
         x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=6,
         font={"size": 13, "color": ink.muted},
     )  # fmt: skip
     figure.update_layout(
         showlegend=False,
         xaxis={"title": {"text": "Margin (cosine similarity)"}, "nticks": 5 if compact else 9},
-        yaxis={"title": {"text": "Units"}, "nticks": 5},
+        yaxis={"title": {"text": "Units"}} | whole_ticks(max(counts, default=0), 5),
     )
     return figure
 

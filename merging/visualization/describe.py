@@ -161,11 +161,11 @@ def _run_words(run: Alignment) -> str:
     if not values:
         return f"{title}: no value yet, 0 steps."
     ending = "converged" if run.converged else "stopped" if run.stopped else "not converged"
-    steps = counted(len(values), "step")
+    steps = counted(len(values) - 1, "step")
     path = (
         f"from {values[0]:.5g} to {values[-1]:.5g} in {steps}"
         if len(values) > 1
-        else f"{values[0]:.5g} after {steps}"
+        else f"{values[0]:.5g} at the start"
     )
     more = (
         f" {len(run.restarts)} restarts ended between {min(run.restarts):.5g} and "

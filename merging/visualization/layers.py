@@ -18,6 +18,7 @@ from merging.visualization.ticks import round_values
 from merging.visualization.wording import counted, shortened
 
 Quantity = Literal["distance", "cosine", "barrier", "variance"]
+LETTER_PIXELS = 7  # about the mean width of a letter at the size of tick labels
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def plot_layers(
         The figure; layers without the quantity are left out and counted.
     """
     values = layer_values(rows, quantity)
-    margin = {"l": 118 if compact else 200, "r": 20, "t": 44, "b": 76 if values.left_out else 52}
+    names = [shortened(name, 16 if compact else 28) for name in values.names]
+    left = LETTER_PIXELS * max(map(len, names), default=0) + 24
+    margin = {"l": left, "r": 20, "t": 44, "b": 76 if values.left_out else 52}
     height = margin["t"] + margin["b"] + max(34 * len(values.names), 60)
     figure = blank_figure(dark, height, margin)
     naive, style = method_style("naive"), method_style(method)
@@ -114,7 +117,10 @@ def plot_layers(
             xref="paper", yref="paper", xanchor="left", yanchor="top", yshift=-50,
             font={"size": 13, "color": inks(dark).muted},
         )  # fmt: skip
-    _lay_out_axes(figure, values, quantity, compact)
+    _lay_out_axes(figure, values, names, quantity, compact)
+    if not names:
+        figure.update_layout(showlegend=False, xaxis={"showticklabels": False, "ticks": ""})
+        figure.update_yaxes(showticklabels=False, ticks="")
     return figure
 
 
@@ -138,7 +144,11 @@ def _bars(
 
 
 def _lay_out_axes(
-    figure: go.Figure, values: LayerValues, quantity: Quantity, compact: bool
+    figure: go.Figure,
+    values: LayerValues,
+    names: Sequence[str],
+    quantity: Quantity,
+    compact: bool,
 ) -> None:
     count = len(values.names)
     across: dict[str, Any] = {"title": {"text": QUANTITIES[quantity].axis}}
@@ -158,7 +168,7 @@ def _lay_out_axes(
         yaxis={
             "range": [count - 0.5, -0.5],
             "tickvals": np.arange(count, dtype=np.int16),
-            "ticktext": [shortened(name, 16 if compact else 28) for name in values.names],
+            "ticktext": list(names),
             "showgrid": False,
         },
     )

@@ -45,10 +45,10 @@ def _steps(run: Alignment, suffix: str, dark: bool) -> list[go.Scatter]:
     colour, symbol = method_style(run.method).colour(dark), method_style(run.method).symbol
     axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
     n = len(run.objective)
-    marker = {"color": colour, "symbol": symbol, "size": 7 if n <= 60 else 0.1}
+    marker = {"color": colour, "symbol": symbol, "size": 7 if n <= 30 else 0.1}
     traces = [
         go.Scatter(
-            x=np.arange(1, n + 1, dtype=np.int32),
+            x=np.arange(n, dtype=np.int32),  # the first value is that of the start
             y=float32(run.objective),
             **axes,
             mode="lines+markers",
@@ -61,7 +61,7 @@ def _steps(run: Alignment, suffix: str, dark: bool) -> list[go.Scatter]:
     if len(run.restarts) > 1:
         traces.append(
             go.Scatter(
-                x=np.full(len(run.restarts), n + max(0.06 * n, 0.4), np.float32),
+                x=np.full(len(run.restarts), n - 1 + max(0.06 * n, 0.4), np.float32),
                 y=float32(run.restarts),
                 **axes,
                 mode="markers",
@@ -73,24 +73,32 @@ def _steps(run: Alignment, suffix: str, dark: bool) -> list[go.Scatter]:
     return traces
 
 
+def _flat_range(runs: Sequence[Alignment]) -> list[float] | None:
+    """A range from zero for what never changes: by itself it would be drawn around -1 to 1."""
+    values = {value for run in runs for value in (*run.objective, *run.restarts)}
+    if len(values) != 1:
+        return None
+    return sorted([0.0, 1.5 * values.pop()]) if values != {0.0} else None
+
+
 def _lay_out_panel(
     figure: go.Figure, runs: Sequence[Alignment], k: int, count: int, dark: bool, compact: bool
 ) -> None:
     suffix = "" if k == 0 else str(k + 1)
-    gap = 0.1 if not compact else 0.4 / count
+    gap = 0.14 if not compact else 0.4 / count
     share = (1 - gap * (count - 1)) / count
     start = k * (share + gap)
     across, up = [start, min(start + share, 1.0)], [0.0, 1.0]
     if compact:
         across, up = [0.0, 1.0], [max(1 - start - share, 0.0), 1 - start]
     title = "<br>".join(textwrap.wrap(sentence_case(runs[0].objective_name), 26))
-    last = max((len(run.objective) for run in runs), default=1)
+    last = max((len(run.objective) - 1 for run in runs), default=1)
     figure.update_layout({
         f"xaxis{suffix}": {
             "domain": across,
             "anchor": f"y{suffix}",
             "title": {"text": "Sweep or step" if compact or count < 4 else "Step"},
-            "range": [1 - max(0.04 * last, 0.3), last + max(0.12 * last, 0.8)],
+            "range": [-max(0.04 * last, 0.3), last + max(0.12 * last, 0.8)],
             "nticks": 5,
             "tickformat": "d",
         }
@@ -100,6 +108,7 @@ def _lay_out_panel(
             "anchor": f"x{suffix}",
             "title": {"text": title, "font": {"size": 13}},
             "nticks": 5,
+            "range": _flat_range(runs),
         },
     })  # fmt: skip
     style = method_style(runs[0].method)

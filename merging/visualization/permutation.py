@@ -21,9 +21,11 @@ from merging.visualization.theme import (
     float32,
     inks,
 )
+from merging.visualization.ticks import whole_ticks
 
 Order = Literal["index", "cycle", "match"]
 WHOLE = 127  # int8 units of a cosine similarity of 1
+BAR_AT = 54  # pixels from an axis to the colour bar below it, for ticks and title
 
 _TITLES: dict[str, tuple[str, str]] = {
     "index": ("Unit of model A", "Unit of model B"),
@@ -54,8 +56,8 @@ def plot_permutation(
     if order not in get_args(Order):
         choices = ", ".join(repr(name) for name in get_args(Order))
         raise UnknownNameError(f"unknown order of units {order!r}; choose from {choices}")
-    margin = {"l": 62, "r": 12, "t": 10, "b": 116}
-    figure = blank_figure(dark, 410 if compact else 620, margin)
+    margin = {"l": 62, "r": 12, "t": 10, "b": BAR_AT + 66}
+    figure = blank_figure(dark, 440 if compact else 620, margin)
     n = units.permutation.size
     figure.add_scatter(
         x=np.array([0, max(n - 1, 0)], np.int16), y=np.array([0, max(n - 1, 0)], np.int16),
@@ -64,13 +66,14 @@ def plot_permutation(
     )  # fmt: skip
     figure.add_trace(_dots(units, order))
     pad = max(0.02 * n, 0.5)
-    axis = {"range": [-pad, n - 1 + pad], "constrain": "domain", "nticks": 5 if compact else 8}
+    axis = {"range": [-pad, n - 1 + pad], "constrain": "domain"}
+    axis |= whole_ticks(n, 5 if compact else 8)
     across, up = _TITLES[order]
     figure.update_layout(
         showlegend=False,
         xaxis=axis | {"title": {"text": across}},
         yaxis=axis | {"title": {"text": up}, "scaleanchor": "x", "constraintoward": "top"},
-        coloraxis=_margin_colours(units, dark, compact),
+        coloraxis=_margin_colours(units, _bar_place(figure), dark, compact),
     )
     return figure
 
@@ -127,13 +130,22 @@ def _cycle_walk(permutation: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([unit for cycle in ordered for unit in cycle], dtype=np.int64)
 
 
-def _margin_colours(units: GroupUnits, dark: bool, compact: bool) -> dict[str, Any]:
+def _bar_place(figure: go.Figure) -> dict[str, Any]:
+    """Where a colour bar lies below the axis: `ypad` would count above and below the bar."""
+    margin = figure.layout.margin
+    inner = figure.layout.height - margin.t - margin.b
+    place: dict[str, Any] = {"orientation": "h", "x": 0.5, "ypad": 0, "yanchor": "top"}
+    return place | {"y": -BAR_AT / inner}
+
+
+def _margin_colours(
+    units: GroupUnits, place: dict[str, Any], dark: bool, compact: bool
+) -> dict[str, Any]:
     """Sure pairs stand out from the page: dark on white, bright on black."""
     known = units.margin[np.isfinite(units.margin)]
     low, high = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
     title = {"text": "Margin over the next best unit (cosine similarity)", "side": "bottom"}
-    bar: dict[str, Any] = {"orientation": "h", "x": 0.5, "y": 0, "yanchor": "top", "ypad": 54}
-    bar |= {"len": 1 if compact else 0.5, "nticks": 4 if compact else 6, "title": title}
+    bar = place | {"len": 1 if compact else 0.5, "nticks": 4 if compact else 6, "title": title}
     return {
         "cmin": float(low),
         "cmax": float(high) if high > low else float(low) + 1e-3,
@@ -154,7 +166,7 @@ def plot_similarity(units: GroupUnits, *, dark: bool = False, compact: bool = Fa
         The figure; a good match shows as a bright diagonal in the second image.
     """
     margin = {"l": 58, "r": 12, "t": 34, "b": 132 if compact else 112}
-    figure = blank_figure(dark, 850 if compact else 620, margin)
+    figure = blank_figure(dark, 850 if compact else 560, margin)
     unit = "unit" if units.block == 1 else "units from"
     words = ("Before: B's units in their own order", "After: B's units in the matched order")
     for k, (values, title) in enumerate(zip((units.before, units.after), words, strict=True)):
@@ -170,18 +182,20 @@ def plot_similarity(units: GroupUnits, *, dark: bool = False, compact: bool = Fa
             text=title, x=0, y=1, xref=f"x{suffix} domain", yref=f"y{suffix} domain",
             xanchor="left", yanchor="bottom", yshift=4, font_size=14 if compact else 15,
         )  # fmt: skip
-    figure.update_layout(coloraxis=_similarity_colours(units, dark, compact))
+    place = _bar_place(figure)
+    figure.update_layout(coloraxis=_similarity_colours(units, place, dark, compact))
     return figure
 
 
 def _similarity_axes(units: GroupUnits, k: int, compact: bool) -> dict[str, Any]:
     suffix = "" if k == 0 else "2"
     half = units.block / 2
-    shared = {"showgrid": False, "constrain": "domain", "nticks": 6}
+    shared = {"showgrid": False, "constrain": "domain"}
+    shared |= whole_ticks(len(units.permutation), 6)
     ends = [[-half, side * units.block - half] for side in units.before.shape]
     domains = {"x": [0, 1], "y": [0.57, 1] if k == 0 else [0, 0.43]}
     if not compact:
-        domains = {"x": [0, 0.47] if k == 0 else [0.53, 1], "y": [0, 1]}
+        domains = {"x": [0, 0.45] if k == 0 else [0.55, 1], "y": [0, 1]}
     return {
         f"xaxis{suffix}": shared
         | {"domain": domains["x"], "anchor": f"y{suffix}", "range": ends[1]}
@@ -193,7 +207,9 @@ def _similarity_axes(units: GroupUnits, k: int, compact: bool) -> dict[str, Any]
     }
 
 
-def _similarity_colours(units: GroupUnits, dark: bool, compact: bool) -> dict[str, Any]:
+def _similarity_colours(
+    units: GroupUnits, place: dict[str, Any], dark: bool, compact: bool
+) -> dict[str, Any]:
     note = "" if units.block == 1 else f"; the largest of every {units.block} × {units.block} units"
     if compact:
         note = note.replace("; ", "<br>")
@@ -202,13 +218,9 @@ def _similarity_colours(units: GroupUnits, dark: bool, compact: bool) -> dict[st
         "cmin": -WHOLE,
         "cmax": WHOLE,
         "colorscale": list(DIVERGING_DARK if dark else DIVERGING_LIGHT),
-        "colorbar": {
-            "orientation": "h",
-            "x": 0.5,
+        "colorbar": place
+        | {
             "len": 1 if compact else 0.5,
-            "y": 0,
-            "yanchor": "top",
-            "ypad": 54,
             "tickvals": ticks * WHOLE,
             "ticktext": [f"{tick:g}".replace("-", "−") for tick in ticks],
             "title": {"text": f"Cosine similarity{note}", "side": "bottom"},

@@ -12,7 +12,14 @@ import plotly.graph_objects as go
 
 from merging.records import Metric, Surface
 from merging.visualization.surface_grid import Shown, is_rough, shown_part
-from merging.visualization.surface_layout import AXIS_ROOM, BAR_ROOM, Panel, Sheet, lay_out
+from merging.visualization.surface_layout import (
+    AXIS_ROOM,
+    BAR_ROOM,
+    LINE_ROOM,
+    Panel,
+    Sheet,
+    lay_out,
+)
 from merging.visualization.surface_points import add_points
 from merging.visualization.surface_scale import ColourScale, colour_scale
 from merging.visualization.theme import CLEAR, blank_figure, float32, inks, method_style
@@ -194,10 +201,10 @@ def _colour_axis(scale: ColourScale, sheet: Sheet, panel: Panel | None) -> dict[
         "x": (low + high) / 2,
         "xanchor": "center",
         "len": high - low,
-        "y": panel.y_domain[0] if panel else 0,
+        "y": (panel.y_domain[0] if panel else 0) - AXIS_ROOM / sheet.inner,
         "yanchor": "top",
         "xpad": 0,
-        "ypad": AXIS_ROOM,
+        "ypad": 0,  # it would count above and below the bar
         "tickvals": values,
         "ticktext": words,
         "tickangle": 0,
@@ -209,7 +216,7 @@ def _colour_axis(scale: ColourScale, sheet: Sheet, panel: Panel | None) -> dict[
 def _add_caption(
     figure: go.Figure, parts: Sequence[Shown], shared: bool, dark: bool, compact: bool
 ) -> None:
-    """Below the panels: what is missing, and whether colours compare."""
+    """Below the panels, in room of its own: what is missing, and whether colours compare."""
     contoured = sum(trace.type == "contour" for trace in figure.data)
     lost = sum(part.surface.non_finite for part in parts)
     coarse = [part.surface.loss.shape for part in parts if not part.finest]
@@ -226,6 +233,9 @@ def _add_caption(
     if not shared and len(parts) > 1:
         lines.insert(0, f'<span style="color:{inks(dark).alarm}"><b>Scales differ</b></span>')
     if lines:
+        room = LINE_ROOM * len(lines)
+        margin = {"b": figure.layout.margin.b + room}
+        figure.update_layout(height=figure.layout.height + room, margin=margin)
         figure.add_annotation(
             text="<br>".join(lines), x=0, y=0, xref="paper", yref="paper", xanchor="left",
             yanchor="top", yshift=-AXIS_ROOM - BAR_ROOM, align="left",

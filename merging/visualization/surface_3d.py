@@ -12,7 +12,7 @@ from merging.records import Metric, Surface
 from merging.visualization.surface_grid import Shown, shown_part, thinned
 from merging.visualization.surface_points import Mark, marks
 from merging.visualization.surface_scale import ColourScale, colour_scale
-from merging.visualization.theme import CLEAR, blank_figure, float32, inks
+from merging.visualization.theme import CLEAR, blank_figure, faded, float32, inks
 
 MOST_SIDE = 51
 SYMBOLS_3D = {"A": "circle", "B": "square", "pi": "diamond"}  # three dimensions know few markers
@@ -57,11 +57,11 @@ def plot_surface_3d(
                   | scale.levels()},
         name="surface",
     )  # fmt: skip
-    span = scale.high - scale.low
-    for mark in marks(surface, method):
-        figure.add_trace(_pin(mark, grid, height, scale.high + 0.12 * span, dark))
+    top = scale.high + 0.12 * (scale.high - scale.low)
+    models = marks(surface, method)
+    figure.add_traces([_pin(mark, grid, height, top, dark) for mark in models])
     figure.update_layout(
-        scene=_scene(scale, dark, compact),
+        scene=_scene(scale, dark, compact) | {"annotations": [_flag(m, top, dark) for m in models]},
         showlegend=False,
         coloraxis={"cmin": scale.low, "cmax": scale.high, "colorscale": scale.colours}
         | {"showscale": False},
@@ -72,7 +72,7 @@ def plot_surface_3d(
 def _pin(
     mark: Mark, grid: Surface, height: NDArray[np.float64], top: float, dark: bool
 ) -> go.Scatter3d:
-    """A model on the landscape, with a pin that carries its label above all heights."""
+    """A model on the landscape, with a pin that reaches above all heights."""
     row = int(np.argmin(np.abs(grid.y / grid.scale - mark.y)))
     column = int(np.argmin(np.abs(grid.x / grid.scale - mark.x)))
     ground = height[row, column]
@@ -81,16 +81,20 @@ def _pin(
         x=[mark.x] * 2,
         y=[mark.y] * 2,
         z=[ground, top],
-        mode="lines+markers+text",
-        line={"color": mark.colour if mark.role == "pi" else inks(dark).text, "width": 4},
-        text=["", mark.label],
-        textposition="top center",
-        textfont={"size": 14, "color": inks(dark).text},
+        mode="lines+markers",
+        line={"color": mark.colour if mark.role == "pi" else inks(dark).axis, "width": 4},
         marker={"symbol": SYMBOLS_3D[mark.role], "size": [6, 0.1], "color": mark.colour}
         | {"line": {"color": "#ffffff", "width": 2}},
         hovertemplate=f"{mark.label}<extra></extra>",
         name=mark.label,
     )
+
+
+def _flag(mark: Mark, top: float, dark: bool) -> dict[str, Any]:
+    """The label of a pin, on a plate of its own: behind it may lie the dark of the surface."""
+    plate = {"bgcolor": faded(inks(dark).background, 0.85), "borderpad": 2, "showarrow": False}
+    font = {"size": 14, "color": inks(dark).text}
+    return plate | {"x": mark.x, "y": mark.y, "z": top, "text": mark.label, "font": font}
 
 
 def _scene(scale: ColourScale, dark: bool, compact: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from merging.records import Surface
 AXIS_ROOM = 52  # pixels for the ticks and the title below a panel
 BAR_ROOM = 62  # pixels for a colour bar with its title
 TITLE_ROOM = 32
-CAPTION_ROOM = 40
+LINE_ROOM = 20  # pixels for a line of the caption below the colour bar
 ROW_PIXELS = 760  # what a laptop leaves beside the sidebar; wider screens leave room at the sides
 
 
@@ -40,6 +40,11 @@ class Sheet:
     margin: dict[str, int]
     bar_domain: tuple[float, float]
 
+    @property
+    def inner(self) -> int:
+        """Height between the margins, in pixels."""
+        return self.height - self.margin["t"] - self.margin["b"]
+
 
 def lay_out(surfaces: Sequence[Surface], shared: bool, compact: bool) -> Sheet:
     """Lay out one panel per surface, as high as the surfaces ask for at equal aspect.
@@ -54,11 +59,11 @@ def lay_out(surfaces: Sequence[Surface], shared: bool, compact: bool) -> Sheet:
     """
     ratios = [float(np.ptp(grid.y) / max(np.ptp(grid.x), 1e-12)) for grid in surfaces]
     ratio = max(ratios, default=1.0)
-    below = AXIS_ROOM + BAR_ROOM + CAPTION_ROOM
+    below = AXIS_ROOM + BAR_ROOM
     if compact:
         high = float(np.clip(290 * ratio, 160, 420))
         gap = AXIS_ROOM + TITLE_ROOM + (0 if shared else BAR_ROOM)
-        margin = {"l": 58, "r": 12, "t": TITLE_ROOM, "b": below + 16}
+        margin = {"l": 58, "r": 12, "t": TITLE_ROOM, "b": below}
         return _stacked(len(surfaces), high, gap, margin)
     margin = {"l": 66, "r": 20, "t": TITLE_ROOM + 4, "b": below}
     return _in_a_row(len(surfaces), ratio, margin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -23,3 +25,13 @@ def even_values(low: float, high: float) -> list[float]:
     first = np.ceil(low / step)
     count = int(np.floor(high / step) - first) + 1
     return [float(f"{(first + k) * step:.6g}") for k in range(count)]
+
+
+def whole_ticks(most: float, ticks: int) -> dict[str, Any]:
+    """Axis settings for numbers of units: few units get a tick each, never a half one.
+
+    Example:
+        >>> whole_ticks(2, 5), whole_ticks(512, 5)
+        ({'dtick': 1}, {'nticks': 5})
+    """
+    return {"dtick": 1} if most <= ticks else {"nticks": ticks}

@@ -6,6 +6,8 @@ import math
 
 from merging.records import Barrier
 
+_ENDS = {0.0: "model A itself", 1.0: "model B itself"}
+
 
 def uncertain(value: float, error: float) -> str:
     """A value and its standard error, with as many decimals as the error deserves (two to four).
@@ -23,11 +25,15 @@ def uncertain(value: float, error: float) -> str:
 
 
 def barrier_words(barrier: Barrier) -> str:
-    """A barrier with its error and its place, such as `barrier 0.31 ± 0.02 at λ = 0.48`."""
+    """A barrier with its error and its place, such as `barrier 0.31 ± 0.02 at λ = 0.48`.
+
+    At an end point nothing rises in between: the model there is only worse than the other one.
+    """
     if not math.isfinite(barrier.value):
         return "barrier unknown (a value is not a finite number)"
     height = uncertain(barrier.value, barrier.standard_error)
-    return f"barrier {height} at λ = {barrier.lam:.2f}"
+    place = _ENDS.get(barrier.lam, f"λ = {barrier.lam:.2f}")
+    return f"barrier {height} at {place}"
 
 
 def percent(fraction: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -51,7 +52,14 @@ def show(figure: go.Figure, *, key: str, alt: str, rows: Sequence[Mapping[str, A
 def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
     """Show rows, with a button that downloads them as CSV."""
     frame = pd.DataFrame(list(rows))
-    st.dataframe(frame, hide_index=True, key=key, width="stretch")
+    st.dataframe(
+        frame,
+        hide_index=True,
+        key=key,
+        width="stretch",
+        column_config=_formats(frame.select_dtypes("float")),
+        placeholder="–",
+    )
     st.download_button(
         "Download CSV",
         frame.to_csv(index=False).encode(),
@@ -60,6 +68,20 @@ def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
         key=f"{key}_csv",
         icon=":material/download:",
     )
+
+
+def _formats(numbers: pd.DataFrame) -> dict[str, Any]:
+    """As many decimals for all numbers of a column as the longest has, unless sizes differ much."""
+    formats = {}
+    for name, column in numbers.items():
+        known = column[np.isfinite(column)]
+        sizes = known[known != 0].abs()
+        if sizes.empty or sizes.max() > 1e5 * sizes.min():
+            continue
+        texts = (f"{number:.6f}".rstrip("0") for number in known)
+        decimals = max(len(text.partition(".")[2]) for text in texts)
+        formats[str(name)] = st.column_config.NumberColumn(format=f"%.{decimals}f")
+    return formats
 
 
 def source(subject_title: str, *facts: str) -> None:

@@ -60,12 +60,15 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
     for found in jobs.follow("align_export", [request]):
         file = found.result
         st.download_button(
-            f"Download {file.name} ({len(file.data) / 1e6:.2f} MB)",
+            f"Download {file.name} ({_size(len(file.data))})",
             file.data,
             file.name,
             key="align_download",
             icon=":material/download:",
-            type="primary",
         )
         for note in file.notes:
             st.caption(note)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

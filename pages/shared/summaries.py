@@ -11,7 +11,7 @@ import streamlit as st
 
 from merging import cards, methods, requests, visualization
 from merging.records import Alignment, EndPoint, GroupUnits, LayerRow, SymmetrySummary
-from pages.shared import charts, state
+from pages.shared import charts, controls, state
 from pages.shared.jobs import Found
 
 Row = dict[str, Any]
@@ -34,18 +34,20 @@ def pair_card(name: str) -> None:
     card = cards.read_card(name)
     st.markdown(f"**{card['title']}** — {card['shows']}")
     recipe = card["recipe"]
-    made = "by hand" if recipe is None else _recipe_words(recipe)
+    made = "made by hand" if recipe is None else _recipe_words(recipe, card["seeds"])
     st.caption(
-        f"{card['parameters']:,} parameters · {card['data_title']} · trained {made} · "
-        f"seeds {card['seeds'][0]} and {card['seeds'][1]} · fingerprints "
-        f"`{card['fingerprint_a'][:12]}` and `{card['fingerprint_b'][:12]}`"
+        f"{card['parameters']:,} parameters · {card['data_title']} · {made} · "
+        f"fingerprints `{card['fingerprint_a'][:12]}` and `{card['fingerprint_b'][:12]}`"
     )
 
 
-def _recipe_words(recipe: Row) -> str:
+def _recipe_words(recipe: Row, seeds: Sequence[int]) -> str:
     name = "Adam" if recipe["optimiser"] == "adam" else "SGD"
     schedule = ", one-cycle" if recipe["schedule"] == "one-cycle" else ""
-    return f"with {name}, step {recipe['lr']:g}{schedule}, {recipe['epochs']} epochs"
+    return (
+        f"trained with {name}, step {recipe['lr']:g}{schedule}, {recipe['epochs']} epochs · "
+        f"seeds {seeds[0]} and {seeds[1]}"
+    )
 
 
 def end_point_rows(ends: dict[str, list[EndPoint]]) -> list[Row]:
@@ -68,16 +70,15 @@ def symmetry(summary: SymmetrySummary) -> None:
     """The groups of a spec, what is fixed and why, and the certificate."""
     columns = st.columns(4)
     units = sum(group.units for group in summary.groups)
-    columns[0].metric("Equivalent orderings", _power_of_ten(summary.log10_orderings), border=True)
+    columns[0].metric("Equivalent orderings", _orderings(summary.log10_orderings), border=True)
     columns[1].metric("Groups · units", f"{len(summary.groups)} · {units:,}", border=True)
     columns[2].metric("Parameters that move", f"{summary.share_moved:.2%}", border=True)
-    columns[3].metric(
-        "Largest change of outputs", f"{summary.max_relative_difference:.0e}", border=True
-    )
+    change = _tiny(summary.max_relative_difference)
+    columns[3].metric("Largest change of outputs", change, border=True)
     if summary.certified:
         st.success(
-            "Certified: all groups were permuted at random, and the outputs in float64 stayed "
-            f"within {summary.max_relative_difference:.1e} (allowed: {summary.tolerance:.0e}).",
+            "Certified: all groups were permuted at random, and the outputs in float64 changed by "
+            f"{change} (allowed: {summary.tolerance:.0e}).",
             icon=":material/verified:",
         )
     else:
@@ -88,7 +89,8 @@ def symmetry(summary: SymmetrySummary) -> None:
     rows = [
         {"Group": g.name, "Units": g.units, "Occurs on": ", ".join(g.axes)} for g in summary.groups
     ]
-    st.dataframe(rows, hide_index=True, key="models_groups", width="stretch")
+    st.caption("Units of one group may change places among themselves, on all these axes at once.")
+    charts.table(rows, key="models_groups")
     with st.expander("What is fixed, and why", icon=":material/lock:"):
         frozen = [
             {"Parameter": f.parameter, "Axis": f.axis, "Size": f.units, "Because": f.reason}
@@ -97,9 +99,17 @@ def symmetry(summary: SymmetrySummary) -> None:
         charts.table(frozen, key="models_frozen")
 
 
-def _power_of_ten(exponent: float) -> str:
+def _orderings(exponent: float) -> str:
+    """A number of orderings from its logarithm: exact while it is small."""
+    if exponent < 6:
+        return f"{round(10**exponent):,}"
     digits = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
     return "10" + f"{exponent:.0f}".translate(digits)
+
+
+def _tiny(share: float) -> str:
+    """A share that is next to nothing, or nothing at all."""
+    return f"{share:.0e}" if share else "0"
 
 
 def fit(rows: list[requests.TensorRow], *, key: str) -> bool:
@@ -155,13 +165,13 @@ def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[
         row: Row = {"Method": _title(method)}
         row["Barrier (nats)"] = None if curve is None else round(curve.barrier(), 4)
         row["± SE"] = None if curve is None else round(curve.locate_barrier().standard_error, 4)
-        row["Midpoint accuracy (%)"] = None if curve is None else round(100 * curve.at(0.5)[1], 2)
+        row["Midpoint (%)"] = None if curve is None else round(100 * curve.at(0.5)[1], 2)
         if run is not None:
             row["Seconds"] = round(run.seconds, 2)
             row["Units moved"] = f"{run.units_moved:,} of {run.units:,}"
             row["Objective"] = float(f"{run.objective[-1]:.5g}")
-            row["Spread of restarts"] = _spread(run)
-            row["Function kept to"] = f"{run.max_relative_difference:.0e}"
+            row["Restarts"] = _spread(run)
+            row["Kept to"] = _tiny(run.max_relative_difference)
         rows.append(row)
     return rows
 
@@ -169,7 +179,7 @@ def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[
 def _spread(run: Alignment) -> str:
     if len(run.restarts) < 2:
         return ""
-    return f"{min(run.restarts):.5g} to {max(run.restarts):.5g} ({len(run.restarts)} runs)"
+    return f"{min(run.restarts):.5g} to {max(run.restarts):.5g}"
 
 
 def named_curves(found: Sequence[Found[Any]]) -> list[visualization.NamedCurve]:
@@ -207,14 +217,12 @@ def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
         rows.append({
             "Method": _title(named.method),
             "Split": named.curve.split,
-            "Loss barrier, mean of ends": round(mean.value, 4),
+            "Loss barrier (nats)": round(mean.value, 4),
             "± SE": round(mean.standard_error, 4),
             "at λ": round(mean.lam, 3),
-            "Loss barrier, line": round(named.curve.barrier("linear"), 4),
-            "Accuracy barrier (points)": round(
-                100 * named.curve.barrier("endpoints-mean", "accuracy"), 2
-            ),
-            "Midpoint accuracy (%)": round(100 * named.curve.at(0.5)[1], 2),
+            "Above the line": round(named.curve.barrier("linear"), 4),
+            "Accuracy (points)": round(100 * named.curve.barrier("endpoints-mean", "accuracy"), 2),
+            "Midpoint (%)": round(100 * named.curve.at(0.5)[1], 2),
         })
     return rows
 
@@ -244,12 +252,16 @@ def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
     for named in surfaces:
         surface = named.surface
         for point in surface.points:
+            loss = surface.loss[
+                np.abs(surface.y - point.y).argmin(), np.abs(surface.x - point.x).argmin()
+            ]
             rows.append({
                 "Plane": named.title,
                 "Model": _model_words(point.name),
                 "x": round(point.x / surface.scale, 4),
                 "y": round(point.y / surface.scale, 4),
                 "Distance off the plane": round(point.residual / surface.scale, 6),
+                "Loss near by (nats)": _rounded(float(loss)),
             })
     return rows
 
@@ -268,9 +280,22 @@ def surface_facts(surfaces: Sequence[visualization.NamedSurface]) -> list[str]:
     return [*facts, f"{bad} points without a finite loss"] if bad else facts
 
 
+def explain_blanks(surfaces: Sequence[visualization.NamedSurface]) -> None:
+    """Say why networks of a slice have no loss, where running variances are the reason."""
+    blank = any(named.surface.non_finite for named in surfaces)
+    if blank and surfaces[0].surface.statistics == "interpolated" and controls.keeps_statistics():
+        st.caption(
+            "Crosses: networks without a finite loss. Between two models an interpolated running "
+            "variance is positive; farther out it may fall below zero, and nothing is computed "
+            "with it. RESET estimates the statistics anew at every point."
+        )
+
+
 def alignment_words(request: requests.AlignmentRequest) -> str:
     """A method with its options and seed."""
     options = json.loads(request.options)
+    if options.get("examples") == 0:
+        options["examples"] = "all"
     named = [f"{name.replace('_', ' ')} {value}" for name, value in options.items()]
     return ", ".join([_title(request.method).lower(), *named, f"seed {request.seed}"])
 
@@ -290,7 +315,19 @@ def unit_metrics(units: GroupUnits) -> None:
     columns[1].metric(f"Cycles (by chance: {expected:.1f})", len(units.cycles), border=True)
     columns[2].metric("Similarity of matched units", f"{units.matched.mean():.3f}", border=True)
     sure = float((units.margin > 0).mean())
-    columns[3].metric("Best partner is the match", f"{sure:.0%}", border=True)
+    columns[3].metric("Matched to the most alike", f"{sure:.0%}", border=True)
+
+
+def order_words(order: str) -> str:
+    """How to read the dots of a permutation in some order."""
+    return f"{_ORDER_WORDS[order]} A negative margin: another unit of B is more alike."
+
+
+_ORDER_WORDS = {
+    "index": "A dot at (i, j): B's unit j plays A's unit i. On the grey line units stay in place.",
+    "match": "Every unit of A against its own partner, the most alike first: the grey line.",
+    "cycle": "Every cycle is a run of dots beside the grey line, and one that leads back.",
+}
 
 
 def unit_rows(units: GroupUnits) -> list[Row]:

@@ -53,7 +53,6 @@ def form() -> None:
         st.button(
             "Look at these two",
             key="models_use",
-            type="primary",
             icon=":material/visibility:",
             on_click=state.bring,
             args=(subject,),

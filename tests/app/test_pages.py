@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -78,9 +79,9 @@ def test_both_definitions_of_the_barrier_are_shown(open_page, nothing_asked):
     at = open_page("interpolate", pair="digits-mlp-256")
     barriers = at.dataframe[-1].value
     assert list(barriers["Method"]) == ["Naive", "Weight matching", "Activation matching"]
-    assert {"Loss barrier, mean of ends", "Loss barrier, line"} <= set(barriers.columns)
-    assert barriers["Loss barrier, mean of ends"][0] >= 0.4
-    assert (barriers["Loss barrier, mean of ends"][1:] <= 0.02).all()
+    assert {"Loss barrier (nats)", "Above the line"} <= set(barriers.columns)
+    assert barriers["Loss barrier (nats)"][0] >= 0.4
+    assert (barriers["Loss barrier (nats)"][1:] <= 0.02).all()
 
 
 @pytest.mark.usefixtures("nothing_asked")
@@ -182,3 +183,13 @@ def test_nothing_is_compared_without_a_method(open_page, nothing_asked):
         assert "Choose at least one matching method" in " ".join(said(at))
     at = open_page("interpolate", pair="digits-mlp-256", methods=[])
     assert len(at.dataframe[-1].value) == 1
+
+
+def test_tables_show_every_column_also_where_sizes_differ_much(open_page, nothing_asked):
+    at = open_page("align", methods=["weight", "activation", "straight_through"])
+    results = at.dataframe[-1]
+    assert {"Objective", "Restarts", "Kept to"} <= set(results.value.columns)
+    hidden = [
+        name for name, look in json.loads(results.proto.columns).items() if look.get("hidden")
+    ]
+    assert not set(hidden) & set(results.value.columns)

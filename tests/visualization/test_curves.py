@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from merging.errors import UnknownNameError
+from merging.records import Curve
 from merging.visualization import METHOD_STYLES, NamedCurve, describe_curves, plot_curves
 
 
@@ -179,3 +180,15 @@ def test_the_description_has_barrier_and_lowest_accuracy(make_curve):
 def test_an_unknown_method_is_refused(make_curve):
     with pytest.raises(UnknownNameError, match="no style for the method 'wizardry'"):
         plot_curves([NamedCurve("wizardry", make_curve())])
+
+
+def test_where_numbers_are_predicted_there_is_the_loss_alone():
+    lams = np.linspace(0, 1, 3)
+    losses = np.arange(12, dtype=np.float32).reshape(3, 4)
+    nothing = np.full((3, 4), np.nan, dtype=np.float32)
+    curve = Curve(lams, losses.mean(1), nothing.mean(1), losses, nothing, "interpolated", "test")
+    figure = plot_curves([NamedCurve("naive", curve)])
+    assert "y2" not in {trace.yaxis for trace in figure.data}
+    assert figure.layout.yaxis.title.text == "Loss (mean squared error)"
+    assert figure.layout.yaxis.domain == (0, 1)
+    assert not figure.layout.yaxis2.visible

@@ -22,7 +22,7 @@ def test_restarts_end_as_short_ticks_beyond_the_last_step(make_alignment):
     ends = figure.data[1]
     assert ends.marker.symbol == "line-ew-open"
     np.testing.assert_allclose(ends.y, (551.75, 540.0, 549.5))
-    assert (ends.x > 3).all()
+    assert (ends.x > 2).all()
     assert (ends.x < figure.layout.xaxis.range[1]).all()
 
 
@@ -30,7 +30,7 @@ def test_a_run_that_has_only_begun_is_drawn(make_alignment):
     one = make_alignment(objective=(612.5,), converged=False)
     none = make_alignment(objective=(), converged=False)
     assert plot_objectives([one]).data[0].y.tolist() == [612.5]
-    assert "612.5 after 1 step, not converged" in describe_objectives([one])
+    assert "612.5 at the start, not converged" in describe_objectives([one])
     assert "no value yet" in [note.text for note in plot_objectives([none]).layout.annotations]
     assert "0 steps" in describe_objectives([none])
     assert len(plot_objectives([]).data) == 0
@@ -47,5 +47,5 @@ def test_the_description_has_both_ends_the_steps_and_the_restarts(make_alignment
     text = describe_objectives([
         make_alignment(restarts=(551.75, 540.0), converged=False, stopped=True)
     ])
-    assert "from 100.25 to 551.75 in 3 steps, stopped." in text
+    assert "from 100.25 to 551.75 in 2 steps, stopped." in text
     assert "2 restarts ended between 540 and 551.75" in text

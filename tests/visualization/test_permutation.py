@@ -124,7 +124,7 @@ def test_the_histogram_counts_every_margin_and_splits_at_zero(make_units):
     assert bars.y.sum() == 256
     below = int((units.margin < 0).sum())
     assert bars.y[bars.x < 0].sum() == below
-    assert figure.layout.annotations[0].text.startswith(f"{below} units below 0, of 256")
+    assert figure.layout.annotations[0].text.startswith(f"{below} of 256 units below 0")
 
 
 def test_descriptions_have_the_numbers(make_units):
