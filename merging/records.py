@@ -20,6 +20,10 @@ Baseline = Literal["endpoints-mean", "linear"]
 Metric = Literal["loss", "accuracy"]
 
 
+def _loss_unit(accuracy: NDArray[np.float64]) -> str:
+    return "squared error" if accuracy.size and np.isnan(accuracy).all() else "nats"
+
+
 @dataclass(frozen=True)
 class Barrier:
     """The highest rise of a curve above its baseline.
@@ -61,6 +65,11 @@ class Curve:
     def examples(self) -> int:
         """Number of examples behind every value."""
         return int(self.example_losses.shape[1])
+
+    @property
+    def loss_unit(self) -> str:
+        """Nats; or squared error, where numbers are predicted and nothing is right or wrong."""
+        return _loss_unit(self.accuracy)
 
     def standard_error(self, metric: Metric = "loss") -> NDArray[np.float64]:
         """Standard error over the examples, `[k]`."""
@@ -179,6 +188,11 @@ class Surface:
     statistics: str = "interpolated"
 
     @property
+    def loss_unit(self) -> str:
+        """As of a curve."""
+        return _loss_unit(self.accuracy[self.evaluated])
+
+    @property
     def non_finite(self) -> int:
         """Number of evaluated points whose loss is NaN or infinite."""
         return int((self.evaluated & ~np.isfinite(self.loss)).sum())
@@ -263,6 +277,11 @@ class EndPoint:
     loss: float
     loss_standard_error: float
     accuracy: float
+
+    @property
+    def loss_unit(self) -> str:
+        """As of a curve."""
+        return _loss_unit(np.array([self.accuracy]))
 
 
 @dataclass(frozen=True)

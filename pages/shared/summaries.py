@@ -57,7 +57,7 @@ def end_point_rows(ends: dict[str, list[EndPoint]]) -> list[Row]:
             "Model": model.upper(),
             "Split": point.split,
             "Examples": point.examples,
-            "Loss (nats)": round(point.loss, 4),
+            f"Loss ({point.loss_unit})": round(point.loss, 4),
             "± SE": round(point.loss_standard_error, 4),
             "Accuracy (%)": round(100 * point.accuracy, 2),
         }
@@ -160,10 +160,11 @@ def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[
     runs: list[tuple[str, Alignment | None]] = [("naive", None)]
     runs += [(f.request.method, f.result) for f in finished]
     rows = []
+    unit = next((curve.loss_unit for curve in by_method.values()), "nats")
     for method, run in runs:
         curve = by_method.get(method)
         row: Row = {"Method": _title(method)}
-        row["Barrier (nats)"] = None if curve is None else round(curve.barrier(), 4)
+        row[f"Barrier ({unit})"] = None if curve is None else round(curve.barrier(), 4)
         row["± SE"] = None if curve is None else round(curve.locate_barrier().standard_error, 4)
         row["Midpoint (%)"] = None if curve is None else round(100 * curve.at(0.5)[1], 2)
         if run is not None:
@@ -194,7 +195,7 @@ def curve_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
             "Method": _title(named.method),
             "Split": named.curve.split,
             "λ": round(float(lam), 4),
-            "Loss (nats)": float(loss),
+            f"Loss ({named.curve.loss_unit})": float(loss),
             "Loss SE": float(error),
             "Accuracy (%)": 100 * float(accuracy),
         }
@@ -217,7 +218,7 @@ def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
         rows.append({
             "Method": _title(named.method),
             "Split": named.curve.split,
-            "Loss barrier (nats)": round(mean.value, 4),
+            f"Loss barrier ({named.curve.loss_unit})": round(mean.value, 4),
             "± SE": round(mean.standard_error, 4),
             "at λ": round(mean.lam, 3),
             "Above the line": round(named.curve.barrier("linear"), 4),
@@ -261,7 +262,7 @@ def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
                 "x": round(point.x / surface.scale, 4),
                 "y": round(point.y / surface.scale, 4),
                 "Distance off the plane": round(point.residual / surface.scale, 6),
-                "Loss near by (nats)": _rounded(float(loss)),
+                f"Loss near by ({surface.loss_unit})": _rounded(float(loss)),
             })
     return rows
 
