@@ -15,6 +15,7 @@ _CONFIG = {
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
+_WHOLE_NAME = 22  # characters
 
 
 def dark() -> bool:
@@ -57,7 +58,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
         hide_index=True,
         key=key,
         width="stretch",
-        column_config=_formats(frame.select_dtypes("float")),
+        column_config=_whole_names(frame) | _formats(frame.select_dtypes("float")),
         placeholder="–",
     )
     st.download_button(
@@ -68,6 +69,17 @@ def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
         key=f"{key}_csv",
         icon=":material/download:",
     )
+
+
+def _whole_names(frame: pd.DataFrame) -> dict[str, Any]:
+    """Room for the names in the first column, which the others' headers else take away."""
+    if frame.empty:
+        return {}
+    first = frame.columns[0]
+    longest = max(map(len, [str(first), *frame[first].astype(str)]))
+    if longest > _WHOLE_NAME:
+        return {}
+    return {str(first): st.column_config.Column(width=30 + 7 * longest)}
 
 
 def _formats(numbers: pd.DataFrame) -> dict[str, Any]:
