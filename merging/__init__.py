@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from merging.cards import list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
+    from merging.fusion import diagonal_fisher, fuse
     from merging.landscape import (
         evaluate_plane,
         filter_normalized_plane,
@@ -35,9 +36,11 @@ _HOMES = MappingProxyType({
     "PermutationSpec": "merging.spec",
     "Surface": "merging.records",
     "certify": "merging.symmetry",
+    "diagonal_fisher": "merging.fusion",
     "evaluate_plane": "merging.landscape",
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
+    "fuse": "merging.fusion",
     "interpolate": "merging.landscape",
     "list_pairs": "merging.cards",
     "load_pair": "merging.zoo",
@@ -57,9 +60,11 @@ __all__ = [
     "PermutationSpec",
     "Surface",
     "certify",
+    "diagonal_fisher",
     "evaluate_plane",
     "filter_normalized_plane",
     "find_symmetry",
+    "fuse",
     "interpolate",
     "list_pairs",
     "load_pair",

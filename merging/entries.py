@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ from merging.errors import StoreError
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _META = "__meta__"
+# NumPy parses headers with `ast`, whose depth counter CPython 3.11 shares between threads: two at
+# once now and then end in a SystemError.
+_HEADERS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def decode(data: bytes, where: str) -> Entry:
         StoreError: If the bytes are no result.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        with _HEADERS, np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays.pop(_META).tobytes())
     except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
