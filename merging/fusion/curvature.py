@@ -113,11 +113,7 @@ class _Linear:
         return cls(model, layers) if layers and sorted(owned) == sorted(weights) else None
 
     def add(self, total: Params, params: Mapping[str, Tensor], x: Tensor, targets: Tensor) -> bool:
-        """Add the squares of one chunk of examples.
-
-        Raises:
-            DataError: If a layer reads anything but one vector per example, once.
-        """
+        """Add the squares of some examples, if every layer reads one vector per example, once."""
         seen: dict[str, tuple[Tensor, Tensor]] = {}
         fits = True
 
