@@ -22,9 +22,7 @@ _SAMPLE_SECONDS = 0.1
 def measure(pairs: tuple[str, ...] = PAIRS) -> Iterator[str]:
     """Yield one line per pair: the most that all compute processes took together.
 
-    One service computes all of them, one pair after another, as it would for a person. The size
-    is the proportional set size, where the system has it: pages that processes share, the
-    libraries above all, count once and not once per process.
+    One service computes all of them, one pair after another, as it would for a person.
     """
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Store(Path(folder)), preload="merging.worker")
@@ -57,7 +55,7 @@ def _peak(service: Service, wanted: list[requests.Request]) -> tuple[int, float]
     def watch() -> None:
         nonlocal peak
         while not over.wait(_SAMPLE_SECONDS):
-            peak = max(peak, _size())
+            peak = max(peak, size_of(psutil.Process().children(recursive=True)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -74,9 +72,10 @@ def _peak(service: Service, wanted: list[requests.Request]) -> tuple[int, float]
     return peak, time.perf_counter() - start
 
 
-def _size() -> int:
+def size_of(processes: list[psutil.Process]) -> int:
+    """Bytes that processes take together; pages that they share count once, where that is known."""
     total = 0
-    for process in psutil.Process().children(recursive=True):
+    for process in processes:
         try:
             memory = process.memory_full_info()
         except psutil.Error:

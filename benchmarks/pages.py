@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from benchmarks.memory import size_of
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
@@ -102,7 +104,7 @@ def measure() -> Iterator[str]:
         page.wait_for_selector("text=What each method reached", timeout=120_000)
         interface = process.memory_info().rss
         children = process.children(recursive=True)
-        compute = sum(child.memory_info().rss for child in children)
+        compute = size_of(children)
         yield f"interface process: {interface / 2**20:.0f} MB (wanted: under 400 MB)"
         yield (
             f"compute, {len(children)} processes together: {compute / 2**20:.0f} MB "
