@@ -12,7 +12,6 @@ import io
 import pickle
 import random
 import sys
-import tarfile
 import tempfile
 import time
 import traceback
@@ -31,6 +30,7 @@ from merging.checkpoints import checkpoint_bytes, read_checkpoint_bytes
 from merging.data.reading import read_data
 from merging.errors import MergingError
 from merging.zip_guard import check_pt2, open_zip
+from tests.hostile.builders import tarred
 
 SECONDS = 30.0
 SLOW = 5.0  # seconds that no mutation may take
@@ -150,8 +150,8 @@ def _seeds() -> Mapping[str, tuple[Reader, bytes]]:
             f"{c}/{k}.jpg": _image(k, "JPEG") for c in "ab" for k in range(2)
         }),
         "cifar": batch,
-        "cifar, archive": gzip.compress(_tarred({"c/data_batch_1": batch})),
-        "cifar, tar": _tarred({"c/data_batch_1": batch}),
+        "cifar, archive": gzip.compress(tarred({"c/data_batch_1": batch})),
+        "cifar, tar": tarred({"c/data_batch_1": batch}),
         "idx": _zipped({"train-images": idx, "train-labels": labels}),
         "idx, packed": _zipped({"i.gz": gzip.compress(idx), "l.gz": gzip.compress(labels)}),
         "csv": b"height,width,label\n1,2,cat\n3,4,dog\n5,6,cat\n",
@@ -202,16 +202,6 @@ def _zipped(entries: Mapping[str, bytes], *, packed: bool = False) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if packed else 0) as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    return file.getvalue()
-
-
-def _tarred(entries: Mapping[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, data in entries.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +56,12 @@ class Archive:
 
 def looks_like_pt2(source: bytes | Path) -> bool:
     """Whether a file was written by `torch.export.save`, of whatever version."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
-    return any(name.endswith(_MARKS) for name in names)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            entries = open_zip(file, "", DEFAULT_LIMITS).entries
+    except (OSError, CheckpointError):
+        return False  # whoever reads it as anything else says what is wrong
+    return any(name.endswith(_MARKS) for name in entries)
 
 
 def read_pt2(data: bytes, name: str, *, limits: Limits = DEFAULT_LIMITS) -> Archive:

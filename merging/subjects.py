@@ -219,7 +219,7 @@ def _data(subject: Subject, network: Network, store: Store) -> Dataset:
         )
     with np.load(path, allow_pickle=False) as file:
         x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
-        half = int(file["split"])
+        half = int(file["split"]) if "split" in file else len(y) // 2  # as stores kept it once
     train, test = (
         Batches(x[:half], y[:half], name="train"),
         Batches(x[half:], y[half:], name="test"),

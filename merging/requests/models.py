@@ -104,8 +104,8 @@ class BroughtData:
     fingerprint: str
     examples: int
     classes: int
-    kind: str
     notes: tuple[str, ...]
+    kind: str = "classification"  # results that were kept before there were others lack it
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import gzip
 import io
 import pickle
 import struct
-import tarfile
 import zipfile
 
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 from merging.data.arrays import fitting
 from merging.data.reading import read_data
 from merging.errors import DataError
-from tests.hostile.builders import cifar_pickle
+from tests.hostile.builders import cifar_pickle, tarred
 
 
 def npz(**arrays):
@@ -184,16 +183,6 @@ def test_folders_called_train_and_test_are_the_two_parts():
 # --- CIFAR ------------------------------------------------------------------------------------
 
 
-def tarred(files):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3072), np.uint8)
 LABELS = [3, 1, 4, 1, 5, 9, 2]
 BATCHES = {
@@ -207,7 +196,7 @@ BATCHES = {
 
 @pytest.mark.parametrize("source", ["tar.gz", "tar", "zip", "folder"])
 def test_cifar_is_read_from_its_archive(tmp_path, source):
-    data = {"tar.gz": tarred(BATCHES), "tar": gzip.decompress(tarred(BATCHES))}.get(source)
+    data = {"tar.gz": tarred(BATCHES, "gz"), "tar": tarred(BATCHES)}.get(source)
     data = data or zipped(BATCHES)
     found = read_data(unzip(data, tmp_path), "mine") if source == "folder" else read(data)
     wanted = IMAGES.reshape(-1, 3, 32, 32).astype(np.float32) / 255
@@ -233,7 +222,7 @@ def test_a_batch_that_was_pickled_anew_is_read(protocol, order, labels):
 
 
 def test_what_does_not_fit_is_left_out_from_the_training_part_and_said():
-    found = read(tarred(BATCHES), max_bytes=4 * 3072 * 4)
+    found = read(tarred(BATCHES, "gz"), max_bytes=4 * 3072 * 4)
     assert (found.y.tolist(), found.split) == (LABELS[:2] + LABELS[5:], 2)
     assert "Of 7 images, 4 fit" in found.notes[1]
 

@@ -131,10 +131,10 @@ def idx(shape: tuple[int, ...], payload: bytes, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + payload
 
 
-def tarred(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive."""
+def tarred(files: Mapping[str, bytes], compression: str = "") -> bytes:
+    """A tar archive, packed as `compression` says."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
