@@ -6,16 +6,16 @@ skipped while nothing that its similarity depends on has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merging.matching.assignment import solve_assignment
-from merging.params import dot, norm
-from merging.permutation import Permutations, permute_tensor
-from merging.spec import AxisExpression, PermutationSpec
+from merging.matching.running import RunningSimilarity
+from merging.matching.similarity import WeightSimilarity
+from merging.params import norm
+from merging.permutation import Permutations
 
 
 @dataclass(frozen=True)
@@ -31,142 +31,6 @@ class Descent:
     permutations: Permutations
     objective: tuple[float, ...]
     converged: bool
-
-
-class WeightSimilarity:
-    """Similarity of A's and B's units by their weights, one group at a time, in float64.
-
-    Args:
-        spec: The permutation spec.
-        params_a: Parameters of model A; only those in `names` are compared.
-        params_b: Parameters of model B.
-        names: Parameters to compare.
-    """
-
-    def __init__(
-        self,
-        spec: PermutationSpec,
-        params_a: Mapping[str, Tensor],
-        params_b: Mapping[str, Tensor],
-        names: Sequence[str],
-    ) -> None:
-        self.axes = {
-            name: spec.axes[name]
-            for name in names
-            if name in spec.axes and any(e.groups for e in spec.axes[name])
-        }
-        self.params_a = {name: params_a[name].to("cpu", torch.float64) for name in self.axes}
-        self.params_b = {name: params_b[name].to("cpu", torch.float64) for name in self.axes}
-        self.sizes = spec.sizes
-        self.places = {
-            group: [place for place in places if place[0] in self.axes]
-            for group, places in spec.places().items()
-        }
-        self._constant: dict[str, Tensor] = {}
-
-    def neighbours(self, group: str) -> set[str]:
-        """Groups that share a parameter with this one: its similarity depends on them."""
-        found = {g for name, _ in self.places[group] for e in self.axes[name] for g in e.groups}
-        return found if self.is_quadratic(group) else found - {group}
-
-    def is_quadratic(self, group: str) -> bool:
-        """Whether the group sits twice on one parameter, so that no sum of pairs scores it."""
-        return any(
-            sum(atom.group == group for e in self.axes[name] for atom in e.atoms()) > 1
-            and not _only_concatenated(self.axes[name], group)
-            for name, _ in self.places[group]
-        )
-
-    def matrix(self, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-        """Similarity `[n, n]` of A's units with B's, all other groups at their permutations."""
-        total = self._constant_part(group).clone()
-        for name, axis in self.places[group]:
-            if self._depends_on_others(name, group):
-                total += self._place(name, axis, group, perms)
-        return total
-
-    def objective(self, perms: Mapping[str, Tensor]) -> float:
-        """`<A, pi(B)>` over the parameters that any group touches."""
-        moved = {
-            name: permute_tensor(value, self.axes[name], perms)
-            for name, value in self.params_b.items()
-        }
-        return dot(self.params_a, moved)
-
-    def _constant_part(self, group: str) -> Tensor:
-        """Sum over the parameters that no other group touches; computed once."""
-        if group not in self._constant:
-            n = self.sizes[group]
-            total = torch.zeros(n, n, dtype=torch.float64)
-            for name, axis in self.places[group]:
-                if not self._depends_on_others(name, group):
-                    total += self._place(name, axis, group, {})
-            self._constant[group] = total  # whole at once: runs in other threads read it
-        return self._constant[group]
-
-    def _depends_on_others(self, name: str, group: str) -> bool:
-        atoms = [atom.group for e in self.axes[name] for atom in e.atoms() if atom.group]
-        return any(other != group for other in atoms) or self.is_quadratic(group)
-
-    def _place(self, name: str, axis: int, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-        expressions = self.axes[name]
-        value = self.params_b[name]
-        others = {g: p for g, p in perms.items() if g != group}
-        for k, expression in enumerate(expressions):
-            applied = others if k == axis else perms
-            keep = [AxisExpression(e.size) for e in expressions]
-            keep[k] = expression
-            value = permute_tensor(value, tuple(keep), applied)
-        pairs = zip(
-            units_first(self.params_a[name], axis, expressions[axis], group),
-            units_first(value, axis, expressions[axis], group),
-            strict=True,
-        )
-        n = self.sizes[group]
-        return sum((a @ b.T for a, b in pairs), torch.zeros(n, n, dtype=torch.float64))
-
-
-def units_first(
-    value: Tensor, axis: int, expression: AxisExpression, group: str
-) -> Iterator[Tensor]:
-    """Bring the units of a group to the front.
-
-    Args:
-        value: A parameter.
-        axis: One of its axes.
-        expression: What that axis runs over.
-        group: The group.
-
-    Yields:
-        For every place of the group on the axis: the tensor as `[n, everything else]`.
-    """
-    yield from _units(
-        value.movedim(axis, 0).flatten(1) if value.dim() > 1 else value[:, None], expression, group
-    )
-
-
-def _units(matrix: Tensor, expression: AxisExpression, group: str) -> Iterator[Tensor]:
-    if expression.group == group:
-        yield matrix
-    if expression.kind == "product":
-        factored = matrix.reshape(*(part.size for part in expression.parts), -1)
-        for k, part in enumerate(expression.parts):
-            yield from _units(factored.movedim(k, 0).flatten(1), part, group)
-    if expression.kind == "concat":
-        for piece, part in zip(
-            matrix.split([part.size for part in expression.parts]), expression.parts, strict=True
-        ):
-            yield from _units(piece, part, group)
-
-
-def _only_concatenated(expressions: tuple[AxisExpression, ...], group: str) -> bool:
-    """Whether all places of a group on a parameter are pieces of one axis."""
-    on = [e for e in expressions if group in e.groups]
-    return (
-        len(on) == 1
-        and on[0].kind == "concat"
-        and all(sum(atom.group == group for atom in part.atoms()) <= 1 for part in on[0].parts)
-    )
 
 
 def descend(
@@ -190,6 +54,7 @@ def descend(
         The permutations; the objective never falls from one sweep to the next.
     """
     perms = dict(start)
+    running = RunningSimilarity(similarity)
     groups = list(perms)
     objective = [similarity.objective(perms)]
     stale = set(groups)
@@ -203,7 +68,7 @@ def descend(
             if group not in stale:
                 continue
             stale.discard(group)
-            gain, perm = _solve(similarity, group, perms)
+            gain, perm = _solve(running, group, perms)
             if gain > least:
                 perms[group] = perm
                 gained += gain
@@ -217,13 +82,11 @@ def descend(
     return reached
 
 
-def _solve(similarity: WeightSimilarity, group: str, perms: Permutations) -> tuple[float, Tensor]:
+def _solve(running: RunningSimilarity, group: str, perms: Permutations) -> tuple[float, Tensor]:
     """The best permutation of one group with the others held, and what it gains."""
-    matrix, current = similarity.matrix(group, perms), perms[group]
-    best = solve_assignment(matrix)
-    rows = torch.arange(len(current))
-    gain = float((matrix[rows, best] - matrix[rows, current]).sum())
-    if gain > 0 and similarity.is_quadratic(group):
+    best, gain = running.solve(group, perms)
+    weights = running.weights
+    if gain > 0 and weights.is_quadratic(group):
         # The matrix holds the group's other place where it was, so it only proposes.
-        gain = similarity.objective({**perms, group: best}) - similarity.objective(perms)
+        gain = weights.objective({**perms, group: best}) - weights.objective(perms)
     return gain, best

@@ -13,7 +13,8 @@ from merging.landscape.evaluation import Prepare, evaluate_family
 from merging.landscape.scores import score
 from merging.landscape.statistics import has_batch_norm, reset, with_batch_statistics
 from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
-from merging.matching.descent import WeightSimilarity, descend
+from merging.matching.descent import descend
+from merging.matching.similarity import WeightSimilarity
 from merging.methods import StraightThroughOptions, find_card
 from merging.params import Params
 from merging.permutation import Permutations, identity_permutations, permute

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.matching.base import MatchProblem
-from merging.matching.descent import WeightSimilarity, units_first
+from merging.matching.similarity import WeightSimilarity, units_first
 from merging.permutation import cycles, identity_permutations
 from merging.records import GroupUnits
 

@@ -10,7 +10,8 @@ import torch
 
 from merging.errors import StoppedError
 from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
-from merging.matching.descent import Descent, WeightSimilarity, descend
+from merging.matching.descent import Descent, descend
+from merging.matching.similarity import WeightSimilarity
 from merging.methods import WeightOptions, find_card
 from merging.permutation import identity_permutations
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from merging.matching.assignment import solve_assignment
+from merging.matching.assignment import AssignmentSeries, solve_assignment
 from tests.cases import few
 from tests.oracles import best_assignment
 
@@ -61,3 +61,20 @@ def test_what_is_not_square_is_refused(shape):
 def test_what_is_not_finite_is_refused(bad):
     with pytest.raises(ValueError, match="must not hold NaN or infinity"):
         solve_assignment(torch.tensor([[0.0, bad], [1.0, 2.0]]))
+
+
+def test_solving_again_and_again_finds_pairings_as_good_as_solving_once():
+    generator = torch.Generator().manual_seed(0)
+    series, current = AssignmentSeries(), torch.randperm(12, generator=generator)
+    similarity = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    for _ in range(20):
+        similarity = similarity + 0.2 * torch.randn(12, 12, generator=generator)
+        current = series.solve(similarity, current)
+        assert sorted(current.tolist()) == list(range(12))
+        best = value(similarity, solve_assignment(similarity))
+        assert value(similarity, current) == pytest.approx(best, rel=1e-12)
+
+
+def test_a_series_refuses_what_is_not_finite():
+    with pytest.raises(ValueError, match="must not hold NaN or infinity"):
+        AssignmentSeries().solve(torch.full((2, 2), math.nan), torch.arange(2))

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from merging.matching.base import MatchProblem
-from merging.matching.descent import WeightSimilarity, descend
+from merging.matching.descent import descend
+from merging.matching.running import RunningSimilarity
+from merging.matching.similarity import WeightSimilarity
 from merging.params import distance, norm
 from merging.permutation import identity_permutations, invert, permute, random_permutations
 from merging.symmetry import find_symmetry
@@ -76,6 +78,22 @@ def test_swapping_two_units_changes_the_objective_as_the_similarity_says(name):
             rows = torch.arange(n)
             said = matrix[rows, perm].sum() - matrix[rows, base[group]].sum()
             assert float(said) == pytest.approx(gain, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_similarity_that_is_kept_up_to_date_equals_one_made_afresh(name):
+    problem = problem_of(name)
+    similarity = similarity_of(problem)
+    running = RunningSimilarity(similarity)
+    generator = torch.Generator().manual_seed(3)
+    perms = identity_permutations(problem.spec)
+    for _ in range(3):
+        for group, n in problem.spec.sizes.items():
+            found = running.matrix(group, perms)
+            torch.testing.assert_close(found, similarity.matrix(group, perms), rtol=0, atol=1e-12)
+            i, j = torch.randint(n, (2,), generator=generator).tolist()
+            perms[group] = perms[group].clone()
+            perms[group][[i, j]] = perms[group][[j, i]]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

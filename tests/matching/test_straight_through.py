@@ -8,7 +8,8 @@ from merging.data.base import Batches
 from merging.landscape import evaluate, reset
 from merging.matching import match
 from merging.matching.base import MatchProblem
-from merging.matching.descent import WeightSimilarity, descend
+from merging.matching.descent import descend
+from merging.matching.similarity import WeightSimilarity
 from merging.params import lerp
 from merging.permutation import identity_permutations, permute
 from merging.symmetry import find_symmetry
