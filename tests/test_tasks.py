@@ -21,7 +21,7 @@ from merging.landscape.statistics import line_policy
 from merging.models.registry import example_inputs
 from merging.records import Alignment
 from merging.store import Store
-from merging.tasks import run_piece
+from merging.tasks import alignments, run_piece
 from tests.bad_files import bad_examples, examples, truncated, with_prefix
 
 NAME = "digits-mlp-256"
@@ -76,7 +76,7 @@ def equal(params, others):
 
 
 def test_every_kind_of_request_has_its_task():
-    assert set(tasks._TASKS) == set(requests.KINDS)
+    assert set(tasks.TASKS) == set(requests.KINDS)
 
 
 def test_symmetry_is_that_of_the_library(pair, spec, store):
@@ -184,7 +184,7 @@ def test_a_permutation_that_changes_the_function_is_never_handed_over(monkeypatc
     class Refused:
         ok, max_relative_difference, tolerance = False, 0.5, 1e-9
 
-    monkeypatch.setattr(tasks, "certify", lambda *_, **__: Refused())
+    monkeypatch.setattr(alignments, "certify", lambda *_, **__: Refused())
     (piece,) = requests.alignment(SUBJECT, "activation", seed=9).job().pieces
     with pytest.raises(MergingError, match=r"changes the function of model B by 5.0e-01"):
         run_piece(piece.payload, Context(store, piece.key))

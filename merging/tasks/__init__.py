@@ -1,0 +1,42 @@
+"""How the pieces of requests are computed; runs in a worker (see `merging.jobs`).
+
+One module per module of `merging.requests`, each with the table of its tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+
+from merging import requests
+from merging.jobs import Context
+from merging.tasks import alignments, landscape, models
+from merging.tasks.base import Found, Task
+
+TASKS: Mapping[str, Task] = MappingProxyType({
+    **models.TASKS,
+    **alignments.TASKS,
+    **landscape.TASKS,
+})
+
+
+def run_piece(payload: str, context: Context) -> Found:
+    """Compute one piece of a request.
+
+    Args:
+        payload: JSON of the request and the part.
+        context: The store, and whom to tell about progress.
+
+    Returns:
+        Arrays and JSON values, as the request's `decode` reads them.
+
+    Raises:
+        MergingError: If the request cannot be met; the message is for a person.
+    """
+    torch.set_num_threads(1)
+    values = json.loads(payload)
+    request = requests.from_payload(values["request"])
+    return TASKS[request.task](request, values["part"], context)

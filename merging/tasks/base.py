@@ -1,0 +1,46 @@
+"""What tasks of all kinds share: what they return, and the aligned model B."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging import requests
+from merging.errors import MergingError
+from merging.jobs import Context
+from merging.permutation import permute
+from merging.store import Store
+from merging.subjects import Loaded
+
+Found = tuple[dict[str, np.ndarray], dict[str, Any]]
+Part = Mapping[str, Any]
+Task = Callable[[Any, Part, Context], Found]
+
+
+def aligned_b(
+    loaded: Loaded, alignment: requests.AlignmentRequest | None, store: Store
+) -> dict[str, Tensor]:
+    """Model B in the order of an alignment, or as it is.
+
+    Raises:
+        MergingError: If the alignment's result is missing.
+    """
+    if alignment is None:
+        return loaded.params_b
+    return permute(loaded.spec, permutations_of(alignment, store), loaded.params_b)
+
+
+def permutations_of(alignment: requests.AlignmentRequest, store: Store) -> dict[str, Tensor]:
+    """The permutations of an alignment that was computed before.
+
+    Raises:
+        MergingError: If its result is missing.
+    """
+    found = alignment.read(store)
+    if found is None:
+        raise MergingError(f"the result of {alignment.title.lower()} is missing; run it again")
+    return {group: torch.from_numpy(perm) for group, perm in found.permutations.items()}

@@ -1,0 +1,119 @@
+"""Tasks of the landscape: curves between models, and surfaces through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging import requests
+from merging.jobs import Context
+from merging.landscape import (
+    LEVELS,
+    Plane,
+    evaluate_family,
+    evaluate_points,
+    filter_normalized_plane,
+    grid_axes,
+    line_policy,
+    new_points,
+    plane_policy,
+    plane_through,
+)
+from merging.records import PlanePoint
+from merging.store import Store
+from merging.subjects import Loaded, load
+from merging.tasks.base import Found, Part, Task, aligned_b
+
+
+def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    params_b = aligned_b(loaded, request.alignment, context.store)
+    batches = loaded.split(request.split)
+    statistics = loaded.statistics_examples(request.statistics)
+    prepare = line_policy(request.statistics, loaded.model, loaded.params_a, params_b, statistics)
+    lams = np.array(part["positions"])
+    found = evaluate_family(
+        loaded.model,
+        [loaded.params_a, params_b],
+        np.stack([1 - lams, lams], axis=1),
+        batches,
+        prepare=prepare,
+        on_progress=context.report,
+    )
+    words = _statistics_words(request.statistics, len(statistics))
+    return (
+        {"lams": lams, "losses": found.losses, "correct": found.correct},
+        {"statistics": words, "split": request.split},
+    )
+
+
+def _statistics_words(kind: str, examples: int) -> str:
+    if kind == "interpolated":
+        return "interpolated"
+    return f"{kind.upper()} on {examples:,} training examples"
+
+
+def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    plane = _plane(request, loaded, context.store)
+    if "models" in part:
+        return {}, {"points": _shown(request, plane, loaded, context.store)}
+    level = part["level"]
+    cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
+    x, y = grid_axes(plane, LEVELS[level], request.margin)
+    batches = loaded.split(request.split)
+    statistics = loaded.statistics_examples(request.statistics)
+    values = evaluate_points(
+        loaded.model,
+        plane,
+        np.stack([x[cells[:, 1]], y[cells[:, 0]]], axis=1),
+        batches,
+        prepare=plane_policy(request.statistics, loaded.model, statistics),
+        on_progress=context.report,
+    )
+    return (
+        {"cells": cells.T.astype(np.int16), "values": values.astype(np.float32)},
+        {
+            "level": level,
+            "x": [float(x[0]), float(x[-1])],
+            "y": [float(y[0]), float(y[-1])],
+            "scale": plane.corners[1][0] if plane.orthonormal else 1.0,
+            "examples": len(batches),
+            "statistics": _statistics_words(request.statistics, len(statistics)),
+        },
+    )
+
+
+def _plane(request: requests.SurfaceRequest, loaded: Loaded, store: Store) -> Plane:
+    models = [_model(point, loaded, store) for point in request.points]
+    if len(models) == 1:
+        return filter_normalized_plane(models[0], torch.Generator().manual_seed(request.seed))
+    return plane_through(*models)
+
+
+def _model(
+    point: str | requests.AlignmentRequest, loaded: Loaded, store: Store
+) -> dict[str, Tensor]:
+    if isinstance(point, requests.AlignmentRequest):
+        return aligned_b(loaded, point, store)
+    return loaded.params_a if point == "a" else loaded.params_b
+
+
+def _shown(
+    request: requests.SurfaceRequest, plane: Plane, loaded: Loaded, store: Store
+) -> list[dict[str, Any]]:
+    points = {}
+    for point in (*request.points, *request.shown):
+        name = point.upper() if isinstance(point, str) else point.method
+        params = _model(point, loaded, store)
+        points[name] = PlanePoint(name, *plane.coordinates(params), plane.residual(params))
+    return [asdict(point) for point in points.values()]
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({"curve": _curve, "surface": _surface})

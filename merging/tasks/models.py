@@ -1,0 +1,97 @@
+"""Tasks around the models by themselves: files that were brought, symmetry, end points."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from merging import requests
+from merging.doctor import examine
+from merging.jobs import Context
+from merging.landscape import evaluate
+from merging.records import EndPoint
+from merging.subjects import certified, keep_checkpoint, keep_data, load, load_params, uploaded
+from merging.symmetry import certify, summarise
+from merging.tasks.base import Found, Part, Task
+
+
+def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> Found:
+    start = time.perf_counter()
+    network, spec = certified(request.config, context.store)
+    certificate = certify(network.model, spec, network.example_inputs, seed=1)
+    summary = summarise(spec, certificate, time.perf_counter() - start)
+    return {}, {"summary": asdict(summary), "spec": spec.to_json()}
+
+
+def _end_points(request: requests.EndPointsRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for letter, params in (("a", loaded.params_a), ("b", loaded.params_b)):
+        for split in (loaded.data.train, loaded.data.test):
+            found = evaluate(loaded.model, params, split)
+            point = EndPoint(
+                split.name,
+                len(split),
+                float(found.loss[0]),
+                float(found.standard_error[0]),
+                float(found.accuracy[0]),
+            )
+            rows.setdefault(letter, []).append(asdict(point))
+    return {}, rows
+
+
+def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    network, _ = certified(request.subject.config, context.store)
+    found = examine(
+        network, loaded.spec, loaded.params_a, loaded.params_b, on_progress=context.report
+    )
+    return {}, asdict(found)
+
+
+def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: Context) -> Found:
+    data = uploaded(request.upload, request.name, context.store)
+    return {}, keep_checkpoint(data, request.name, context.store, architecture=request.architecture)
+
+
+def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
+    data = uploaded(request.upload, request.name, context.store)
+    return {}, keep_data(data, request.name, request.config, context.store)
+
+
+def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:
+    params_a, params_b = (
+        load_params(model, context.store) for model in (request.model_a, request.model_b)
+    )
+    rows = []
+    for name in dict.fromkeys([*params_a, *params_b]):
+        a, b = (_shape_words(params.get(name)) for params in (params_a, params_b))
+        same = a == b and torch.equal(params_a[name], params_b[name])
+        verdict = "equal values" if same else "fits" if a == b else "does not fit"
+        rows.append(asdict(requests.TensorRow(name, a, b, verdict)))
+    rows.sort(key=lambda row: row["verdict"] != "does not fit")
+    return {}, {"rows": rows}
+
+
+def _shape_words(value: Tensor | None) -> str:
+    if value is None:
+        return "missing"
+    return (
+        f"{' × '.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
+    )
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({
+    "symmetry": _symmetry,
+    "end points": _end_points,
+    "diagnosis": _diagnosis,
+    "read checkpoint": _read_checkpoint,
+    "read data": _read_data,
+    "fit": _fit,
+})
