@@ -7,11 +7,12 @@ The interface process builds its forms from this table. What a method does is in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from merging.errors import UnknownNameError
+from merging.options import read_record
 
 Similarity = Literal["inner product", "correlation"]
 
@@ -153,36 +154,4 @@ def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:
         UnknownNameError: If the method has no such option, or an option's value is not among its
             choices or outside its range.
     """
-    given = dict(options or {})
-    known = {f.name: f for f in fields(card.options)}
-    for name, value in options.items() if options else ():
-        if name not in known:
-            raise UnknownNameError(
-                f"{card.title} has no option {name!r}; it has {', '.join(known) or 'none'}"
-            )
-        _check_value(card, name, value, known[name])
-        kind: Any = type(known[name].default)
-        given[name] = kind(value)  # 1 and 1.0 are one step size
-    return card.options(**given)
-
-
-def _check_value(card: MethodCard, name: str, value: Any, option: Field[Any]) -> None:
-    metadata, kind = option.metadata, type(option.default)
-    choices = metadata.get("choices")
-    if choices is not None:
-        if value not in choices:
-            raise UnknownNameError(
-                f"{card.title}, option {name!r}: got {value!r}, expected one of "
-                f"{', '.join(map(repr, choices))}"
-            )
-    elif not _is_number(value, kind) or not metadata["min"] <= value <= metadata["max"]:
-        what = "a whole number" if kind is int else "a number"
-        raise UnknownNameError(
-            f"{card.title}, option {name!r}: got {value!r}, expected {what} from "
-            f"{metadata['min']} to {metadata['max']}"
-        )
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    allowed = int if kind is int else (int, float)
-    return isinstance(value, allowed) and not isinstance(value, bool)
+    return read_record(card.title, card.options, options)

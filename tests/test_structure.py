@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The floor of every module or package of `merging`; a package's modules share its floor.
 FLOORS = {
-    "errors": 0, "params": 0, "how_to_export": 0,
-    "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "entries": 1,
-    "archives": 1, "pickle_values": 1,
+    "errors": 0, "params": 0, "how_to_export": 0, "options": 0,
+    "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "rules": 1,
+    "entries": 1, "archives": 1, "pickle_values": 1,
     "store": 1, "jobs": 1, "cluster": 1, "conductor": 1, "compute": 1,
     "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
     "training": 2, "zoo": 2, "checkpoints": 2, "pt2_archive": 2,
@@ -30,6 +30,7 @@ FLOORS = {
 # Who may import whom on the same floor.
 NEIGHBOURS = {
     "params": {"errors"},
+    "options": {"errors"},
     "spec": {"records"},
     "permutation": {"spec"},
     "store": {"entries"},
