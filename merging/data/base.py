@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +47,16 @@ class Batches:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split.
+    """A training and a test split, and for some a validation split.
 
     Attributes:
         name: What requests call it.
         title: What screens call it.
         train: Examples that models were trained on.
-        test: Examples that they never saw.
+        test: Examples that they never saw, to report results on.
         classes: Number of classes.
+        validation: Examples that they never saw either, to choose coefficients on; None if the
+            data set has none.
     """
 
     name: str
@@ -62,17 +64,24 @@ class Dataset:
     train: Batches
     test: Batches
     classes: int
+    validation: Batches | None = None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over shapes and bytes of both splits."""
+        """SHA-256 over shapes and bytes of all splits."""
         digest = hashlib.sha256()
-        for tensor in (
-            self.train.inputs,
-            self.train.targets,
-            self.test.inputs,
-            self.test.targets,
-        ):
+        splits = (self.train, self.test, self.validation)
+        for tensor in (t for s in splits if s is not None for t in (s.inputs, s.targets)):
             digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def concatenate(parts: Sequence[Batches], name: str) -> Batches:
+    """The examples of all parts, one part after the other."""
+    return Batches(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        parts[0].batch_size,
+        name,
+    )

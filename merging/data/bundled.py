@@ -1,7 +1,8 @@
 """The data sets that come with the app, read from `assets/data`.
 
 Real images are kept as bytes. Both splits are shuffled once, when the files are written, so that
-the first `n` examples are a fair sample.
+the first `n` examples are a fair sample. Sets that are made of these (`mnist/rotated-20`) are made
+when they are loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from merging.cards import ASSETS
 from merging.data.base import Batches, Dataset
+from merging.data.shifted import GREY_FACTORS, Split, derive
 from merging.errors import UnknownNameError
 
 
@@ -46,27 +48,78 @@ def _quadrant() -> Dataset:
     return Dataset("quadrant", "Points of a square", train, test, 2)
 
 
+_MNIST_MEAN, _MNIST_DEVIATION = 33.3, 78.6
+
 DATASETS: Mapping[str, Callable[[], Dataset]] = MappingProxyType({
-    "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", 33.3, 78.6),
+    "mnist": lambda: _from_file("mnist", "MNIST, 5,000 digits", _MNIST_MEAN, _MNIST_DEVIATION),
     "digits": lambda: _from_file("digits", "Digits, 8 × 8 (scikit-learn)", 0.0, 16.0),
     "mnist1d": lambda: _from_file("mnist1d", "MNIST-1D", 0.0, 1.0),
     "quadrant": _quadrant,
 })
+_TITLES: Mapping[str, str] = MappingProxyType({"mnist": "MNIST", "digits": "Digits"})
 
 
-@lru_cache(maxsize=len(DATASETS))
+def _derived(name: str) -> Dataset:
+    """Make a set of a bundled one: read its bytes, change them, and standardise as MNIST."""
+    source, *steps = name.split("/")
+    if source not in GREY_FACTORS:
+        raise UnknownNameError(
+            f"data sets are made of {' or '.join(GREY_FACTORS)}, not of {source!r}; write "
+            f"{next(iter(GREY_FACTORS))}/rotated-20, for one"
+        )
+    with np.load(ASSETS / "data" / f"{source}.npz", allow_pickle=False) as file:
+        splits = [
+            Split(
+                split,
+                np.rint(file[f"x_{split}"][:, 0] * GREY_FACTORS[source]).astype(np.uint8),
+                file[f"y_{split}"].astype(np.int64),
+            )
+            for split in ("train", "test")
+        ]
+    made, titles = derive(splits, steps)
+    train, validation, test = (
+        Batches(
+            torch.from_numpy((m.images[:, None].astype(np.float32) - _MNIST_MEAN) / _MNIST_DEVIATION),
+            torch.from_numpy(m.labels),
+            name=m.name,
+        )
+        for m in made
+    )
+    return Dataset(name, ", ".join([_TITLES[source], *titles]), train, test, 10, validation)
+
+
 def load_dataset(name: str) -> Dataset:
-    """Read a bundled data set.
+    """Read a bundled data set, or make one of it.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`; or `mnist` or `digits` followed by changes, each after a slash, as
+            `mnist/rotated-20` (`data.shifted.STEPS`), which has a validation split.
 
     Returns:
         The data set; its tensors are shared, so treat them as read-only.
 
     Raises:
         UnknownNameError: If there is no such data set.
+
+    Example:
+        >>> load_dataset("mnist/labels-01/rotated-20").title
+        'MNIST, digits 0, 1, rotated by 20°'
     """
-    if name not in DATASETS:
-        raise UnknownNameError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
+    if name in DATASETS:
+        return _bundled(name)
+    if "/" not in name:
+        raise UnknownNameError(
+            f"unknown data set {name!r}; choose from {', '.join(DATASETS)}, or mnist/rotated-20 "
+            "and the like"
+        )
+    return _made(name)
+
+
+@lru_cache(maxsize=len(DATASETS))
+def _bundled(name: str) -> Dataset:
     return DATASETS[name]()
+
+
+@lru_cache(maxsize=8)  # the tasks of one family and its base; about 15 MB each
+def _made(name: str) -> Dataset:
+    return _derived(name)
