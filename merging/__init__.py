@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from merging.bringing import read_examples, read_model
     from merging.cards import list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
@@ -49,6 +50,8 @@ _HOMES = MappingProxyType({
     "plane_through": "merging.landscape",
     "random_permutations": "merging.permutation",
     "read_checkpoint": "merging.checkpoints",
+    "read_examples": "merging.bringing",
+    "read_model": "merging.bringing",
     "repair": "merging.landscape",
     "write_checkpoint": "merging.checkpoints",
 })
@@ -73,6 +76,8 @@ __all__ = [
     "plane_through",
     "random_permutations",
     "read_checkpoint",
+    "read_examples",
+    "read_model",
     "repair",
     "write_checkpoint",
 ]

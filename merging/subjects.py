@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,32 +20,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from merging.bringing import classes_of, config_of, dataset, parted, widened
 from merging.cards import ASSETS, read_cards
 from merging.checkpoints import (
+    TensorSpec,
     check_finite,
-    checkpoint_bytes,
     fingerprint,
+    open_checkpoint,
     read_checkpoint,
-    read_checkpoint_bytes,
+    stream_checkpoint,
 )
 from merging.data.base import Batches, Dataset
-from merging.data.brought import check_fits
 from merging.data.bundled import DATASETS, load_dataset
 from merging.data.reading import read_data
-from merging.errors import ArchitectureMismatchError, DataError, MergingError
-from merging.graph import trace
+from merging.errors import DataError, MergingError
 from merging.models.networks import (
     Network,
     blueprint_bytes,
     build_network,
     check_weights,
     is_bundled,
-    library_config,
-    transformers_config,
     with_tied,
 )
-from merging.models.registry import infer_config
-from merging.params import Params, check_same_architecture, in_order
+from merging.params import check_same_architecture, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
 from merging.spec import PermutationSpec
@@ -121,11 +121,11 @@ def _load(subject: Subject, stored: _Stored) -> Loaded:
         in_order(load_params(wanted, stored.store), network.model.state_dict())
         for wanted in (subject.model_a, subject.model_b)
     )
-    check_same_architecture(params_a, params_b)
+    check_same_architecture(params_a, params_b, dtype=False)
     data = _data(subject, network, stored.store)
     _check_inputs(network, data)
     return Loaded(
-        network.model, spec, _wide(params_a), _wide(params_b), data, network.example_inputs
+        network.model, spec, widened(params_a), widened(params_b), data, network.example_inputs
     )
 
 
@@ -142,14 +142,6 @@ def _check_inputs(network: Network, data: Dataset) -> None:
             f"{data.title} has examples of shape {list(example.shape[1:])}, but this model reads "
             f"{' and '.join(map(str, wanted))}; choose data that fit it on the Models page"
         ) from error
-
-
-def _wide(params: TensorDict) -> TensorDict:
-    """Half precision is computed in float32."""
-    return {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in params.items()
-    }
 
 
 def certified(config: str, store: Store) -> tuple[Network, PermutationSpec]:
@@ -218,21 +210,9 @@ def _data(subject: Subject, network: Network, store: Store) -> Dataset:
             "upload them again on the Models page"
         )
     with np.load(path, allow_pickle=False) as file:
-        x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
+        x, y = file["x"], file["y"]
         half = int(file["split"]) if "split" in file else len(y) // 2  # as stores kept it once
-    train, test = (
-        Batches(x[:half], y[:half], name="train"),
-        Batches(x[half:], y[half:], name="test"),
-    )
-    return Dataset(subject.data, "Brought data", train, test, classes_of(network))
-
-
-def classes_of(network: Network) -> int:
-    """Number of classes that a network tells apart."""
-    graph = trace(network.model, network.example_inputs)
-    with torch.no_grad():
-        outputs = graph.run(network.model.state_dict(), network.example_inputs)
-    return max(2, int(outputs.shape[-1]))
+    return dataset(x, y, half, subject.data, network)
 
 
 def uploaded(upload: str, name: str, store: Store) -> bytes:
@@ -253,7 +233,8 @@ def keep_checkpoint(
     """Read a brought checkpoint, find its architecture, and keep it as safetensors.
 
     The architecture is that of a `.pt2` archive itself; else the one that is given; else what a
-    `config.json` beside the weights names; else the bundled one of these names and shapes.
+    `config.json` beside the weights names; else the bundled one of these names and shapes. Weights
+    are read, checked and written tensor by tensor.
 
     Args:
         source: The bytes of an upload, or a file or folder on this machine.
@@ -269,46 +250,76 @@ def keep_checkpoint(
     """
     if looks_like_pt2(source):
         archive = read_pt2(source if isinstance(source, bytes) else source.read_bytes(), name)
-        check_finite(archive.weights, name)
-        params, meta = archive.weights, {"format": "pt2"}
         config = _keep_blueprint(archive, store)
-    else:
-        params, meta = _read(source, name)
-        config = _config(params, meta, name, architecture)
-    if not is_bundled(config):
-        network = network_of(canonical(config), store)
-        params = with_tied(params, network)
-        check_weights(params, network, name)
+        return _keep_weights(
+            _specs(archive.weights), archive.weights, {"format": "pt2"}, config, name, store
+        )
+    with open_checkpoint(source, name) as checkpoint:
+        shapes = {
+            key: torch.empty(spec.shape, dtype=spec.dtype, device="meta")
+            for key, spec in checkpoint.specs.items()
+        }
+        whole: Mapping[str, Tensor] = shapes
+        config = config_of(shapes, checkpoint.meta, name, architecture)
+        if not is_bundled(config):
+            network = network_of(canonical(config), store)
+            whole = with_tied(shapes, network)
+            check_weights(whole, network, name)
+        on_disk = _Weights(checkpoint, _homes(whole, shapes))
+        return _keep_weights(_specs(whole), on_disk, checkpoint.meta, config, name, store)
+
+
+def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """For every name, the name that its tensor has in the file."""
+    first = {id(value): key for key, value in given.items()}
+    return {key: first[id(value)] for key, value in whole.items()}
+
+
+def _specs(params: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    return {key: TensorSpec(tuple(v.shape), v.dtype) for key, v in params.items()}
+
+
+class _Weights(Mapping[str, Tensor]):
+    """Tensors of a file, read when they are asked for; tied ones have several names."""
+
+    def __init__(self, file: Mapping[str, Tensor], homes: Mapping[str, str]) -> None:
+        self._file, self._homes = file, homes
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file[self._homes[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+def _keep_weights(
+    specs: Mapping[str, TensorSpec],
+    params: Mapping[str, Tensor],
+    meta: Mapping[str, str],
+    config: Mapping[str, Any],
+    name: str,
+    store: Store,
+) -> dict[str, Any]:
+    check_finite(params, name)
     mark = fingerprint(params)
-    store.put_file(mark, checkpoint_bytes(params, _notes_kept(meta)), ".safetensors")
+    path = store.folder / f"{mark}.{os.getpid()}.tmp.safetensors"
+    try:
+        stream_checkpoint(path, specs, params.__getitem__, _notes_kept(meta))
+        store.put_file(mark, path, ".safetensors")
+    finally:
+        path.unlink(missing_ok=True)
     return {
         "name": name,
         "fingerprint": mark,
         "config": canonical(config),
-        "tensors": len(params),
-        "parameters": sum(value.numel() for value in params.values()),
+        "tensors": len(specs),
+        "parameters": sum(math.prod(spec.shape) for spec in specs.values()),
         "notes": _notes(meta),
+        "prefix": meta.get("stripped_prefix", ""),
     }
-
-
-def _read(source: bytes | Path, name: str) -> tuple[Params, dict[str, str]]:
-    if isinstance(source, bytes):
-        return read_checkpoint_bytes(source, name)
-    return read_checkpoint(source)
-
-
-def _config(params: Params, meta: dict[str, str], name: str, architecture: str) -> dict[str, Any]:
-    if architecture.startswith("{"):
-        config: dict[str, Any] = json.loads(architecture)
-        return infer_config(params, name) if is_bundled(config) else config
-    if architecture:
-        return library_config(architecture, params)
-    try:
-        return infer_config(params, name)
-    except ArchitectureMismatchError:
-        if "config" in meta:
-            return transformers_config(meta["config"], name)
-        raise
 
 
 def _keep_blueprint(archive: Archive, store: Store) -> dict[str, str]:
@@ -320,11 +331,11 @@ def _keep_blueprint(archive: Archive, store: Store) -> dict[str, str]:
     return {"architecture": "exported", "blueprint": mark}
 
 
-def _notes_kept(meta: dict[str, str]) -> dict[str, str]:
+def _notes_kept(meta: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in meta.items() if key != "config"}
 
 
-def _notes(meta: dict[str, str]) -> list[str]:
+def _notes(meta: Mapping[str, str]) -> list[str]:
     words = {
         "stripped_prefix": "The prefix {!r} was cut off all names.",
         "found_under": "The weights were found under {!r}.",
@@ -354,18 +365,7 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
     """
     network = network_of(config, store)
     found = read_data(source, name)
-    x, y, half = found.x, found.y, found.split
-    if found.kind == "classification":
-        shape = tuple(network.example_inputs[0].shape[1:])
-        x = check_fits(x, y, shape, classes_of(network))
-    notes = list(found.notes)
-    if half is None:  # the parts must not differ in what they hold
-        order = np.random.default_rng(0).permutation(len(y))
-        x, y, half = np.ascontiguousarray(x[order]), y[order], len(y) // 2
-        notes.append(
-            f"The first {half} examples (in a fixed random order) are for matching and statistics, "
-            f"the other {len(y) - half} for the test curves."
-        )
+    x, y, half, notes = parted(found, network)
     content = repr((x.shape, y.shape, half)).encode() + x.tobytes() + y.tobytes()
     mark = hashlib.sha256(content).hexdigest()
     path = store.folder / f"{mark}.tmp.npz"
@@ -380,5 +380,5 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
         "examples": len(y),
         "classes": found.classes,
         "kind": found.kind,
-        "notes": notes,
+        "notes": list(notes),
     }

@@ -135,13 +135,13 @@ def test_what_is_kept_keeps_its_dtype(pair, store):
     assert {value.dtype for value in params.values()} == {torch.float16}
 
 
-def test_models_of_two_dtypes_are_refused_by_layer(pair, store):
-    halves = {name: value.half() for name, value in pair.params_b.items()}
-    with pytest.raises(
-        ArchitectureMismatchError,
-        match=r"'layers\.0\.weight' is torch\.float32 in model A and torch\.float16 in model B",
-    ):
-        subjects.load(brought(pair.params_a, halves, store), store)
+def test_models_of_two_precisions_are_both_computed_in_float32(pair, store):
+    half = {name: value.half() for name, value in pair.params_b.items()}
+    loaded = subjects.load(brought(pair.params_a, half, store), store)
+    assert {v.dtype for v in (*loaded.params_a.values(), *loaded.params_b.values())} == {
+        torch.float32
+    }
+    assert torch.equal(loaded.params_b["layers.0.weight"], half["layers.0.weight"].float())
 
 
 def test_models_of_two_widths_are_refused_by_layer(pair, store):

@@ -171,16 +171,31 @@ def own_network(function: str) -> Network:
             request can have any other function called.
 
     Returns:
-        What the function returns: a module and its example inputs.
+        The network.
 
     Raises:
-        MergingError: If it is another one, cannot be imported, or returns something else.
+        MergingError: If it is another one.
     """
     if function != os.environ.get(OWN_MODEL):
         raise MergingError(
             f"the model function {function!r} is not the one that this server was started with; "
             f"start it with --model {function}"
         )
+    return named_network(function)
+
+
+def named_network(function: str) -> Network:
+    """The model that a function makes; only for callers who may run any code anyway.
+
+    Args:
+        function: `package.module:function`.
+
+    Returns:
+        What the function returns: a module and its example inputs.
+
+    Raises:
+        MergingError: If it cannot be imported, or returns something else.
+    """
     found = call_named(function, "--model")
     model, *inputs = found if isinstance(found, (tuple, list)) else (found,)
     if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):

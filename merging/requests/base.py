@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from merging.cards import read_card
@@ -22,6 +22,14 @@ Statistics = Literal["interpolated", "reset", "repair", "rescale"]
 Result = TypeVar("Result")
 
 
+def added(default: Any) -> Any:
+    """A field that requests did not always have: left out of the key while it has its default.
+
+    So results that were kept before the field was there are found still.
+    """
+    return field(default=default, metadata={"added": True})
+
+
 @dataclass(frozen=True)
 class Subject:
     """The two models that are looked at, and their data, by fingerprint.
@@ -32,6 +40,7 @@ class Subject:
         model_b: Fingerprint of model B.
         data: Name of a bundled data set, or the fingerprint of a brought one.
         data_fingerprint: Fingerprint of the data.
+        spec: Fingerprint of a permutation spec that a person chose; empty for the derived one.
     """
 
     config: str
@@ -39,6 +48,7 @@ class Subject:
     model_b: str
     data: str
     data_fingerprint: str
+    spec: str = added("")
 
 
 def bundled_subject(name: str) -> Subject:
@@ -135,15 +145,20 @@ class Request(Generic[Result]):
         raise NotImplementedError
 
 
-def _fields(request: Request[Any]) -> dict[str, Any]:
-    return {f.name: _plain(getattr(request, f.name)) for f in fields(request)}
+def _fields(record: Any) -> dict[str, Any]:
+    values = {f: getattr(record, f.name) for f in fields(record)}
+    return {
+        f.name: _plain(value)
+        for f, value in values.items()
+        if not ("added" in f.metadata and value == f.default)
+    }
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Request):
         return value.payload
     if isinstance(value, Subject):
-        return asdict(value)
+        return _fields(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

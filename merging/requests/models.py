@@ -64,6 +64,7 @@ class BroughtCheckpoint:
         tensors: Number of tensors.
         parameters: Number of numbers in them.
         notes: What was done on reading (prefixes stripped, say).
+        prefix: What was cut off all names.
     """
 
     name: str
@@ -72,6 +73,7 @@ class BroughtCheckpoint:
     tensors: int
     parameters: int
     notes: tuple[str, ...]
+    prefix: str = ""  # results that were kept before this was lack it
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def from_payload(payload: Mapping[str, Any]) -> Request[Any]:
     kind = KINDS.get(payload["task"])
     if kind is None:
         raise UnknownNameError(f"unknown task {payload['task']!r}; choose from {', '.join(KINDS)}")
-    return kind(**{f.name: _value(payload[f.name], f.name) for f in fields(kind)})
+    given = [f.name for f in fields(kind) if f.name in payload or "added" not in f.metadata]
+    return kind(**{name: _value(payload[name], name) for name in given})
 
 
 def _value(value: Any, name: str) -> Any:

@@ -69,14 +69,23 @@ def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:
     params_a, params_b = (
         load_params(model, context.store) for model in (request.model_a, request.model_b)
     )
-    rows = []
-    for name in dict.fromkeys([*params_a, *params_b]):
-        a, b = (_shape_words(params.get(name)) for params in (params_a, params_b))
-        same = a == b and torch.equal(params_a[name], params_b[name])
-        verdict = "equal values" if same else "fits" if a == b else "does not fit"
-        rows.append(asdict(requests.TensorRow(name, a, b, verdict)))
+    rows = [
+        asdict(requests.TensorRow(name, *_side_by_side(params_a.get(name), params_b.get(name))))
+        for name in dict.fromkeys([*params_a, *params_b])
+    ]
     rows.sort(key=lambda row: row["verdict"] != "does not fit")
     return {}, {"rows": rows}
+
+
+def _side_by_side(a: Tensor | None, b: Tensor | None) -> tuple[str, str, str]:
+    if a is None or b is None or a.shape != b.shape:
+        verdict = "does not fit"
+    elif a.dtype != b.dtype:
+        both = a.is_floating_point() and b.is_floating_point()
+        verdict = "fits, in another precision" if both else "does not fit"
+    else:
+        verdict = "equal values" if torch.equal(a, b) else "fits"
+    return _shape_words(a), _shape_words(b), verdict
 
 
 def _shape_words(value: Tensor | None) -> str:
