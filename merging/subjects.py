@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.bringing import classes_of, config_of, dataset, parted, widened
-from merging.cards import ASSETS, read_cards
+from merging.cards import bundled_weights
 from merging.checkpoints import (
     TensorSpec,
     check_finite,
@@ -89,7 +89,7 @@ def load(subject: Subject, store: Store) -> Loaded:
     Raises:
         MergingError: If something that was brought is no longer in the store.
     """
-    return _load(subject, _Stored(store))
+    return _load(subject, Stored(store))
 
 
 def load_params(wanted: str, store: Store) -> TensorDict:
@@ -101,7 +101,7 @@ def load_params(wanted: str, store: Store) -> TensorDict:
     return _params(_path_of(wanted, store))
 
 
-class _Stored:
+class Stored:
     """A store that equals itself in caches, whatever process state it holds."""
 
     def __init__(self, store: Store) -> None:
@@ -111,18 +111,18 @@ class _Stored:
         return hash(self.store.folder)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Stored) and self.store.folder == other.store.folder
+        return isinstance(other, Stored) and self.store.folder == other.store.folder
 
 
 @lru_cache(maxsize=3)
-def _load(subject: Subject, stored: _Stored) -> Loaded:
+def _load(subject: Subject, stored: Stored) -> Loaded:
     network, spec = _certified(subject.config, stored)
     params_a, params_b = (
         in_order(load_params(wanted, stored.store), network.model.state_dict())
         for wanted in (subject.model_a, subject.model_b)
     )
     check_same_architecture(params_a, params_b, dtype=False)
-    data = _data(subject, network, stored.store)
+    data = data_of(subject.data, network, stored.store)
     _check_inputs(network, data)
     return Loaded(
         network.model, spec, widened(params_a), widened(params_b), data, network.example_inputs
@@ -150,11 +150,11 @@ def certified(config: str, store: Store) -> tuple[Network, PermutationSpec]:
     Raises:
         MergingError: If the config is unknown or the spec cannot be certified.
     """
-    return _certified(config, _Stored(store))
+    return _certified(config, Stored(store))
 
 
 @lru_cache(maxsize=8)
-def _certified(config: str, stored: _Stored) -> tuple[Network, PermutationSpec]:
+def _certified(config: str, stored: Stored) -> tuple[Network, PermutationSpec]:
     network = network_of(config, stored.store)
     return network, find_symmetry(network.model, network.example_inputs)
 
@@ -184,11 +184,7 @@ def _params(path: Path) -> TensorDict:
 
 
 def _path_of(wanted: str, store: Store) -> Path:
-    for name, card in read_cards().items():
-        for letter in "ab":
-            if card[f"fingerprint_{letter}"] == wanted:
-                return ASSETS / "zoo" / name / f"{letter}.safetensors"
-    path = store.file(wanted)
+    path = bundled_weights().get(wanted) or store.file(wanted)
     if path is None:
         raise MergingError(
             f"model {wanted[:8]} is no longer in the result store, where room was made; "
@@ -197,22 +193,27 @@ def _path_of(wanted: str, store: Store) -> Path:
     return path
 
 
-def _data(subject: Subject, network: Network, store: Store) -> Dataset:
-    if subject.data in DATASETS:
-        return load_dataset(subject.data)
-    if not subject.data:
+def data_of(name: str, network: Network, store: Store) -> Dataset:
+    """The examples of that name, bundled or brought; without a name, none.
+
+    Raises:
+        MergingError: If brought ones are no longer in the store.
+    """
+    if name in DATASETS or "/" in name:  # a path names what is made of a bundled set
+        return load_dataset(name)
+    if not name:
         none = Batches(torch.empty(0, *network.example_inputs[0].shape[1:]), torch.empty(0).long())
         return Dataset("", "No data", none, none, classes_of(network))
-    path = store.file(subject.data)
+    path = store.file(name)
     if path is None:
         raise MergingError(
-            f"the data {subject.data[:8]} are no longer in the result store, where room was made; "
+            f"the data {name[:8]} are no longer in the result store, where room was made; "
             "upload them again on the Models page"
         )
     with np.load(path, allow_pickle=False) as file:
         x, y = file["x"], file["y"]
         half = int(file["split"]) if "split" in file else len(y) // 2  # as stores kept it once
-    return dataset(x, y, half, subject.data, network)
+    return dataset(x, y, half, name, network)
 
 
 def uploaded(upload: str, name: str, store: Store) -> bytes:

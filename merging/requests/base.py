@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from merging.cards import read_card
@@ -157,7 +157,7 @@ def _fields(record: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Request):
         return value.payload
-    if isinstance(value, Subject):
+    if is_dataclass(value):
         return _fields(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 

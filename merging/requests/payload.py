@@ -14,6 +14,16 @@ from merging.requests.alignments import (
     UnitsRequest,
 )
 from merging.requests.base import Request, Subject
+from merging.requests.families import Examples, Family
+from merging.requests.fusion import (
+    CurvatureRequest,
+    FusionExportRequest,
+    FusionRequest,
+    MixturesRequest,
+    OrderRequest,
+    ReferencesRequest,
+    ScanRequest,
+)
 from merging.requests.landscape import CurveRequest, SurfaceRequest
 from merging.requests.models import (
     CheckpointRequest,
@@ -39,6 +49,13 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         CheckpointRequest,
         DataRequest,
         FitRequest,
+        CurvatureRequest,
+        OrderRequest,
+        FusionRequest,
+        ReferencesRequest,
+        ScanRequest,
+        MixturesRequest,
+        FusionExportRequest,
     )
 }
 
@@ -59,6 +76,14 @@ def from_payload(payload: Mapping[str, Any]) -> Request[Any]:
 def _value(value: Any, name: str) -> Any:
     if name == "subject":
         return Subject(**value)
+    if name == "family":
+        return _family(value)
     if isinstance(value, list):
         return tuple(_value(item, "") for item in value)
-    return from_payload(value) if isinstance(value, dict) else value
+    return from_payload(value) if isinstance(value, dict) and "task" in value else value
+
+
+def _family(value: Mapping[str, Any]) -> Family:
+    given = {key: _value(item, key) for key, item in value.items() if key != "base_on"}
+    given["tasks"] = tuple(Examples(**task) for task in value["tasks"])
+    return Family(**given, base_on=Examples(**value["base_on"]) if value["base_on"] else None)

@@ -3,6 +3,7 @@
 Needs numpy and plotly, neither torch nor streamlit.
 """
 
+from merging.visualization.calibration import plot_reliability
 from merging.visualization.curve_values import NamedCurve
 from merging.visualization.curves import plot_curves
 from merging.visualization.cycles import (
@@ -20,12 +21,24 @@ from merging.visualization.describe import (
     describe_similarity,
     describe_surfaces,
 )
+from merging.visualization.describe_fusion import (
+    describe_reliability,
+    describe_rule_scores,
+    describe_scans,
+)
 from merging.visualization.layers import plot_layers
 from merging.visualization.objective import plot_objectives
 from merging.visualization.permutation import (
     plot_permutation,
     plot_similarity,
 )
+from merging.visualization.rule_scores import (
+    NamedScore,
+    is_by_loss,
+    plot_rule_scores,
+    sorted_scores,
+)
+from merging.visualization.scans import NamedScan, plot_scans
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -41,6 +54,8 @@ __all__ = [
     "METHOD_STYLES",
     "MethodStyle",
     "NamedCurve",
+    "NamedScan",
+    "NamedScore",
     "NamedSurface",
     "describe_curves",
     "describe_cycles",
@@ -48,9 +63,13 @@ __all__ = [
     "describe_margins",
     "describe_objectives",
     "describe_permutation",
+    "describe_reliability",
+    "describe_rule_scores",
+    "describe_scans",
     "describe_similarity",
     "describe_surfaces",
     "expected_cycles",
+    "is_by_loss",
     "method_style",
     "plot_curves",
     "plot_cycles",
@@ -58,7 +77,11 @@ __all__ = [
     "plot_margins",
     "plot_objectives",
     "plot_permutation",
+    "plot_reliability",
+    "plot_rule_scores",
+    "plot_scans",
     "plot_similarity",
     "plot_surface_3d",
     "plot_surfaces",
+    "sorted_scores",
 ]

@@ -38,11 +38,12 @@ def method_options() -> None:
                 st.markdown(f"**{card.title}**")
                 st.caption(f"{card.about} {card.reference}")
                 for option in fields(card.options):
-                    _option(card.name, option)
+                    option_widget(option, key=state.option_key(card.name, option.name))
 
 
-def _option(method: str, option: Field[Any]) -> None:
-    key, meta = state.option_key(method, option.name), option.metadata
+def option_widget(option: Field[Any], *, key: str) -> None:
+    """A widget for one option of a method or a rule, made of the option's own metadata."""
+    meta = option.metadata
     if "choices" in meta:
         choices = list(meta["choices"])
         st.selectbox(

@@ -27,6 +27,7 @@ def main() -> None:
             _page("landscape", "Landscape", "landscape"),
             _page("permutations", "Permutations", "shuffle"),
         ],
+        "Many models": [_page("merge", "Merge", "merge")],
     })
     st.set_page_config(f"{page.title} · One Basin", page_icon=str(_LOGO), layout="wide")
     with st.sidebar:

@@ -163,3 +163,8 @@ def wanted_file() -> str | None:
 def seed() -> int:
     """The chosen seed."""
     return int(st.session_state.get("seed", 0))
+
+
+def value(key: str, default: Any = None) -> Any:
+    """What a widget holds, wherever it is drawn; the default before it was drawn first."""
+    return st.session_state.get(key, default)

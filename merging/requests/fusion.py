@@ -1,0 +1,364 @@
+"""What can be asked of fused models: their scores, what they are compared with, coefficients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.entries import Entry
+from merging.fusion_records import MergedScore, Mixtures, Scan
+from merging.requests.alignments import Download
+from merging.requests.base import Request, canonical
+from merging.requests.families import Family
+from merging.rules import RULE_CARDS, RuleCard, find_rule_card, read_rule_options
+
+Order = Literal["first", "merge many", "cycle consistent"]
+Labels = Literal["sampled", "true"]
+FusedStatistics = Literal["merged", "reset"]
+JudgedSplit = Literal["validation", "test"]
+
+ORDER_TITLES: Mapping[Order, str] = {
+    "first": "Each to the first",
+    "merge many": "MergeMany",
+    "cycle consistent": "Cycle-consistent",
+}
+REFERENCE_TITLES = {
+    "base": "The base by itself",
+    "joint": "Trained on all tasks",
+    "logits": "Ensemble, mean of outputs",
+    "probabilities": "Ensemble, mean probability",
+    "vote": "Ensemble, majority vote",
+}
+# The coefficient that a rule is tuned by, and the values that are tried.
+KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "task_arithmetic": ("weights", tuple(k / 10 for k in range(1, 11))),
+    "dare": ("weights", tuple(k / 10 for k in range(1, 11))),
+    "gradient_matching": ("weights", tuple(k / 10 for k in range(1, 11))),
+    "remove_task": ("weights", tuple(k / 10 for k in range(1, 11))),
+    "ties": ("scale", tuple(k / 5 for k in range(1, 11))),
+    "wise_ft": ("t", tuple(k / 10 for k in range(1, 11))),
+}
+# Training examples that curvature and the inputs' Gram matrices are taken on, per task.
+CURVATURE_EXAMPLES = 1000
+_MOST_MIXTURES = 300  # points of the grid of shares
+
+
+@dataclass(frozen=True)
+class CurvatureRequest(Request[dict[str, NDArray[np.float32]]]):
+    """Diagonal Fisher of one model on one task's training examples, as a mean over them."""
+
+    task: ClassVar[str] = "curvature"
+    words: ClassVar[str] = "Curvature of a model"
+    config: str
+    model: str
+    data: str
+    data_fingerprint: str
+    labels: Labels = "sampled"
+    examples: int = CURVATURE_EXAMPLES
+    seed: int = 0
+
+    def decode(self, entries: list[Entry]) -> dict[str, NDArray[np.float32]]:
+        """One array per tensor."""
+        names = entries[0].meta["names"]
+        return {name: entries[0].arrays[f"t{k}"] for k, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class OrderRequest(Request[list[dict[str, NDArray[np.int64]]]]):
+    """Permutations that bring the models of a family into one order of units."""
+
+    task: ClassVar[str] = "order"
+    family: Family
+    kind: Order = "first"
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return f"Lining up {len(self.family.models)} models ({ORDER_TITLES[self.kind].lower()})"
+
+    def decode(self, entries: list[Entry]) -> list[dict[str, NDArray[np.int64]]]:
+        """Permutations by group, for every model."""
+        arrays, meta = entries[0].arrays, entries[0].meta
+        return [
+            {group: arrays[f"m{model}p{k}"] for k, group in enumerate(meta["groups"])}
+            for model in range(meta["models"])
+        ]
+
+
+@dataclass(frozen=True)
+class FusionRequest(Request[MergedScore]):
+    """A fused model, judged on all tasks.
+
+    Attributes:
+        family: The models; the base too, where the rule is to use it.
+        rule: The rule's name.
+        options: Canonical JSON of its options.
+        weights: One number per model; empty for 1 each.
+        order: How the models are lined up first, if at all.
+        statistics: Whether running statistics are merged too, or taken anew on training examples.
+        labels: Labels for curvature: drawn from the model, or the data's.
+        seed: For rules that draw at random.
+        split: Examples to judge by.
+    """
+
+    task: ClassVar[str] = "fusion"
+    family: Family
+    rule: str
+    options: str = "{}"
+    weights: tuple[float, ...] = ()
+    order: OrderRequest | None = None
+    statistics: FusedStatistics = "merged"
+    labels: Labels = "sampled"
+    seed: int = 0
+    split: JudgedSplit = "test"
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return find_rule_card(self.rule).title
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The common order, and the curvatures, where they are needed."""
+        order = () if self.order is None else (self.order,)
+        return (*order, *self.curvatures())
+
+    def curvatures(self) -> tuple[CurvatureRequest, ...]:
+        """The models' curvatures, and the base's last, as far as the rule needs them."""
+        card, family = find_rule_card(self.rule), self.family
+        if not (card.needs_fishers and family.tasks):
+            return ()
+        # A model whose task is not known is looked at on the first.
+        on = [
+            (m, family.tasks[max(0, t)])
+            for m, t in zip(family.models, family.trained_on, strict=True)
+        ]
+        if card.needs_base_fisher and family.base:
+            on.append((family.base, family.base_on or family.tasks[0]))
+        return tuple(
+            CurvatureRequest(
+                family.config, model, data.data, data.data_fingerprint, self.labels, seed=self.seed
+            )
+            for model, data in on
+        )
+
+    def decode(self, entries: list[Entry]) -> MergedScore:
+        """The scores."""
+        return MergedScore.from_meta(entries[0].meta["score"])
+
+
+def fusion(
+    family: Family, rule: str, options: Mapping[str, Any] | None = None, **fields: Any
+) -> FusionRequest:
+    """Ask for a fused model; options that are left out have their defaults.
+
+    Args:
+        family: The models.
+        rule: The rule's name.
+        options: Its options by name.
+        fields: Further fields of the request.
+
+    Returns:
+        The request; equal options give equal requests.
+
+    Raises:
+        UnknownNameError: If there is no such rule or option.
+    """
+    chosen = read_rule_options(find_rule_card(rule), options)
+    return FusionRequest(family, rule, canonical(asdict(chosen)), **fields)
+
+
+def tuning(wanted: FusionRequest) -> ScanRequest | None:
+    """The scan over a rule's coefficient on validation examples; None for rules without one."""
+    if wanted.rule not in KNOBS:
+        return None
+    knob, values = KNOBS[wanted.rule]
+    return ScanRequest(replace(wanted, split="validation", weights=()), knob, values)
+
+
+def on_split(scan: ScanRequest, split: JudgedSplit) -> ScanRequest:
+    """The same scan on other examples."""
+    return replace(scan, fusion=replace(scan.fusion, split=split))
+
+
+def tuned(wanted: FusionRequest, scan: Scan) -> FusionRequest:
+    """The same fusion with the coefficient that was best on validation examples."""
+    knob, _ = KNOBS[wanted.rule]
+    return with_knob(wanted, knob, scan.best)
+
+
+def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
+    """The same fusion with one coefficient at another value.
+
+    Args:
+        wanted: The fusion.
+        knob: `"weights"` for one number for all models, or the name of an option.
+        value: The value.
+
+    Returns:
+        The fusion.
+
+    Raises:
+        UnknownNameError: If the rule has no such option, or the value is outside its range.
+    """
+    if knob == "weights":
+        return replace(wanted, weights=(value,) * len(wanted.family.models))
+    options = {**json.loads(wanted.options), knob: value}
+    chosen = read_rule_options(find_rule_card(wanted.rule), options)
+    return replace(wanted, options=canonical(asdict(chosen)))
+
+
+def lacking(card: RuleCard, family: Family) -> str:
+    """What a rule needs and a family has not, in words; empty if it can be used."""
+    count = len(family.models)
+    if card.needs_base and not family.base:
+        return "needs a base model"
+    if count < card.least_models:
+        return f"needs at least {card.least_models} models"
+    if card.most_models and count > card.most_models:
+        return f"takes {card.most_models} models"
+    needs_examples = card.needs_fishers or card.needs_grams or card.needs_data or card.needs_sizes
+    return "needs examples" if needs_examples and not family.tasks else ""
+
+
+def usable_rules(family: Family) -> list[str]:
+    """Names of the rules that a family can be fused by."""
+    return [name for name, card in RULE_CARDS.items() if not lacking(card, family)]
+
+
+@dataclass(frozen=True)
+class ReferencesRequest(Request[list[MergedScore]]):
+    """What fused models are compared with.
+
+    Every model by itself, the base and the joint model where there are such, and ensembles.
+    """
+
+    task: ClassVar[str] = "references"
+    words: ClassVar[str] = "The models by themselves, and together as ensembles"
+    family: Family
+    split: JudgedSplit = "test"
+
+    def names(self) -> list[str]:
+        """The references, in the order of tables."""
+        single = [name for name in ("base", "joint") if getattr(self.family, name)]
+        models = [f"model {k}" for k in range(len(self.family.models))]
+        return [*models, *single, "logits", "probabilities", "vote"]
+
+    def parts(self) -> list[dict[str, Any]]:
+        """One reference each."""
+        return [{"reference": name} for name in self.names()]
+
+    def decode(self, entries: list[Entry]) -> list[MergedScore]:
+        """One score per reference."""
+        return [MergedScore.from_meta(entry.meta["score"]) for entry in entries]
+
+
+@dataclass(frozen=True)
+class ScanRequest(Request[Scan]):
+    """A rule with one of its coefficients at several values.
+
+    Attributes:
+        fusion: The rule, the models and all else.
+        knob: `"weights"` for one number for all models, or the name of an option.
+        values: The values.
+        mismatch: Whether the gradient mismatch is measured at every value.
+    """
+
+    task: ClassVar[str] = "scan"
+    fusion: FusionRequest
+    knob: str
+    values: tuple[float, ...]
+    mismatch: bool = False
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return f"{self.fusion.title} at {len(self.values)} values"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """What the rule needs."""
+        return self.fusion.needs()
+
+    def parts(self) -> list[dict[str, Any]]:
+        """One value each."""
+        return [{"value": value} for value in self.values]
+
+    def decode(self, entries: list[Entry]) -> Scan:
+        """The values that are there."""
+        metas = sorted((entry.meta for entry in entries), key=lambda meta: meta["value"])
+        scores = [MergedScore.from_meta(meta["score"]) for meta in metas]
+
+        def table(name: str) -> NDArray[np.float64]:
+            return np.array([[getattr(task, name) for task in score.tasks] for score in scores])
+
+        return Scan(
+            self.fusion.rule,
+            np.array([meta["value"] for meta in metas]),
+            table("loss"),
+            table("accuracy"),
+            table("accuracy_error"),
+            np.array([score.mismatch for score in scores]),
+            self.fusion.split,
+        )
+
+
+@dataclass(frozen=True)
+class MixturesRequest(Request[Mixtures]):
+    """Weighted means of all models over a grid of shares."""
+
+    task: ClassVar[str] = "mixtures"
+    words: ClassVar[str] = "Weighted means over a grid of shares"
+    family: Family
+    order: OrderRequest | None = None
+    statistics: FusedStatistics = "merged"
+    split: JudgedSplit = "test"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The common order."""
+        return () if self.order is None else (self.order,)
+
+    def steps(self) -> int:
+        """Steps of the grid: as fine as the number of points allows."""
+        models, steps = len(self.family.models), 1
+        while steps < 20 and _points(models, steps + 1) <= _MOST_MIXTURES:
+            steps += 1
+        return steps
+
+    def decode(self, entries: list[Entry]) -> Mixtures:
+        """The grid."""
+        arrays, meta = entries[0].arrays, entries[0].meta
+        return Mixtures(
+            meta["steps"], arrays["shares"], arrays["loss"], arrays["accuracy"], meta["split"]
+        )
+
+
+def _points(models: int, steps: int) -> int:
+    """Points of the simplex of `models` corners whose shares are multiples of `1 / steps`."""
+    points = 1
+    for k in range(1, models):
+        points = points * (steps + k) // k
+    return points
+
+
+@dataclass(frozen=True)
+class FusionExportRequest(Request[Download]):
+    """A fused model as a file: safetensors, or a zip file with its model card and recipe."""
+
+    task: ClassVar[str] = "fusion export"
+    words: ClassVar[str] = "Writing the merged model"
+    fusion: FusionRequest
+    what: Literal["weights", "folder"] = "weights"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """What the rule needs."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> Download:
+        """The file."""
+        arrays, meta = entries[0].arrays, entries[0].meta
+        return Download(meta["name"], arrays["data"].tobytes(), tuple(meta["notes"]))

@@ -1,0 +1,279 @@
+"""Tasks around fused models: curvature, a common order, scores, scans, files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging import requests
+from merging.bringing import widened
+from merging.data.base import Batches
+from merging.errors import MergingError
+from merging.fusion import Fused, diagonal_fisher, fuse_with_notes, gram_matrices
+from merging.fusion_records import MergedScore, TaskScore
+from merging.jobs import Context
+from merging.landscape import evaluate_family, plane_policy, reset
+from merging.landscape.predictions import answers, calibrate, ensemble, predict
+from merging.landscape.scores import score
+from merging.members import Members, load_members, ordered
+from merging.params import Params, distance
+from merging.rules import find_rule_card
+from merging.store import Store
+from merging.subjects import Stored, data_of, load_params, network_of
+from merging.tasks.base import Found, Part, Task
+
+
+def _curvature(request: requests.CurvatureRequest, part: Part, context: Context) -> Found:
+    network = network_of(request.config, context.store)
+    fisher = diagonal_fisher(
+        network.model,
+        widened(load_params(request.model, context.store)),
+        data_of(request.data, network, context.store).train,
+        labels=request.labels,
+        examples=request.examples,
+        seed=request.seed,
+    )
+    arrays = {f"t{k}": value.float().numpy() for k, value in enumerate(fisher.values())}
+    return arrays, {"names": list(fisher)}
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """A fused model, its parents as they went in, and how long it took."""
+
+    params: Params
+    notes: Mapping[str, Any]
+    parents: Sequence[Mapping[str, Tensor]]
+    seconds: float
+
+
+def _merge(request: requests.FusionRequest, members: Members, store: Store) -> _Merged:
+    card = find_rule_card(request.rule)
+    lacking = requests.lacking(card, request.family)
+    if lacking:
+        raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
+    parents = ordered(members.models, request.order, store)
+    needs: dict[str, Any] = {}
+    if card.needs_fishers:
+        needs["fishers"], needs["base_fisher"] = _fishers(request, members, store)
+    if card.needs_grams:
+        needs["grams"] = [
+            gram_matrices(
+                members.model,
+                params,
+                members.own_data(k).train,
+                examples=requests.CURVATURE_EXAMPLES,
+            )
+            for k, params in enumerate(parents)
+        ]
+    if card.needs_data:
+        needs |= {"model": members.model, "batches": members.validation()}
+    if card.needs_sizes:
+        needs["sizes"] = members.sizes
+    start = time.perf_counter()
+    found: Fused = fuse_with_notes(
+        request.rule,
+        models=parents,
+        base=members.base,
+        weights=request.weights or None,
+        options=json.loads(request.options),
+        seed=request.seed,
+        **needs,
+    )
+    seconds = time.perf_counter() - start
+    params = found.params
+    if request.statistics == "reset":
+        examples = members.training_examples(requests.SHOWN_EXAMPLES)
+        params = reset(members.model, params, examples)
+    return _Merged(params, found.notes, parents, seconds)
+
+
+def _fishers(
+    request: requests.FusionRequest, members: Members, store: Store
+) -> tuple[list[Params], Params | None]:
+    """Curvature on the scale of the sum over each model's own training examples.
+
+    Units in another order have the curvature of the same units, so it is permuted with them.
+
+    Raises:
+        MergingError: If one was not computed before.
+    """
+    scaled: list[Params] = []
+    for one in request.curvatures():
+        mean = one.read(store)
+        if mean is None:
+            raise MergingError("a curvature is missing; run the rule again")
+        data = data_of(one.data, members.network, store)
+        scaled.append({n: len(data.train) * torch.from_numpy(v) for n, v in mean.items()})
+    count = len(members.models)
+    whole = [{**m, **f} for m, f in zip(members.models, scaled, strict=False)]
+    return ordered(whole, request.order, store), scaled[count] if len(scaled) > count else None
+
+
+def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> Found:
+    members = load_members(request.family, context.store)
+    merged = _merge(request, members, context.store)
+    outputs = [predict(members.model, merged.params, b) for b in members.splits(request.split)]
+    return {}, {"score": asdict(_judged(request, members, merged, outputs, context.store))}
+
+
+def _judged(
+    request: requests.FusionRequest,
+    members: Members,
+    merged: _Merged,
+    outputs: Sequence[Tensor],
+    store: Store,
+) -> MergedScore:
+    base = members.base
+    return MergedScore(
+        request.rule,
+        _task_scores(outputs, members.splits(request.split)),
+        _disagreement(outputs, request.family, request.split, store),
+        tuple(distance(merged.params, parent) for parent in merged.parents),
+        float("nan") if base is None else distance(merged.params, base),
+        seconds=merged.seconds,
+        bytes=_bytes(merged.params),
+        notes=dict(merged.notes),
+    )
+
+
+def _task_scores(outputs: Sequence[Tensor], splits: Sequence[Batches]) -> tuple[TaskScore, ...]:
+    return tuple(_task_score(o, b.targets) for o, b in zip(outputs, splits, strict=True))
+
+
+def _task_score(outputs: Tensor, targets: Tensor) -> TaskScore:
+    losses, right = (values.double() for values in score(outputs, targets))
+    found = TaskScore(
+        len(targets), float(losses.mean()), _error(losses), float(right.mean()), _error(right)
+    )
+    if targets.dim() != 1 or targets.is_floating_point():
+        return found
+    sure = calibrate(outputs, targets)
+    return replace(
+        found,
+        calibration_error=sure.error,
+        confidences=tuple(sure.confidences.tolist()),
+        rights=tuple(sure.rights.tolist()),
+        counts=tuple(sure.counts.tolist()),
+    )
+
+
+def _error(values: Tensor) -> float:
+    return float(values.std() / len(values) ** 0.5)
+
+
+def _disagreement(
+    outputs: Sequence[Tensor], family: requests.Family, split: str, store: Store
+) -> tuple[float, ...]:
+    """Share of all tasks' examples that are answered otherwise than by each parent."""
+    if outputs[0].dim() != 2 or outputs[0].is_complex():
+        return ()
+    own = torch.cat([answers(found) for found in outputs])
+    parents = _outputs(family, split, Stored(store))
+    return tuple(
+        float((own != torch.cat([answers(found) for found in parent])).double().mean())
+        for parent in parents
+    )
+
+
+@lru_cache(maxsize=2)
+def _outputs(family: requests.Family, split: str, stored: Stored) -> list[list[Tensor]]:
+    """What every model puts out on every task."""
+    members = load_members(family, stored.store)
+    return [
+        [predict(members.model, params, batches) for batches in members.splits(split)]
+        for params in members.models
+    ]
+
+
+def _bytes(params: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in params.values())
+
+
+def _references(request: requests.ReferencesRequest, part: Part, context: Context) -> Found:
+    members, name = load_members(request.family, context.store), part["reference"]
+    splits = members.splits(request.split)
+    size = _bytes(members.models[0])
+    if name in ("base", "joint"):
+        params = members.base if name == "base" else members.joint
+        assert params is not None, f"{name} is asked for where there is one only"
+        outputs = [predict(members.model, params, batches) for batches in splits]
+    else:
+        parents = _outputs(request.family, request.split, Stored(context.store))
+        if name.startswith("model "):
+            outputs = parents[int(name.removeprefix("model "))]
+        else:
+            outputs = [ensemble(found, name) for found in zip(*parents, strict=True)]
+            size *= len(parents)
+    disagreement = _disagreement(outputs, request.family, request.split, context.store)
+    found = MergedScore(name, _task_scores(outputs, splits), disagreement, bytes=size)
+    return {}, {"score": asdict(found)}
+
+
+def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
+    value = part["value"]
+    chosen = requests.with_knob(request.fusion, request.knob, value)
+    _, meta = _fusion(chosen, {}, context)
+    return {}, {"value": value, "score": meta["score"]}
+
+
+def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Found:
+    members = load_members(request.family, context.store)
+    parents = ordered(members.models, request.order, context.store)
+    steps = request.steps()
+    shares = np.array(list(_compositions(steps, len(parents)))) / steps
+    prepare = None
+    if request.statistics == "reset":
+        examples = members.training_examples(requests.SHOWN_EXAMPLES)
+        prepare = plane_policy("reset", members.model, examples)
+    splits = members.splits(request.split)
+    found = [
+        evaluate_family(
+            members.model,
+            parents,
+            shares,
+            batches,
+            prepare=prepare,
+            on_progress=lambda done, total, note, k=k: context.report(  # type: ignore[misc]
+                k * total + done, len(splits) * total, note
+            ),
+        )
+        for k, batches in enumerate(splits)
+    ]
+    return {
+        "shares": shares,
+        "loss": np.stack([one.loss for one in found], axis=1),
+        "accuracy": np.stack([one.accuracy for one in found], axis=1),
+    }, {"steps": steps, "split": request.split}
+
+
+def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """Write a number as an ordered sum of `parts` numbers from 0 upwards.
+
+    Yields:
+        Every way to do so.
+    """
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total, -1, -1):
+        for rest in _compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({
+    "curvature": _curvature,
+    "fusion": _fusion,
+    "references": _references,
+    "scan": _scan,
+    "mixtures": _mixtures,
+})

@@ -1,0 +1,30 @@
+"""What the Merge page looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from merging import requests
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is merged, with what screens call it.
+
+    Attributes:
+        title: What screens call the models together.
+        kind: What kind of family it is; decides which rules are chosen first.
+        family: The models.
+        models: What screens call them.
+        tasks: What screens call the tasks.
+        order: How the models are lined up first, if at all.
+        statistics: What is done about running statistics.
+    """
+
+    title: str
+    kind: str
+    family: requests.Family
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    order: requests.OrderRequest | None = None
+    statistics: requests.FusedStatistics = "merged"

@@ -1,0 +1,232 @@
+"""What the Merge page merges: the models, their base and order, and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import streamlit as st
+
+from merging import cards, requests, rules
+from pages.shared import controls, jobs, merge_uploads, state
+from pages.shared.merge_choice import Choice
+
+PAIR, OWN = "pair", "own"
+_FIRST_RULES = {
+    "tasks": (
+        "average", "task_arithmetic", "ties", "dare", "fisher", "regmean", "gradient_matching",
+    ),
+    "fine-tunes": ("uniform_soup", "greedy_soup", "learned_soup", "model_stock", "wise_ft"),
+    "run": ("swa", "ema", "lawa"),
+    "seeds": ("average", "fisher", "coordinate_median", "regmean"),
+}  # fmt: skip
+
+
+def choose() -> Choice | None:
+    """Which models, with or without a base, as they are or lined up; None until there are any."""
+    names = [*cards.list_families(), PAIR, OWN]
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    with left:
+        name = st.selectbox(
+            "What is merged", names, format_func=_title, key="merge_family", bind="query-params"
+        )
+    whole = merge_uploads.family() if name == OWN else _whole(str(name))
+    if whole is None:
+        return None
+    with right:
+        members = _members(whole, str(name))
+    if len(members) < 2:
+        st.info("Choose at least two models.", icon=":material/arrow_upward:")
+        return None
+    return _with_order(_some(whole, members))
+
+
+def _title(name: str) -> str:
+    if name == PAIR:
+        return f"The pair in the sidebar: {state.pair_title(state.pair_name())}"
+    return "Your checkpoints" if name == OWN else str(cards.read_family_card(name)["title"])
+
+
+def _whole(name: str) -> Choice:
+    if name == PAIR:
+        subject = state.subject()
+        tasks = ("All examples",) if subject.data else ()
+        family = requests.pair_family(subject)
+        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks)
+    card = cards.read_family_card(name)
+    titles = {data["name"]: data["title"] for data in card["data"]}
+    return Choice(
+        card["title"],
+        card["kind"],
+        requests.bundled_family(name),
+        tuple(model["title"] for model in card["models"]),
+        tuple(_short(titles[task]) for task in card["tasks"]),
+    )
+
+
+def _short(title: str) -> str:
+    """The last part of a data set's title: what sets it apart from the others."""
+    return title.rsplit(", ", 1)[-1] if ", digits" not in title else title.split(", ", 2)[-1]
+
+
+def _members(whole: Choice, name: str) -> tuple[int, ...]:
+    chosen = st.pills(
+        "Models",
+        range(len(whole.models)),
+        selection_mode="multi",
+        default=range(len(whole.models)),
+        format_func=whole.models.__getitem__,
+        key=f"merge_members_{name}",
+    )
+    return tuple(sorted(chosen))
+
+
+def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
+    titles = tuple(whole.models[k] for k in members)
+    return replace(whole, family=whole.family.of(members), models=titles)
+
+
+def _with_order(choice: Choice) -> Choice:
+    family = choice.family
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if family.base and not st.toggle(
+            "Use the base they came from",
+            value=True,
+            key="merge_base",
+            help="Without it only rules that need no base are left.",
+        ):
+            family = family.without_base()
+        order = None
+        if not family.base:
+            order = _order(family)
+        statistics: Any = "merged"
+        if _keeps_statistics(family):
+            statistics = st.segmented_control(
+                "Running statistics",
+                ["merged", "reset"],
+                default="reset",
+                required=True,
+                format_func={"merged": "Merged", "reset": "RESET"}.__getitem__,
+                key="merge_statistics",
+            )
+    return replace(choice, family=family, order=order, statistics=statistics)
+
+
+def _order(family: requests.Family) -> requests.OrderRequest | None:
+    kinds: list[Any] = ["none", *requests.ORDER_TITLES]
+    kind = st.segmented_control(
+        "Line the units up first",
+        kinds,
+        default="merge many",
+        required=True,
+        format_func={"none": "As they are", **requests.ORDER_TITLES}.__getitem__,
+        key="merge_order",
+        bind="query-params",
+        help="Models without a common base differ in the order of their units.",
+    )
+    return None if kind == "none" else requests.OrderRequest(family, kind, state.seed())
+
+
+def _keeps_statistics(family: requests.Family) -> bool:
+    summary = jobs.read(requests.SymmetryRequest(family.config))
+    groups = summary.groups if summary is not None else ()
+    return any("running_mean" in axis for group in groups for axis in group.axes)
+
+
+def choose_rules(choice: Choice) -> list[str]:
+    """Names of the rules to compare; options are set in an expander."""
+    usable = [name for name in requests.usable_rules(choice.family) if _fits(name, choice)]
+    first = [name for name in _FIRST_RULES[choice.kind] if name in usable] or usable[:3]
+    chosen = st.pills(
+        "Rules",
+        usable,
+        selection_mode="multi",
+        default=first,
+        format_func=lambda name: rules.RULE_CARDS[name].title,
+        # Other models can be fused by other rules: their choice is another widget.
+        key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
+    )
+    if not chosen:
+        st.info("Choose at least one rule.", icon=":material/arrow_upward:")
+    ordered = [name for name in usable if name in chosen]
+    if ordered:
+        _options(ordered)
+    return ordered
+
+
+def _fits(name: str, choice: Choice) -> bool:
+    """Whether a rule means anything for models of that kind: runs have an order, others none."""
+    return rules.RULE_CARDS[name].family != "trajectory" or choice.kind == "run"
+
+
+def _options(chosen: Sequence[str]) -> None:
+    with st.expander("Options of the rules", icon=":material/tune:"):
+        st.toggle(
+            "Coefficients that are best on validation examples",
+            value=True,
+            key="merge_tuned",
+            bind="query-params",
+            help="Never chosen on the test examples that are reported. Off: as set here.",
+        )
+        st.number_input(
+            "Factor of every model, α",
+            -2.0,
+            2.0,
+            0.3,
+            0.05,
+            key="merge_alpha",
+            persist_state="session",
+            disabled=tuned(),
+            help="For task arithmetic, DARE, gradient matching and removing a task.",
+        )
+        with_options = [name for name in chosen if fields(rules.RULE_CARDS[name].options)]
+        for row in range(0, len(with_options), 3):
+            for column, name in zip(st.columns(3), with_options[row : row + 3], strict=False):
+                with column:
+                    st.markdown(f"**{rules.RULE_CARDS[name].title}**")
+                    for option in fields(rules.RULE_CARDS[name].options):
+                        controls.option_widget(option, key=f"merge_{name}_{option.name}")
+
+
+def tuned() -> bool:
+    """Whether coefficients are chosen on validation examples."""
+    return bool(state.value("merge_tuned", True))
+
+
+def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
+    """The fusion by one rule, with the options that were set."""
+    card = rules.RULE_CARDS[rule]
+    options: dict[str, Any] = {}
+    for option in fields(card.options):
+        value = state.value(f"merge_{rule}_{option.name}")
+        if value is not None:
+            options[option.name] = value
+    alpha = float(cast("float", state.value("merge_alpha", 0.3)))
+    weights = (alpha,) * len(choice.family.models) if card.weights == "scales" else ()
+    return requests.fusion(
+        choice.family,
+        rule,
+        options,
+        weights=weights,
+        order=choice.order,
+        statistics=choice.statistics,
+        seed=state.seed(),
+    )
+
+
+def fusions(choice: Choice, chosen: Sequence[str]) -> list[requests.FusionRequest]:
+    """The fusions by all chosen rules, with their best coefficients as far as they are known."""
+    asked = [wanted(choice, rule) for rule in chosen]
+    if not tuned() or not choice.family.tasks:
+        return asked
+    scans = [scan for one in asked if (scan := requests.tuning(one)) is not None]
+    found = {f.request.fusion.rule: f for f in jobs.follow("merge_tuning", scans)}
+    ready = []
+    for one in asked:
+        scan = found.get(one.rule)
+        if requests.tuning(one) is None:
+            ready.append(one)
+        elif scan is not None and scan.complete and scan.request == requests.tuning(one):
+            ready.append(requests.tuned(one, scan.result))
+    return ready

@@ -1,0 +1,302 @@
+"""The parts of the Merge page, each of which asks for what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from merging import requests, rules, visualization
+from merging.fusion_records import MergedScore
+from merging.visualization import NamedScan, NamedScore
+from pages.shared import charts, jobs, merge_choices, shares, state
+from pages.shared.merge_choice import Choice
+
+Row = dict[str, Any]
+
+
+def _rule_title(name: str) -> str:
+    return rules.RULE_CARDS[name].title
+
+
+def _reference_title(name: str, choice: Choice) -> str:
+    if name.startswith("model "):
+        return choice.models[int(name.removeprefix("model "))]
+    return requests.REFERENCE_TITLES[name]
+
+
+def _scores(choice: Choice, chosen: Sequence[str], slot: str) -> list[NamedScore]:
+    """What is there of references and fused models."""
+    wanted = merge_choices.fusions(choice, chosen)
+    asked: list[Any] = [requests.ReferencesRequest(choice.family), *wanted]
+    rows: list[NamedScore] = []
+    for found in jobs.follow(slot, asked):
+        if isinstance(found.request, requests.FusionRequest):
+            rows.append(NamedScore(_rule_title(found.request.rule), False, found.result))
+        elif found.request.family == choice.family:
+            titles = [_reference_title(score.name, choice) for score in found.result]
+            pairs = zip(titles, found.result, strict=True)
+            rows += [NamedScore(title, True, score) for title, score in pairs]
+    return rows
+
+
+def compare(choice: Choice, chosen: Sequence[str]) -> None:
+    """All rules side by side on all tasks, and what they are compared with."""
+    rows = _scores(choice, chosen, "merge_scores")
+    if not rows:
+        return
+    _headline(rows)
+    charts.show(
+        visualization.plot_rule_scores(rows, choice.tasks, **charts.look()),
+        key="merge_grid",
+        alt=visualization.describe_rule_scores(rows, choice.tasks),
+    )
+    examples = [f"{task.examples:,}" for task in rows[0].score.tasks]
+    charts.source(choice.title, f"{' + '.join(examples)} test examples", _tuning_words())
+    charts.table(_rows(rows, choice), key="merge_table")
+    st.caption(
+        "± is one standard error over the examples; two rules are compared on the same examples, "
+        "so smaller differences can be real. ECE: mean gap between confidence and accuracy, "
+        "15 bins. Differs from a parent: share of the examples that are answered otherwise."
+    )
+    notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
+    if notes:
+        st.caption(" ".join(notes))
+
+
+def _tuning_words() -> str:
+    if merge_choices.tuned():
+        return "coefficients chosen on validation examples"
+    return f"coefficients as set, α {state.value('merge_alpha', 0.3):g}"
+
+
+def _headline(rows: Sequence[NamedScore]) -> None:
+    ordered = visualization.sorted_scores(rows)
+    merged = [row for row in ordered if not row.reference]
+    if not merged or visualization.is_by_loss(rows):
+        return
+    best = merged[0]
+    by_title = {row.score.name: row for row in rows if row.reference}
+    columns = st.columns(3)
+    columns[0].metric(
+        f"Best rule: {best.title}",
+        f"{best.score.accuracy:.1%}",
+        border=True,
+        help=f"Mean accuracy over the tasks, ± {best.score.accuracy_error:.1%}.",
+    )
+    singles = [row for row in rows if row.score.name.startswith("model ")]
+    alone = max((row.score.accuracy for row in singles), default=float("nan"))
+    columns[1].metric("Best single model", f"{alone:.1%}", border=True)
+    reference = by_title.get("joint") or by_title.get("probabilities")
+    if reference is not None:
+        columns[2].metric(reference.title, f"{reference.score.accuracy:.1%}", border=True)
+
+
+def _rows(rows: Sequence[NamedScore], choice: Choice) -> list[Row]:
+    by_loss = visualization.is_by_loss(rows)
+    table = []
+    for named in visualization.sorted_scores(rows):
+        score = named.score
+        row: Row = {"Model": named.title}
+        if not by_loss:
+            row["Accuracy (%)"] = round(100 * score.accuracy, 2)
+            row["± SE"] = round(100 * score.accuracy_error, 2)
+        row["Loss"] = round(score.loss, 4)
+        row["± SE of loss"] = round(score.loss_error, 4)
+        row["ECE (%)"] = _percent(score.calibration_error)
+        row["From the base"] = _known(score.base_distance)
+        row["From the nearest parent"] = _known(min(score.distances, default=np.nan))
+        row["Differs from a parent (%)"] = _percent(np.mean(score.disagreement or np.nan))
+        row["Gradient mismatch"] = _known(score.mismatch)
+        row["Seconds"] = _known(score.seconds)
+        row["kB"] = round(score.bytes / 1000)
+        if not by_loss:
+            for title, task in zip(choice.tasks, score.tasks, strict=True):
+                row[f"{title} (%)"] = round(100 * task.accuracy, 2)
+        table.append(row)
+    empty = {name for name in table[0] if all(row[name] is None for row in table)}
+    return [{k: v for k, v in row.items() if k not in empty} for row in table]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(f"{value:.4g}")
+
+
+def _percent(value: float) -> float | None:
+    return None if np.isnan(value) else round(100 * float(value), 2)
+
+
+def _notes(score: MergedScore) -> str:
+    said = []
+    for name, value in score.notes.items():
+        shown = value
+        if isinstance(value, float):
+            shown = f"{value:.3g}"
+        elif isinstance(value, (list, tuple)):
+            shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value)
+        said.append(f"{name} {shown}")
+    return "; ".join(said)
+
+
+def coefficients(choice: Choice, chosen: Sequence[str]) -> None:
+    """Accuracy against one coefficient, on validation examples: how much tuning a rule needs."""
+    split: Any = st.segmented_control(
+        "Examples",
+        ["validation", "test"],
+        default="validation",
+        required=True,
+        format_func=str.capitalize,
+        key="merge_scan_split",
+        help="Choose on validation examples. Looking at the test examples here is for "
+        "understanding; what is chosen on them is no longer measured by them.",
+    )
+    scans = []
+    for rule in chosen:
+        scan = requests.tuning(merge_choices.wanted(choice, rule))
+        if scan is not None:
+            scans.append(requests.on_split(scan, split))
+    if not scans:
+        st.info("None of the chosen rules has a coefficient that would have to be tuned.")
+        return
+    found = jobs.follow("merge_scans", scans)
+    groups: dict[str, list[NamedScan]] = {}
+    for f in found:
+        named = NamedScan(_rule_title(f.request.fusion.rule), f.request.knob, f.result)
+        groups.setdefault(f.request.knob, []).append(named)
+    levels = _levels(choice, split)
+    for knob, named_scans in groups.items():
+        charts.show(
+            visualization.plot_scans(named_scans, levels, **charts.look()),
+            key=f"merge_scan_{knob}",
+            alt=visualization.describe_scans(named_scans),
+            rows=_scan_rows(named_scans),
+        )
+    if found:
+        charts.source(choice.title, f"{found[0].result.split} examples", "the best value is ringed")
+
+
+def _levels(choice: Choice, split: str) -> list[tuple[str, float]]:
+    if split != "test":
+        return []
+    found = jobs.read(requests.ReferencesRequest(choice.family))
+    wanted = {"joint", "base"}
+    return [
+        (requests.REFERENCE_TITLES[s.name], s.accuracy) for s in found or [] if s.name in wanted
+    ]
+
+
+def _scan_rows(scans: Sequence[NamedScan]) -> list[Row]:
+    return [
+        {
+            "Rule": named.title,
+            "Coefficient": named.knob,
+            "Value": float(value),
+            "Accuracy (%)": round(100 * float(accuracy.mean()), 2),
+            "Loss": round(float(loss.mean()), 4),
+        }
+        for named in scans
+        for value, accuracy, loss in zip(
+            named.scan.values, named.scan.accuracy, named.scan.loss, strict=True
+        )
+    ]
+
+
+def mixtures(choice: Choice) -> None:
+    """Shares of the weighted mean by sliders."""
+    wanted = requests.MixturesRequest(choice.family, choice.order, choice.statistics)
+    for found in jobs.follow("merge_mixtures", [wanted]):
+        if found.request != wanted:
+            continue
+        result = found.result
+        shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
+        best = int(np.nanargmin(result.loss.mean(1)))
+        words = ", ".join(
+            f"{name} {share:.0%}"
+            for name, share in zip(choice.models, result.shares[best], strict=True)
+            if share
+        )
+        charts.source(
+            choice.title,
+            f"{len(result.shares):,} means computed, linear in between",
+            f"{result.split} examples",
+        )
+        st.caption(f"Lowest mean loss of the grid: {words}.")
+
+
+def calibration(choice: Choice, chosen: Sequence[str]) -> None:
+    """How far confidence can be trusted."""
+    rows = _scores(choice, chosen, "merge_calibration")
+    known = [row for row in rows if row.score.tasks[0].counts]
+    if not known:
+        return
+    ordered = visualization.sorted_scores(known)
+    titles = [row.title for row in ordered]
+    first = [row.title for row in ordered if not row.reference][:2]
+    first += [row.title for row in ordered if row.score.name in ("joint", "probabilities")]
+    picked = st.multiselect(
+        "Models", titles, first[:4], max_selections=6, key="merge_calibration_models"
+    )
+    drawn = [row for row in ordered if row.title in picked]
+    if not drawn:
+        return
+    charts.show(
+        visualization.plot_reliability(drawn, **charts.look()),
+        key="merge_reliability",
+        alt=visualization.describe_reliability(drawn),
+    )
+    charts.source(choice.title, "all tasks' test examples together", "15 bins of equal width")
+
+
+def cards(chosen: Sequence[str]) -> None:
+    """What every rule is, what it assumes and when it fails."""
+    for name in chosen:
+        card = rules.RULE_CARDS[name]
+        with st.container(border=True):
+            st.markdown(f"**{card.title}** · {card.family}")
+            st.code(card.formula, language=None, wrap_lines=True)
+            st.markdown(f"**Assumes:** {card.assumes}  \n**Fails:** {card.fails}")
+            st.caption(card.paper)
+
+
+def take_away(choice: Choice, chosen: Sequence[str]) -> None:
+    """A merged model as a file."""
+    ready = {one.rule: one for one in merge_choices.fusions(choice, chosen)}
+    if not ready:
+        return
+    rule = st.selectbox("Merged by", list(ready), format_func=_rule_title, key="merge_take_rule")
+    what: Any = st.segmented_control(
+        "As",
+        ["folder", "weights"],
+        default="folder",
+        required=True,
+        format_func={
+            "folder": "Zip file with model card and recipe",
+            "weights": "Safetensors alone",
+        }.__getitem__,
+        key="merge_take_what",
+    )
+    wanted = requests.FusionExportRequest(ready[rule], what)
+    if state.wanted_file() != wanted.key and jobs.read(wanted) is None:
+        st.button(
+            "Make the file",
+            key="merge_take_make",
+            icon=":material/build:",
+            on_click=state.want_file,
+            args=(wanted.key,),
+        )
+        return
+    for found in jobs.follow("merge_take", [wanted]):
+        if found.request == wanted and found.complete:
+            file: requests.Download = found.result
+            st.download_button(
+                f"Download {file.name}",
+                file.data,
+                file.name,
+                key="merge_take_file",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+            for note in file.notes:
+                st.caption(note)
