@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from merging.cards import list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
-    from merging.fusion import diagonal_fisher, fuse
+    from merging.fusion import diagonal_fisher, fuse, fuse_with_notes, gram_matrices
     from merging.landscape import (
         evaluate_plane,
         filter_normalized_plane,
@@ -42,6 +42,8 @@ _HOMES = MappingProxyType({
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
+    "fuse_with_notes": "merging.fusion",
+    "gram_matrices": "merging.fusion",
     "interpolate": "merging.landscape",
     "list_pairs": "merging.cards",
     "load_pair": "merging.zoo",
@@ -68,6 +70,8 @@ __all__ = [
     "filter_normalized_plane",
     "find_symmetry",
     "fuse",
+    "fuse_with_notes",
+    "gram_matrices",
     "interpolate",
     "list_pairs",
     "load_pair",

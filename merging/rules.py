@@ -78,8 +78,8 @@ class DareOptions:
 
     Attributes:
         drop: Share of each task vector's entries that is dropped.
-        then: What merges the rest: their sum, or TIES' election of signs.
-        density: With TIES, the share of entries that its trimming keeps after dropping.
+        then: What merges the rest: their sum, or TIES' election of signs. Its trimming is left
+            out: dropping has already left fewer entries than trimming would.
         total: With TIES, whether entries that agree are averaged or added.
     """
 
@@ -90,7 +90,6 @@ class DareOptions:
         default="task arithmetic",
         metadata={"label": "What merges the rest", "choices": ("task arithmetic", "TIES")},
     )
-    density: float = field(default=1.0, metadata=_DENSITY)
     total: str = field(default="averaged", metadata=_TOTAL)
 
 

@@ -1,7 +1,18 @@
 """*What comes of merging*: one file per rule, and the table `RULES`."""
 
 from merging.fusion.curvature import diagonal_fisher
-from merging.fusion.gradient_matching import implied_weights, remove_task
-from merging.fusion.registry import RULES, fuse
+from merging.fusion.gradient_matching import implied_weights
+from merging.fusion.grams import gram_matrices
+from merging.fusion.registry import RULES, Fused, fuse, fuse_with_notes
+from merging.fusion.removal import remove_task
 
-__all__ = ["RULES", "diagonal_fisher", "fuse", "implied_weights", "remove_task"]
+__all__ = [
+    "RULES",
+    "Fused",
+    "diagonal_fisher",
+    "fuse",
+    "fuse_with_notes",
+    "gram_matrices",
+    "implied_weights",
+    "remove_task",
+]

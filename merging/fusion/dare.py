@@ -3,55 +3,38 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merging.errors import MergingError
-from merging.fusion.base import FusionProblem, Rule, RuleCard
-
-
-@dataclass(frozen=True)
-class DareOptions:
-    """Options of DARE.
-
-    Attributes:
-        drop: Share of each task vector's entries that is dropped.
-    """
-
-    drop: float = 0.9
+from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.fusion.signs import elected
+from merging.rules import DareOptions, find_rule_card
 
 
 def dare(problem: FusionProblem, name: str, options: DareOptions) -> Tensor:
-    """`base + sum_t w_t m_t (theta_t - base) / (1 - drop)` with random masks `m_t`.
+    """`base + sum_t w_t m_t (theta_t - base) / (1 - drop)` with random masks `m_t`, or TIES of it.
 
-    The masks depend on the seed, the model's number and the tensor's name only.
-
-    Raises:
-        MergingError: If the share is not in [0, 1).
+    The masks depend on the seed, the model's number and the tensor's name only (Yu et al. 2024).
     """
-    if not 0 <= options.drop < 1:
-        raise MergingError(f"drop is a share, 0 <= drop < 1, not {options.drop}")
-    base, tasks = problem.task_vectors(name)
-    for k, (weight, task) in enumerate(zip(problem.weights, tasks, strict=True)):
-        seed = zlib.crc32(f"{problem.seed}/{k}/{name}".encode())
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.rand(task.shape, generator=generator) >= options.drop
-        base = base + weight * task.where(kept, 0.0) / (1 - options.drop)
-    return base
+    generators = [
+        torch.Generator().manual_seed(zlib.crc32(f"{problem.seed}/{k}/{name}".encode()))
+        for k in range(len(problem.models))
+    ]
+    kept = 1 - options.drop
+
+    def merge(blocks: list[Tensor]) -> Tensor:
+        base, *tensors = blocks
+        masks = (torch.empty_like(base).bernoulli_(kept, generator=g) for g in generators)
+        tasks = [(t - base).mul_(m).div_(kept) for t, m in zip(tensors, masks, strict=True)]
+        if options.then == "TIES":
+            return base + elected(tasks, problem.weights, options.total)
+        total = base.clone()
+        for task, weight in zip(tasks, problem.weights, strict=True):
+            total.add_(task, alpha=weight)
+        return total
+
+    return entrywise(merge, [problem.base_tensor(name), *problem.tensors(name)])
 
 
-RULE = Rule(
-    RuleCard(
-        "dare",
-        "DARE",
-        "θ = θ₀ + Σ αₜ mₜ ⊙ (θₜ − θ₀) / (1 − p), mₜ ~ Bernoulli(1 − p)",
-        "Task vectors are small and redundant; expectation is task arithmetic's.",
-        "Large task vectors: dropping adds noise.",
-        "Yu et al. 2024, arXiv 2311.03099",
-        needs_base=True,
-    ),
-    DareOptions,
-    dare,
-)
+RULE = Rule(find_rule_card("dare"), dare)

@@ -1,48 +1,31 @@
-"""Fisher-weighted averaging."""
+"""Fisher-weighted averaging (Matena and Raffel 2022), and with all factors 1."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, RuleCard
-
-
-@dataclass(frozen=True)
-class FisherOptions:
-    """Options of Fisher averaging.
-
-    Attributes:
-        floor: Curvature below which an entry counts as flat; entries that are flat in all models
-            get their mean.
-    """
-
-    floor: float = 1e-12
+from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.rules import FisherOptions, find_rule_card
 
 
 def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Tensor:
     """`sum_t w_t F_t theta_t / sum_t w_t F_t`, entry by entry."""
-    tensors, curvatures = problem.tensors(name), problem.curvatures(name)
-    weighted = [w * f for w, f in zip(problem.weights, curvatures, strict=True)]
-    total = sum(weighted[1:], start=weighted[0])
-    mean = sum(w * t for w, t in zip(problem.weights, tensors, strict=True)) / sum(problem.weights)
-    fused = sum(f * t for f, t in zip(weighted, tensors, strict=True))
-    steep = total.abs() > options.floor
-    return torch.where(steep, fused / total.where(steep, 1.0), mean)
+    weights, scale = problem.weights, sum(problem.weights)
+
+    def merge(blocks: list[Tensor]) -> Tensor:
+        thetas, curvatures = blocks[: len(weights)], blocks[len(weights) :]
+        weighted = [w * f for w, f in zip(weights, curvatures, strict=True)]
+        total = sum(weighted[1:], start=weighted[0])
+        mean = sum(w / scale * t for w, t in zip(weights, thetas, strict=True))
+        fused = sum(f * t for f, t in zip(weighted, thetas, strict=True))
+        steep = total.abs() > options.floor
+        return torch.where(steep, fused / total.where(steep, 1.0), mean)
+
+    return entrywise(merge, [*problem.tensors(name), *problem.curvatures(name)])
 
 
-RULE = Rule(
-    RuleCard(
-        "fisher",
-        "Fisher averaging",
-        "θ = Σ αₜ Fₜ θₜ / Σ αₜ Fₜ",
-        "Posteriors are Gaussian with diagonal precision, and independent of a base.",
-        "Fine-tuned models, whose dependence on the base it ignores.",
-        "Matena and Raffel 2022, arXiv 2111.09832",
-        needs_fishers=True,
-    ),
-    FisherOptions,
-    fisher,
-)
+RULE = Rule(find_rule_card("fisher"), fisher)
+
+# FA1 in Table 1 of Daheim et al. (2024): the problem is posed with all weights 1.
+UNIT_RULE = Rule(find_rule_card("fisher_unit"), fisher)

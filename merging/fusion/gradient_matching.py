@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from merging.errors import MergingError
-from merging.fusion.base import FusionProblem, Rule, RuleCard
-from merging.params import Params
-
-
-@dataclass(frozen=True)
-class GradientMatchingOptions:
-    """Options of gradient matching.
-
-    Attributes:
-        delta: The prior's precision, added to the base's curvature.
-    """
-
-    delta: float = 1e-12
+from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.rules import GradientMatchingOptions, find_rule_card
 
 
 def gradient_matching(
@@ -29,63 +15,36 @@ def gradient_matching(
 ) -> Tensor:
     """Eq. 12: `base + sum_t a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s) (theta_t - base)`.
 
+    Curvatures are on the scale of the sum over the data set, so its size is in them; the prior's
+    precision delta is added to the base's.
+
     Raises:
         MergingError: If the base's curvature is missing, or the sum of curvatures is not positive.
     """
-    base, tasks = problem.task_vectors(name)
-    curvatures = problem.curvatures(name)
-    if problem.base_fisher is None:
-        raise MergingError("gradient matching needs `base_fisher`, the base model's curvature")
-    h0 = problem.base_fisher[name].to(base.dtype) + options.delta
-    total = h0.clone()
-    for weight, curvature in zip(problem.weights, curvatures, strict=True):
-        total += weight * curvature
-    if bool((total <= 0).any()):
-        raise MergingError(
-            f"the curvatures of {name!r} do not add up to positive ones; use positive weights, or "
-            "remove_task to take a task away"
-        )
-    for weight, curvature, task in zip(problem.weights, curvatures, tasks, strict=True):
-        base = base + weight * (h0 + curvature) / total * task
-    return base
+    weights, count = problem.weights, len(problem.weights)
 
+    def merge(blocks: list[Tensor]) -> Tensor:
+        base, h0, thetas, curvatures = _split(blocks, count, options.delta)
+        total = h0.clone()
+        for weight, curvature in zip(weights, curvatures, strict=True):
+            total.add_(curvature, alpha=weight)
+        if bool((total <= 0).any()):
+            raise MergingError(
+                f"the curvatures of {name!r} do not add up to positive ones; use positive "
+                "weights, or remove_task to take a task away"
+            )
+        fused = base.clone()
+        for weight, curvature, theta in zip(weights, curvatures, thetas, strict=True):
+            fused += weight * (h0 + curvature) / total * (theta - base)
+        return fused
 
-def remove_task(
-    base: Mapping[str, Tensor],
-    model: Mapping[str, Tensor],
-    base_fisher: Mapping[str, Tensor],
-    fisher: Mapping[str, Tensor],
-    *,
-    weight: float = 1.0,
-    delta: float = 1e-12,
-    least: float = 1e-12,
-) -> tuple[Params, float]:
-    """Take what a model learned out of its base again (Eq. 13–14).
-
-    Args:
-        base: The base model, whose training data include the task's.
-        model: The base fine-tuned on the task.
-        base_fisher: Diagonal curvature of the base, on the scale of the sum.
-        fisher: Diagonal curvature of the task, on the scale of the sum.
-        weight: How much of it to remove.
-        delta: The prior's precision.
-        least: Where `H_0 - weight * H_t` falls below this, it is clamped.
-
-    Returns:
-        The state dict, and the share of the entries that were clamped.
-    """
-    removed: Params = {}
-    clamped = entries = 0
-    for name, value in base.items():
-        if not value.is_floating_point():
-            removed[name] = value.clone()
-            continue
-        h0 = base_fisher[name].to(value.dtype) + delta
-        rest = h0 - weight * fisher[name].to(value.dtype)
-        clamped, entries = clamped + int((rest < least).sum()), entries + value.numel()
-        step = (h0 + fisher[name].to(value.dtype)) / rest.clamp_min(least)
-        removed[name] = value - weight * step * (model[name] - value)
-    return removed, clamped / max(1, entries)
+    return entrywise(
+        merge,
+        [
+            problem.base_tensor(name), problem.base_curvature(name),
+            *problem.tensors(name), *problem.curvatures(name),
+        ],
+    )  # fmt: skip
 
 
 def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> Tensor:
@@ -103,25 +62,17 @@ def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> 
         MergingError: If a curvature is missing.
     """
     curvatures = torch.stack(problem.curvatures(name))
-    if problem.base_fisher is None:
-        raise MergingError("gradient matching needs `base_fisher`, the base model's curvature")
-    h0 = problem.base_fisher[name].to(curvatures.dtype) + delta
+    h0 = problem.base_curvature(name).to(curvatures.dtype) + delta
     weights = torch.tensor(list(problem.weights), dtype=curvatures.dtype)
     weights = weights.view(-1, *[1] * (curvatures.dim() - 1))
     return weights * (h0 + curvatures) / (h0 + (weights * curvatures).sum(0))
 
 
-RULE = Rule(
-    RuleCard(
-        "gradient_matching",
-        "Gradient matching",
-        "θ = θ₀ + Σ αₜ (H₀ + Hₜ) / (H₀ + Σ αₛ Hₛ) · (θₜ − θ₀)",
-        "Losses are near quadratic around the models; curvature is taken on training data.",
-        "Large steps from the base, over which curvature changes.",
-        "Daheim et al. 2024, arXiv 2310.12808",
-        needs_base=True,
-        needs_fishers=True,
-    ),
-    GradientMatchingOptions,
-    gradient_matching,
-)
+def _split(
+    blocks: list[Tensor], count: int, delta: float
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+    base, base_curvature, *rest = blocks
+    return base, base_curvature + delta, rest[:count], rest[count:]
+
+
+RULE = Rule(find_rule_card("gradient_matching"), gradient_matching)

@@ -1,33 +1,81 @@
-"""All fusion rules, and the one call that runs them."""
+"""All fusion rules, and the calls that run them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, get_args
 
-from torch import Tensor
+from torch import nn
 
-from merging.errors import MergingError, UnknownNameError
+from merging.errors import UnknownNameError
 from merging.fusion import (
     average,
     dare,
+    fedavg,
     fisher,
     gradient_matching,
+    greedy_soup,
+    krum,
+    learned_soup,
     model_stock,
+    regmean,
+    removal,
+    robust,
     slerp,
     task_arithmetic,
     ties,
+    trajectory,
+    uniform_soup,
+    wise_ft,
 )
-from merging.fusion.base import FusionProblem, OnProgress, Rule, State, floating_names
+from merging.fusion.base import Buffers, Examples, FusionProblem, OnProgress, Rule, State
+from merging.fusion.problem import checked
+from merging.fusion.walk import Walk
 from merging.params import Params
+from merging.rules import find_rule_card, read_rule_options
 
-RULES: Mapping[str, Rule] = {
-    module.RULE.card.name: module.RULE
-    for module in (
-        average, slerp, task_arithmetic, ties, dare, model_stock, fisher, gradient_matching,
+RULES: Mapping[str, Rule] = MappingProxyType({
+    rule.card.name: rule
+    for rule in (
+        average.RULE,
+        slerp.RULE,
+        wise_ft.RULE,
+        fedavg.RULE,
+        task_arithmetic.RULE,
+        ties.RULE,
+        dare.RULE,
+        model_stock.RULE,
+        fisher.RULE,
+        fisher.UNIT_RULE,
+        gradient_matching.RULE,
+        removal.RULE,
+        regmean.RULE,
+        uniform_soup.RULE,
+        greedy_soup.RULE,
+        learned_soup.RULE,
+        trajectory.SWA,
+        trajectory.EMA,
+        trajectory.LAWA,
+        robust.MEDIAN,
+        robust.TRIMMED,
+        krum.RULE,
     )
-}  # fmt: skip
+})
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A fused model, and what the rule found out on the way.
+
+    Attributes:
+        params: State dict.
+        notes: Plain values by name, such as which models a soup kept; models count from 0.
+    """
+
+    params: Params
+    notes: Mapping[str, Any]
 
 
 def fuse(
@@ -38,7 +86,12 @@ def fuse(
     weights: Sequence[float] | None = None,
     fishers: Sequence[State] | None = None,
     base_fisher: State | None = None,
+    grams: Sequence[State] | None = None,
+    sizes: Sequence[float] | None = None,
+    model: nn.Module | None = None,
+    batches: Examples | None = None,
     options: Mapping[str, Any] | None = None,
+    buffers: Buffers = "mean",
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Params:
@@ -46,22 +99,33 @@ def fuse(
 
     Args:
         rule: A name in `RULES`.
-        models: State dicts of one architecture, in memory or opened files; left as they are.
+        models: State dicts of one architecture, in memory or opened files; left as they are. Of a
+            run, its checkpoints in order.
         base: What they were fine-tuned from, for the rules that need it.
         weights: One number per model: shares for means, α for task vectors; by default 1 each.
-        fishers: Diagonal curvature of every model, on the scale of the sum of its losses.
+        fishers: Diagonal curvature of every model, on the scale of the sum of its losses
+            (`on_sum_scale`).
         base_fisher: The same of the base.
+        grams: `gram_matrices` of every model, for RegMean.
+        sizes: How many examples each model was trained on, for FedAvg.
+        model: The architecture, for the soups; where it is given, it says what is a buffer.
+        batches: Validation examples, for the soups.
         options: Options of the rule, by name.
+        buffers: What becomes of running statistics: their `"mean"`, by the rule's weights where
+            these are shares; what the `"rule"` makes of them; or the `"first"` model's. None is
+            right for other weights: re-estimate them with `repair(…, kind="reset")`.
         seed: For rules that draw at random.
-        on_progress: Called after every tensor; may raise `StoppedError`.
+        on_progress: Called with `(done, total, note)`, after every tensor at the least; may raise
+            `StoppedError`.
 
     Returns:
-        A new state dict in the types of the first model. Tensors that are not floating are the
-        first model's.
+        A new state dict in the types of the first model. Tensors that are not floating are those
+        of the first model whose weight is not 0.
 
     Raises:
-        UnknownNameError: If there is no such rule or option.
+        UnknownNameError: If there is no such rule, option or policy.
         MergingError: If models do not fit, or the rule lacks what it needs.
+        DataError: If the rule needs examples and there are none.
         StoppedError: If `on_progress` raises it.
 
     Example:
@@ -69,75 +133,133 @@ def fuse(
         >>> fuse("average", models=[{"w": torch.zeros(1)}, {"w": torch.ones(1)}], weights=[1, 3])
         {'w': tensor([0.7500])}
     """
-    chosen = find_rule(rule)
-    settings = _options(chosen, options)
-    problem = _problem(models, base, weights, fishers, base_fisher, seed)
-    fused: Params = {}
-    names = list(floating_names(problem))
-    for k, (name, floating) in enumerate(names):
-        own: Tensor = models[0][name]
-        value = chosen.fuse(problem, name, settings) if floating else own.clone()
-        fused[name] = value.to(own.dtype)
-        if on_progress is not None:
-            on_progress(k + 1, len(names), name)
-    return fused
+    given = FusionProblem(
+        models, base, (), fishers, base_fisher, grams, sizes, model, batches, seed
+    )
+    return _fused(rule, given, weights, options, buffers, on_progress).params
 
 
-def find_rule(name: str) -> Rule:
-    """The rule of that name.
+def fuse_with_notes(
+    rule: str,
+    *,
+    models: Sequence[State],
+    base: State | None = None,
+    weights: Sequence[float] | None = None,
+    fishers: Sequence[State] | None = None,
+    base_fisher: State | None = None,
+    grams: Sequence[State] | None = None,
+    sizes: Sequence[float] | None = None,
+    model: nn.Module | None = None,
+    batches: Examples | None = None,
+    options: Mapping[str, Any] | None = None,
+    buffers: Buffers = "mean",
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Fused:
+    """Fuse models into one, and say what the rule found out on the way.
+
+    Args:
+        rule: As in `fuse`, and so are the others.
+        models: State dicts of one architecture.
+        base: What they were fine-tuned from.
+        weights: One number per model.
+        fishers: Diagonal curvature of every model.
+        base_fisher: The same of the base.
+        grams: Gram matrices of every model.
+        sizes: How many examples each model was trained on.
+        model: The architecture.
+        batches: Validation examples.
+        options: Options of the rule, by name.
+        buffers: What becomes of running statistics.
+        seed: For rules that draw at random.
+        on_progress: Called with `(done, total, note)`.
+
+    Returns:
+        The state dict, and notes: `kept` of soups and Krum, `accuracies` and `accuracy` of greedy
+        soups, `coefficients`, `temperature` and `losses` of learned ones, `scores` of Krum,
+        `shares` of FedAvg, `factors` of task arithmetic, `solved` and `averaged` tensors of
+        RegMean, `clamped_share` where tasks are removed.
 
     Raises:
-        UnknownNameError: If there is none.
+        UnknownNameError: If there is no such rule, option or policy.
+        MergingError: If models do not fit, or the rule lacks what it needs.
+        DataError: If the rule needs examples and there are none.
+        StoppedError: If `on_progress` raises it.
+
+    Example:
+        >>> import torch
+        >>> models = [{"w": torch.tensor([x])} for x in (1.0, 1.1, 9.0)]
+        >>> fuse_with_notes("krum", models=models).notes["kept"]
+        [0]
     """
-    if name not in RULES:
-        raise UnknownNameError(f"unknown rule {name!r}; choose from {', '.join(RULES)}")
-    return RULES[name]
+    given = FusionProblem(
+        models, base, (), fishers, base_fisher, grams, sizes, model, batches, seed
+    )
+    return _fused(rule, given, weights, options, buffers, on_progress)
 
 
-def _options(rule: Rule, options: Mapping[str, Any] | None) -> Any:
-    known = [f.name for f in fields(rule.options)]
-    for name in options or {}:
-        if name not in known:
-            raise UnknownNameError(
-                f"{rule.card.title} has no option {name!r}; it has {', '.join(known) or 'none'}"
-            )
-    return rule.options(**(options or {}))
-
-
-def _problem(
-    models: Sequence[State],
-    base: State | None,
+def start(
+    rule: str,
+    given: FusionProblem,
     weights: Sequence[float] | None,
-    fishers: Sequence[State] | None,
-    base_fisher: State | None,
-    seed: int,
-) -> FusionProblem:
-    if not models:
-        raise MergingError("there are no models to fuse; give at least one")
-    factors = [1.0] * len(models) if weights is None else [float(w) for w in weights]
-    if len(factors) != len(models):
-        raise MergingError(f"{len(models)} models have {len(factors)} weights; give one each")
-    if not sum(factors):
-        raise MergingError("the weights add up to 0; give others")
-    if fishers is not None and len(fishers) != len(models):
-        raise MergingError(f"{len(models)} models have {len(fishers)} fishers; give one each")
-    others = [(f"model {k + 2}", model) for k, model in enumerate(models[1:])]
-    if base is not None:
-        others.append(("the base", base))
-    for title, other in others:
-        _check_fits(models[0], other, title)
-    return FusionProblem(models, base, factors, fishers, base_fisher, seed)
+    options: Mapping[str, Any] | None,
+    buffers: Buffers,
+    on_progress: OnProgress,
+) -> Walk:
+    """Check a problem and prepare its rule, so that tensors can be asked for one by one.
 
+    Args:
+        rule: A name in `RULES`.
+        given: What the caller gave.
+        weights: The caller's numbers per model, or None.
+        options: Options of the rule, by name.
+        buffers: What becomes of running statistics.
+        on_progress: Called with `(done, total, note)` while the rule prepares itself.
 
-def _check_fits(first: State, other: State, title: str) -> None:
-    differing = set(first) ^ set(other)
-    if differing:
-        raise MergingError(
-            f"{title} and model 1 have different tensors ({sorted(differing)[0]!r} for one); "
-            "models of one architecture can be fused"
+    Returns:
+        The walk.
+
+    Raises:
+        UnknownNameError: If there is no such rule, option or policy.
+        MergingError: If models do not fit, or the rule lacks what it needs.
+        DataError: If the rule needs examples and there are none.
+        StoppedError: If `on_progress` raises it.
+    """
+    card = find_rule_card(rule)
+    settings = read_rule_options(card, options)
+    if buffers not in get_args(Buffers):
+        raise UnknownNameError(
+            f"unknown policy for buffers {buffers!r}; choose from {', '.join(get_args(Buffers))}"
         )
-    shapes = [getattr(state, "specs", state) for state in (first, other)]
-    for name in first:
-        a, b = (tuple(shape[name].shape) for shape in shapes)
-        if a != b:
-            raise MergingError(f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}")
+    problem = checked(card, given, weights)
+    return Walk(RULES[card.name], problem, settings, buffers, on_progress)
+
+
+def _fused(
+    rule: str,
+    given: FusionProblem,
+    weights: Sequence[float] | None,
+    options: Mapping[str, Any] | None,
+    buffers: Buffers,
+    on_progress: OnProgress | None,
+) -> Fused:
+    tell = on_progress or _ignore
+    names = list(given.models[0]) if given.models else []
+    steps = len(names)
+    # What comes before the tensors is as long again, to who watches: half of the way.
+    first = RULES[rule].prepare is not None if rule in RULES else False
+    total = 2 * steps if first else steps
+
+    def tell_before(done: float, of: float, note: str) -> None:
+        tell(steps * done / of, total, note)
+
+    walk = start(rule, given, weights, options, buffers, tell_before)
+    params: Params = {}
+    for k, name in enumerate(names):
+        params[name] = walk.tensor(name)
+        tell(total - steps + k + 1, total, name)
+    return Fused(params, walk.notes)
+
+
+def _ignore(*_: object) -> None:
+    """A callback for nobody."""

@@ -1,30 +1,42 @@
-"""Task arithmetic: what fine-tuning added, added up."""
+"""Task arithmetic: what fine-tuning added, added up, taken away, or carried over."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, NoOptions, Rule, RuleCard
+from merging.errors import MergingError
+from merging.fusion.base import FusionProblem, OnProgress, Rule, computable
+from merging.rules import TaskArithmeticOptions, find_rule_card
 
 
-def task_arithmetic(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
-    """`base + sum_t w_t (theta_t - base)`; a negative weight takes a task away."""
-    base, tasks = problem.task_vectors(name)
-    for weight, task in zip(problem.weights, tasks, strict=True):
-        base = base + weight * task
-    return base
+def scale_tasks(
+    problem: FusionProblem, options: TaskArithmeticOptions, _: OnProgress
+) -> FusionProblem:
+    """Give each task vector its factor (Ilharco et al. 2023, §2): the mode is one of signs.
+
+    Raises:
+        MergingError: If an analogy is not of three models.
+    """
+    signs = [-1.0 if options.mode == "negate" else 1.0] * len(problem.models)
+    if options.mode == "analogy":
+        if len(problem.models) != 3:
+            raise MergingError(
+                f"an analogy is of three models, not {len(problem.models)}: the first is to the "
+                "second as the third is to the result"
+            )
+        signs = [-1.0, 1.0, 1.0]
+    factors = [options.scale * s * w for s, w in zip(signs, problem.weights, strict=True)]
+    return problem.reweighted(factors, factors=factors)
 
 
-RULE = Rule(
-    RuleCard(
-        "task_arithmetic",
-        "Task arithmetic",
-        "θ = θ₀ + Σ αₜ (θₜ − θ₀)",
-        "Small steps from one base; α tuned on validation data (often about 0.3).",
-        "Many tasks with α = 1: the sum overshoots.",
-        "Ilharco et al. 2023, arXiv 2212.04089",
-        needs_base=True,
-    ),
-    NoOptions,
-    task_arithmetic,
-)
+def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions) -> Tensor:
+    """`base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
+    base = computable(problem.base_tensor(name))
+    total = base.clone()
+    for weight, model in zip(problem.weights, problem.models, strict=True):
+        if weight:
+            total.add_(computable(model[name]) - base, alpha=weight)
+    return total
+
+
+RULE = Rule(find_rule_card("task_arithmetic"), task_arithmetic, scale_tasks)

@@ -1,0 +1,82 @@
+"""From tensor to tensor: a rule that is ready to give each, and what it has to say afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from merging.fusion.base import (
+    Buffers,
+    Counted,
+    FusionProblem,
+    OnProgress,
+    Rule,
+    State,
+    weighted_mean,
+)
+
+
+class Walk:
+    """A rule that knows of the whole models what it has to, and fuses tensor by tensor.
+
+    Args:
+        rule: The rule.
+        problem: The problem, checked.
+        options: The rule's options record.
+        buffers: What becomes of running statistics.
+        on_progress: Called while the rule prepares itself.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        problem: FusionProblem,
+        options: Any,
+        buffers: Buffers,
+        on_progress: OnProgress,
+    ) -> None:
+        self._rule, self._options, self._buffers = rule, options, buffers
+        if rule.prepare is not None:
+            problem = rule.prepare(problem, options, on_progress)
+        self._problem = problem
+        self._first: State = next(
+            (m for m, w in zip(problem.models, problem.weights, strict=True) if w),
+            problem.models[0],
+        )
+        shares = [1.0] * len(problem.models) if _is_of_tasks(rule) else problem.weights
+        self._means = problem.reweighted(shares)
+        self._counts: Counter[str] = Counter()
+        self._entries = 0
+
+    def tensor(self, name: str) -> Tensor:
+        """The fused tensor of one name, in the type of the first model's."""
+        if not self._problem.is_floating(name):
+            return self._first[name].detach().clone()
+        dtype = getattr(self._problem.models[0], "specs", self._problem.models[0])[name].dtype
+        return self._floating(name).to(dtype)
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the rule found out; shares are of all entries that it fused."""
+        shares = {f"{what}_share": n / max(1, self._entries) for what, n in self._counts.items()}
+        return {**self._problem.notes, **shares}
+
+    def _floating(self, name: str) -> Tensor:
+        if self._buffers != "rule" and name in self._problem.statistics:
+            if self._buffers == "first":
+                return self._first[name].detach().clone()
+            return weighted_mean(self._means, name)
+        fused = self._rule.fuse(self._problem, name, self._options)
+        if not isinstance(fused, Counted):
+            return fused
+        self._counts.update(fused.counts)
+        self._entries += fused.value.numel()
+        return fused.value
+
+
+def _is_of_tasks(rule: Rule) -> bool:
+    """Whether the weights are factors of task vectors, which no mean can be taken with."""
+    return rule.card.weights == "scales"
