@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from merging.cards import list_pairs
+    from merging.cards import list_families, list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
+    from merging.families import load_family
     from merging.fusion import diagonal_fisher, fuse
     from merging.landscape import (
         evaluate_plane,
@@ -42,7 +43,9 @@ _HOMES = MappingProxyType({
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
     "interpolate": "merging.landscape",
+    "list_families": "merging.cards",
     "list_pairs": "merging.cards",
+    "load_family": "merging.families",
     "load_pair": "merging.zoo",
     "match": "merging.matching",
     "permute": "merging.permutation",
@@ -66,7 +69,9 @@ __all__ = [
     "find_symmetry",
     "fuse",
     "interpolate",
+    "list_families",
     "list_pairs",
+    "load_family",
     "load_pair",
     "match",
     "permute",
