@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from merging.bringing import read_examples, read_model
-    from merging.cards import list_pairs
+    from merging.cards import list_families, list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
+    from merging.families import load_family
     from merging.fusion import diagonal_fisher, fuse, fuse_with_notes, gram_matrices
     from merging.landscape import (
         evaluate_plane,
@@ -45,7 +46,9 @@ _HOMES = MappingProxyType({
     "fuse_with_notes": "merging.fusion",
     "gram_matrices": "merging.fusion",
     "interpolate": "merging.landscape",
+    "list_families": "merging.cards",
     "list_pairs": "merging.cards",
+    "load_family": "merging.families",
     "load_pair": "merging.zoo",
     "match": "merging.matching",
     "permute": "merging.permutation",
@@ -73,7 +76,9 @@ __all__ = [
     "fuse_with_notes",
     "gram_matrices",
     "interpolate",
+    "list_families",
     "list_pairs",
+    "load_family",
     "load_pair",
     "match",
     "permute",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.bringing import classes_of, config_of, dataset, parted, widened
-from merging.cards import bundled_weights
+from merging.cards import ASSETS, family_files, read_cards
 from merging.checkpoints import (
     TensorSpec,
     check_finite,
@@ -184,7 +184,11 @@ def _params(path: Path) -> TensorDict:
 
 
 def _path_of(wanted: str, store: Store) -> Path:
-    path = bundled_weights().get(wanted) or store.file(wanted)
+    for name, card in read_cards().items():
+        for letter in "ab":
+            if card[f"fingerprint_{letter}"] == wanted:
+                return ASSETS / "zoo" / name / f"{letter}.safetensors"
+    path = family_files().get(wanted) or store.file(wanted)
     if path is None:
         raise MergingError(
             f"model {wanted[:8]} is no longer in the result store, where room was made; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from merging.data.base import Batches
 from merging.models.registry import Config, build_model
 
 OnProgress = Callable[[float, float, str], None]
+OnEpoch = Callable[[int, dict[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def train(
     data: Batches,
     *,
     seed: int,
+    start: Mapping[str, Tensor] | None = None,
+    on_epoch: OnEpoch | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Tensor]:
     """Train a network of `config` on `data`.
@@ -54,12 +57,16 @@ def train(
         recipe: How to train.
         data: The training examples.
         seed: Seed of initialisation, order of examples and augmentation.
+        start: State dict to go on from instead of an initialisation; left as it is.
+        on_epoch: Called after every epoch with epochs done and the state dict then.
         on_progress: Called after every epoch with epochs done, epochs in all, and the mean loss.
 
     Returns:
         The state dict, on the CPU.
     """
     model = build_model(config, seed=seed).train()
+    if start is not None:
+        model.load_state_dict(dict(start))
     generator = torch.Generator().manual_seed(seed)
     steps = -(-len(data) // recipe.batch_size) * recipe.epochs
     optimiser, scheduler = _optimiser(model, recipe, steps)
@@ -74,8 +81,14 @@ def train(
             optimiser.step()
             scheduler.step()
             total += float(loss.detach()) * len(y)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, _state(model))
         if on_progress is not None:
             on_progress(epoch + 1, recipe.epochs, f"training loss {total / len(data):.4f}")
+    return _state(model)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 

@@ -16,7 +16,7 @@ import torch
 
 from merging.cards import ASSETS
 from merging.data.base import Batches, Dataset
-from merging.data.shifted import GREY_FACTORS, Split, derive
+from merging.data.shifted import GREY_FACTORS, Split, derive, find_step
 from merging.errors import UnknownNameError
 
 
@@ -60,7 +60,11 @@ _TITLES: Mapping[str, str] = MappingProxyType({"mnist": "MNIST", "digits": "Digi
 
 
 def _derived(name: str) -> Dataset:
-    """Make a set of a bundled one: read its bytes, change them, and standardise as MNIST."""
+    """Make a set of a bundled one: read its bytes, change them, and standardise as MNIST.
+
+    Raises:
+        UnknownNameError: If no sets are made of that one, or a change is unknown.
+    """
     source, *steps = name.split("/")
     if source not in GREY_FACTORS:
         raise UnknownNameError(
@@ -79,13 +83,31 @@ def _derived(name: str) -> Dataset:
     made, titles = derive(splits, steps)
     train, validation, test = (
         Batches(
-            torch.from_numpy((m.images[:, None].astype(np.float32) - _MNIST_MEAN) / _MNIST_DEVIATION),
+            torch.from_numpy(
+                (m.images[:, None].astype(np.float32) - _MNIST_MEAN) / _MNIST_DEVIATION
+            ),
             torch.from_numpy(m.labels),
             name=m.name,
         )
         for m in made
     )
     return Dataset(name, ", ".join([_TITLES[source], *titles]), train, test, 10, validation)
+
+
+def is_dataset(name: str) -> bool:
+    """Whether `load_dataset` knows this name, without loading anything.
+
+    Example:
+        >>> [is_dataset(name) for name in ("mnist", "mnist/rotated-20", "mnist/eaten", "")]
+        [True, True, False, False]
+    """
+    source, *steps = name.split("/")
+    if not steps:
+        return name in DATASETS
+    try:
+        return source in GREY_FACTORS and all(find_step(step) for step in steps)
+    except UnknownNameError:
+        return False
 
 
 def load_dataset(name: str) -> Dataset:

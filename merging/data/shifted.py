@@ -24,6 +24,7 @@ Images = NDArray[np.uint8]
 
 VALIDATION_SHARE = 0.2  # of the bundled training split, the last of its rows
 
+_PARTS = "|".join(f"[1-{n}]-of-{n}" for n in range(1, 10))
 _MARGIN = 4  # pixels around a digit, as MNIST has them
 
 
@@ -87,13 +88,22 @@ def derive(splits: Sequence[Split], steps: Sequence[str]) -> tuple[list[Split], 
     ]
     titles = []
     for written in steps:
-        step, argument = _find(written)
+        step, argument = find_step(written)
         made = [step.change(split, argument) for split in made]
         titles.append(step.title(argument))
     return made, titles
 
 
-def _find(written: str) -> tuple[Step, str]:
+def find_step(written: str) -> tuple[Step, str]:
+    """The step that is written so, and its argument.
+
+    Raises:
+        UnknownNameError: If there is none.
+
+    Example:
+        >>> find_step("rotated-20")[1]
+        '20'
+    """
     for step in STEPS:
         match = re.fullmatch(step.pattern, written)
         if match is not None:
@@ -113,9 +123,13 @@ def _rotated(split: Split, angle: str) -> Split:
     return replace(split, images=np.rint(turned).clip(0, 255).astype(np.uint8))
 
 
+def _moved(split: Split, pixels: str) -> Split:
+    """Move the images to the right; what leaves enters on the left, which is background."""
+    return replace(split, images=np.roll(split.images, int(pixels), axis=2))
+
+
 def _noisy(split: Split, percent: str) -> Split:
     """Replace a share of the pixels by grey levels drawn at random."""
-    # Each split has its own noise, the same whatever came before.
     rng = np.random.default_rng([int(percent), len(split.labels)])
     noise = rng.integers(0, 256, split.images.shape, dtype=np.uint8)
     hit = rng.random(split.images.shape) < int(percent) / 100
@@ -157,18 +171,23 @@ def _signed(angle: str) -> str:
 
 
 STEPS: Sequence[Step] = (
-    Step("part-1-of-2", r"part-([1-9]-of-[1-9])", _part_title, _part),
+    Step("upright", "upright", lambda _: "upright", lambda split, _: split),
+    Step("part-1-of-2", rf"part-({_PARTS})", _part_title, _part),
     Step("labels-01", r"labels-(\d{1,10})", lambda found: f"digits {', '.join(found)}", _labelled),
     Step("rotated-20", r"rotated-([1-9]\d?|[12]\d\d|3[0-5]\d)", _signed, _rotated),
+    Step("moved-1", r"moved-([1-4])", lambda pixels: f"moved by {pixels} px", _moved),
     Step("inverted", "inverted", lambda _: "inverted", _on_images(lambda images: 255 - images)),
-    Step("mirrored", "mirrored", lambda _: "mirrored", _on_images(lambda images: images[:, :, ::-1])),
+    Step(
+        "mirrored", "mirrored", lambda _: "mirrored",
+        _on_images(lambda images: images[:, :, ::-1]),
+    ),
     Step(
         "noisy-30", r"noisy-([1-9]\d?)",
         lambda percent: f"{percent} % of the pixels at random", _noisy,
     ),
     Step(
         "thickened", "thickened", lambda _: "thickened",
-        _on_images(lambda images: ndimage.grey_dilation(images, size=(1, 3, 3))),
+        _on_images(lambda images: ndimage.grey_dilation(images, size=(1, 2, 2))),
     ),
     Step(
         "thinned", "thinned", lambda _: "thinned",
