@@ -46,7 +46,7 @@ class TaskScore:
     @staticmethod
     def from_meta(meta: Mapping[str, Any]) -> TaskScore:
         """The score from its JSON values."""
-        return TaskScore(**{k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()})
+        return TaskScore(**_tupled(meta))
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,28 @@ class MergedScore:
     @staticmethod
     def from_meta(meta: Mapping[str, Any]) -> MergedScore:
         """The score from its JSON values."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}
-        values["tasks"] = tuple(TaskScore.from_meta(task) for task in meta["tasks"])
-        return MergedScore(**values)
+        tasks = tuple(TaskScore.from_meta(task) for task in meta["tasks"])
+        return MergedScore(**{**_tupled(meta), "tasks": tasks})
+
+
+@dataclass(frozen=True)
+class CommonOrder:
+    """Permutations that bring several models into one order of units.
+
+    Attributes:
+        permutations: One `{group: int64}` per model; the first model's units stay in place.
+        objective: Sum of inner products of all pairs of models, at the start and then per step.
+        pairwise_cycle_error: Share of units that matchings of two models at a time bring elsewhere
+            when one goes round three models; NaN if it was not measured.
+        cycle_error: The same of this order.
+        seconds: Wall-clock time.
+    """
+
+    permutations: tuple[Mapping[str, NDArray[np.int64]], ...]
+    objective: tuple[float, ...]
+    pairwise_cycle_error: float
+    cycle_error: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,10 @@ class Mixtures:
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     split: str
+
+
+def _tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}
 
 
 def _mean_error(errors: list[float]) -> float:

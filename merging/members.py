@@ -151,7 +151,7 @@ def ordered(
         raise MergingError(f"the result of {order.title.lower()} is missing; run it again")
     _, spec = certified(order.family.config, store)
     moved = []
-    for arrays, state in zip(found, states, strict=True):
+    for arrays, state in zip(found.permutations, states, strict=True):
         perms = {group: torch.from_numpy(perm) for group, perm in arrays.items()}
         moved.append(permute(spec, perms, state))
     return moved

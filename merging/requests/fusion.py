@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.entries import Entry
-from merging.fusion_records import MergedScore, Mixtures, Scan
+from merging.fusion_records import CommonOrder, MergedScore, Mixtures, Scan
 from merging.requests.alignments import Download
 from merging.requests.base import Request, canonical
 from merging.requests.families import Family
@@ -69,7 +69,7 @@ class CurvatureRequest(Request[dict[str, NDArray[np.float32]]]):
 
 
 @dataclass(frozen=True)
-class OrderRequest(Request[list[dict[str, NDArray[np.int64]]]]):
+class OrderRequest(Request[CommonOrder]):
     """Permutations that bring the models of a family into one order of units."""
 
     task: ClassVar[str] = "order"
@@ -82,13 +82,14 @@ class OrderRequest(Request[list[dict[str, NDArray[np.int64]]]]):
         """What a person reads while it is computed."""
         return f"Lining up {len(self.family.models)} models ({ORDER_TITLES[self.kind].lower()})"
 
-    def decode(self, entries: list[Entry]) -> list[dict[str, NDArray[np.int64]]]:
-        """Permutations by group, for every model."""
-        arrays, meta = entries[0].arrays, entries[0].meta
-        return [
-            {group: arrays[f"m{model}p{k}"] for k, group in enumerate(meta["groups"])}
-            for model in range(meta["models"])
-        ]
+    def decode(self, entries: list[Entry]) -> CommonOrder:
+        """The order."""
+        arrays, meta = entries[0].arrays, dict(entries[0].meta)
+        groups, models = meta.pop("groups"), range(meta.pop("models"))
+        meta["objective"] = tuple(meta["objective"])
+        return CommonOrder(
+            tuple({g: arrays[f"m{m}p{k}"] for k, g in enumerate(groups)} for m in models), **meta
+        )
 
 
 @dataclass(frozen=True)

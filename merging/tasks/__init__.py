@@ -13,13 +13,14 @@ import torch
 
 from merging import requests
 from merging.jobs import Context
-from merging.tasks import alignments, landscape, models
+from merging.tasks import alignments, fusion, landscape, models
 from merging.tasks.base import Found, Task
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     **models.TASKS,
     **alignments.TASKS,
     **landscape.TASKS,
+    **fusion.TASKS,
 })
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -16,19 +18,23 @@ from torch import Tensor
 
 from merging import requests
 from merging.bringing import widened
+from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
-from merging.errors import MergingError
+from merging.errors import MergingError, StoppedError
 from merging.fusion import Fused, diagonal_fisher, fuse_with_notes, gram_matrices
+from merging.fusion.card import model_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
 from merging.landscape import evaluate_family, plane_policy, reset
 from merging.landscape.predictions import answers, calibrate, ensemble, predict
 from merging.landscape.scores import score
+from merging.matching import align_many
 from merging.members import Members, load_members, ordered
 from merging.params import Params, distance
 from merging.rules import find_rule_card
 from merging.store import Store
-from merging.subjects import Stored, data_of, load_params, network_of
+from merging.subjects import Stored, certified, data_of, load_params, network_of
+from merging.symmetry import certify
 from merging.tasks.base import Found, Part, Task
 
 
@@ -44,6 +50,39 @@ def _curvature(request: requests.CurvatureRequest, part: Part, context: Context)
     )
     arrays = {f"t{k}": value.float().numpy() for k, value in enumerate(fisher.values())}
     return arrays, {"names": list(fisher)}
+
+
+def _order(request: requests.OrderRequest, part: Part, context: Context) -> Found:
+    members = load_members(request.family, context.store)
+    network, spec = certified(request.family.config, context.store)
+    found = align_many(
+        spec,
+        network.model,
+        members.models,
+        request.kind,
+        seed=request.seed,
+        on_progress=context.report,
+    )
+    if found.stopped:
+        raise StoppedError("stopped as asked")
+    for perms in found.permutations[1:]:
+        certificate = certify(network.model, spec, network.example_inputs, permutations=perms)
+        if not certificate.ok:
+            raise MergingError("a permutation changes the function of its model; it is not used")
+    groups = list(found.permutations[0])
+    arrays = {
+        f"m{model}p{k}": perms[group].numpy()
+        for model, perms in enumerate(found.permutations)
+        for k, group in enumerate(groups)
+    }
+    return arrays, {
+        "groups": groups,
+        "models": len(found.permutations),
+        "objective": list(found.objective),
+        "pairwise_cycle_error": found.cycle_error.pairwise,
+        "cycle_error": found.cycle_error.result,
+        "seconds": found.seconds,
+    }
 
 
 @dataclass(frozen=True)
@@ -256,6 +295,39 @@ def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -
     }, {"steps": steps, "split": request.split}
 
 
+def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Found:
+    """Write the merged model in the types of the first one that was brought."""
+    fusion = request.fusion
+    members = load_members(fusion.family, context.store)
+    merged = _merge(fusion, members, context.store)
+    params = {name: value.to(members.dtypes[name]) for name, value in merged.params.items()}
+    recipe = requests.canonical(fusion.payload)
+    meta = {"made_by": "One Basin", "what": "merged", "recipe": recipe}
+    data, stem = checkpoint_bytes(params, meta), f"merged-{fusion.rule}-{request.key[:8]}"
+    notes = [f"{len(params)} tensors, {sum(v.numel() for v in params.values()):,} numbers"]
+    name = f"{stem}.safetensors"
+    if request.what == "folder":
+        text = model_card(
+            find_rule_card(fusion.rule),
+            parents=fusion.family.models,
+            base=fusion.family.base,
+            weights=fusion.weights,
+            options=json.loads(fusion.options),
+            notes=merged.notes,
+        )
+        name, data = f"{stem}.zip", _zipped(data, text, recipe)
+    return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
+
+
+def _zipped(weights: bytes, card: str, recipe: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model.safetensors", weights)
+        archive.writestr("README.md", card)
+        archive.writestr("recipe.json", recipe)
+    return file.getvalue()
+
+
 def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
     """Write a number as an ordered sum of `parts` numbers from 0 upwards.
 
@@ -272,8 +344,10 @@ def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     "curvature": _curvature,
+    "order": _order,
     "fusion": _fusion,
     "references": _references,
     "scan": _scan,
     "mixtures": _mixtures,
+    "fusion export": _export,
 })

@@ -53,8 +53,9 @@ def plot_rule_scores(
     """
     rows = sorted_scores(scores)
     by_loss = is_by_loss(rows)
-    values = np.array([_values(row.score, by_loss) for row in rows]).reshape(len(rows), 1 + len(tasks))
-    errors = np.array([_errors(row.score, by_loss) for row in rows]).reshape(len(rows), 1 + len(tasks))
+    shape = (len(rows), 1 + len(tasks))
+    values = np.array([_values(row.score, by_loss) for row in rows]).reshape(shape)
+    errors = np.array([_errors(row.score, by_loss) for row in rows]).reshape(shape)
     names = [shortened(row.title, 18 if compact else 34) for row in rows]
     columns = ["Mean", *(shortened(task, 9 if compact else 22) for task in tasks)]
     left = 16 + _LETTER * max(map(len, names), default=0)

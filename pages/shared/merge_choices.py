@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ from pages.shared import controls, jobs, merge_uploads, state
 from pages.shared.merge_choice import Choice
 
 PAIR, OWN = "pair", "own"
-_FIRST_RULES = {
+_STATISTICS = {"merged": "Merged", "reset": "RESET"}
+_FIRST_RULES: Mapping[str, Sequence[str]] = {
     "tasks": (
         "average", "task_arithmetic", "ties", "dare", "fisher", "regmean", "gradient_matching",
     ),
@@ -107,20 +108,20 @@ def _with_order(choice: Choice) -> Choice:
                 ["merged", "reset"],
                 default="reset",
                 required=True,
-                format_func={"merged": "Merged", "reset": "RESET"}.__getitem__,
+                format_func=_STATISTICS.__getitem__,
                 key="merge_statistics",
             )
     return replace(choice, family=family, order=order, statistics=statistics)
 
 
 def _order(family: requests.Family) -> requests.OrderRequest | None:
-    kinds: list[Any] = ["none", *requests.ORDER_TITLES]
+    titles: dict[Any, str] = {"none": "As they are", **requests.ORDER_TITLES}
     kind = st.segmented_control(
         "Line the units up first",
-        kinds,
+        list(titles),
         default="merge many",
         required=True,
-        format_func={"none": "As they are", **requests.ORDER_TITLES}.__getitem__,
+        format_func=titles.__getitem__,
         key="merge_order",
         bind="query-params",
         help="Models without a common base differ in the order of their units.",
@@ -220,13 +221,12 @@ def fusions(choice: Choice, chosen: Sequence[str]) -> list[requests.FusionReques
     asked = [wanted(choice, rule) for rule in chosen]
     if not tuned() or not choice.family.tasks:
         return asked
-    scans = [scan for one in asked if (scan := requests.tuning(one)) is not None]
-    found = {f.request.fusion.rule: f for f in jobs.follow("merge_tuning", scans)}
+    scans = {one: scan for one in asked if (scan := requests.tuning(one)) is not None}
+    found = {f.request: f for f in jobs.follow("merge_tuning", list(scans.values()))}
     ready = []
     for one in asked:
-        scan = found.get(one.rule)
-        if requests.tuning(one) is None:
+        if one not in scans:
             ready.append(one)
-        elif scan is not None and scan.complete and scan.request == requests.tuning(one):
-            ready.append(requests.tuned(one, scan.result))
+        elif (there := found.get(scans[one])) is not None and there.complete:
+            ready.append(requests.tuned(one, there.result))
     return ready

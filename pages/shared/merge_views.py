@@ -108,7 +108,7 @@ def _rows(rows: Sequence[NamedScore], choice: Choice) -> list[Row]:
         row["ECE (%)"] = _percent(score.calibration_error)
         row["From the base"] = _known(score.base_distance)
         row["From the nearest parent"] = _known(min(score.distances, default=np.nan))
-        row["Differs from a parent (%)"] = _percent(np.mean(score.disagreement or np.nan))
+        row["Differs from a parent (%)"] = _percent(float(np.mean(score.disagreement or np.nan)))
         row["Gradient mismatch"] = _known(score.mismatch)
         row["Seconds"] = _known(score.seconds)
         row["kB"] = round(score.bytes / 1000)
