@@ -193,3 +193,11 @@ def test_tables_show_every_column_also_where_sizes_differ_much(open_page, nothin
         name for name, look in json.loads(results.proto.columns).items() if look.get("hidden")
     ]
     assert not set(hidden) & set(results.value.columns)
+
+
+@pytest.mark.parametrize("page", ["align", "interpolate", "landscape"])
+def test_what_is_shown_can_be_copied_as_code_and_as_a_command(page, open_page, nothing_asked):
+    at = open_page(page)
+    python, command = [element.proto.code_text for element in at.get("code")]
+    assert 'merging.load_pair("mnist-mlp-512")' in python
+    assert command.startswith("python -m merging ")
