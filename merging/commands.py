@@ -152,6 +152,7 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
         "do not fit": verdicts.count("does not fit"),
         "equal values": verdicts.count("equal values"),
         "symmetry": asdict(summary),
+        "before you match": asdict(session.compute(requests.ForecastRequest(subject))),
     }
     if subject.data:
         ends = session.compute(requests.EndPointsRequest(subject))
@@ -161,7 +162,19 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
 
 def doctor(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Examine two models, and try weight matching where the answer is known."""
-    return asdict(session.compute(requests.DiagnosisRequest(session.subject(arguments))))
+    subject = session.subject(arguments)
+    forecast = session.compute(requests.ForecastRequest(subject))
+    found = asdict(session.compute(requests.DiagnosisRequest(subject)))
+    return {"before you match": asdict(forecast), **found, "advice": _advice(forecast.shared_start)}
+
+
+def _advice(shared_start: bool) -> str:
+    if shared_start:
+        return (
+            "A and B were trained from one starting point: they need no alignment, and it may do "
+            "harm; fuse them as they are"
+        )
+    return "no common start: align B to A before merging"
 
 
 def match(arguments: Namespace, session: Session) -> dict[str, Any]:

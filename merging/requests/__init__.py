@@ -38,6 +38,7 @@ from merging.requests.models import (
     DiagnosisRequest,
     EndPointsRequest,
     FitRequest,
+    ForecastRequest,
     SymmetryRequest,
     TensorRow,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "EndPointsRequest",
     "ExportRequest",
     "FitRequest",
+    "ForecastRequest",
     "LayersRequest",
     "Request",
     "Split",
