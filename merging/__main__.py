@@ -104,16 +104,34 @@ def _parser() -> ArgumentParser:
 def _add_choices(child: ArgumentParser, name: str) -> None:
     default = "weight"
     child.add_argument("--method", default=default, choices=[*METHOD_CARDS, "naive"])
-    child.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
+    child.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method; METHOD.NAME=VALUE where there are several",
+    )
     child.add_argument("--seed", type=int, default=0)
-    if name in ("interpolate", "merge"):
-        choices = ["interpolated", "reset", "repair", "rescale"]
+    if name in ("interpolate", "merge", "surface"):
+        choices = ["interpolated", "reset", *([] if name == "surface" else ["repair", "rescale"])]
         child.add_argument("--statistics", default="interpolated", choices=choices)
-    if name == "interpolate":
+    if name in ("interpolate", "surface"):
         child.add_argument("--split", default="test", choices=["train", "test"])
-        child.add_argument("--lams", type=int, default=25)
+    if name == "interpolate":
+        child.add_argument("--lams", type=int, default=25, help="positions from A to B")
+        child.add_argument(
+            "--overshoot", type=float, default=0.0, help="how far to go on beyond both models"
+        )
     if name == "surface":
         child.add_argument("--level", type=int, default=1, choices=range(4))
+        child.add_argument("--margin", type=float, default=0.25, help="share of the larger side")
+        child.add_argument(
+            "--points",
+            metavar="MODELS",
+            help="what spans the plane, by commas: a, b, or a method for B as it aligns it; three, "
+            "or one for random directions around it",
+        )
+        child.add_argument("--shown", metavar="MODELS", help="further models to draw")
     if name == "merge":
         child.add_argument("--lam", type=float, default=0.5)
     if name in ("match", "merge"):

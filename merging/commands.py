@@ -19,6 +19,7 @@ from merging.cards import ASSETS, list_pairs
 from merging.data.bundled import DATASETS, load_dataset
 from merging.errors import MergingError
 from merging.jobs import Context
+from merging.methods import METHOD_CARDS
 from merging.recipes import compare, recipe
 from merging.requests import Request, Subject
 from merging.store import Store, open_default
@@ -151,6 +152,7 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
         "do not fit": verdicts.count("does not fit"),
         "equal values": verdicts.count("equal values"),
         "symmetry": asdict(summary),
+        "before you match": asdict(session.compute(requests.ForecastRequest(subject))),
     }
     if subject.data:
         ends = session.compute(requests.EndPointsRequest(subject))
@@ -160,7 +162,19 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
 
 def doctor(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Examine two models, and try weight matching where the answer is known."""
-    return asdict(session.compute(requests.DiagnosisRequest(session.subject(arguments))))
+    subject = session.subject(arguments)
+    forecast = session.compute(requests.ForecastRequest(subject))
+    found = asdict(session.compute(requests.DiagnosisRequest(subject)))
+    return {"before you match": asdict(forecast), **found, "advice": _advice(forecast.shared_start)}
+
+
+def _advice(shared_start: bool) -> str:
+    if shared_start:
+        return (
+            "A and B were trained from one starting point: they need no alignment, and it may do "
+            "harm; fuse them as they are"
+        )
+    return "no common start: align B to A before merging"
 
 
 def match(arguments: Namespace, session: Session) -> dict[str, Any]:
@@ -209,6 +223,7 @@ def interpolate(arguments: Namespace, session: Session) -> dict[str, Any]:
         arguments.split,
         arguments.statistics,
         arguments.lams,
+        arguments.overshoot,
     )
     curve = session.compute(request)
     barriers = {b: curve.locate_barrier(b) for b in ("endpoints-mean", "linear")}
@@ -229,18 +244,36 @@ def interpolate(arguments: Namespace, session: Session) -> dict[str, Any]:
 def surface(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Loss over the plane through A, B and the aligned B, or along random directions."""
     subject = session.subject(arguments)
-    alignment = _alignment(arguments, subject)
-    points: tuple[Any, ...] = ("a",) if alignment is None else ("a", "b", alignment)
-    grid = session.compute(
-        requests.SurfaceRequest(subject, points, level=arguments.level, seed=arguments.seed)
+    aligned = "" if arguments.method == "naive" else f",b,{arguments.method}"
+    points = _points(arguments.points or f"a{aligned}", arguments, subject)
+    request = requests.SurfaceRequest(
+        subject,
+        points,
+        _points(arguments.shown, arguments, subject) if arguments.shown else (),
+        level=arguments.level,
+        split=arguments.split,
+        statistics=arguments.statistics,
+        margin=arguments.margin,
+        seed=arguments.seed if len(points) == 1 else 0,
     )
+    grid = session.compute(request)
     return {
         "x": grid.x.tolist(),
         "y": grid.y.tolist(),
         "loss": grid.loss.tolist(),
         "accuracy": grid.accuracy.tolist(),
         "points": [asdict(point) for point in grid.points],
+        "split": grid.split,
+        "statistics": grid.statistics,
     }
+
+
+def _points(text: str, arguments: Namespace, subject: Subject) -> tuple[Any, ...]:
+    """Models of a plane by name: `a`, `b`, or a method for B as it aligns it."""
+    names = [name.strip() for name in text.split(",")]
+    return tuple(
+        name if name in ("a", "b") else _aligned_by(name, arguments, subject) for name in names
+    )
 
 
 def merge(arguments: Namespace, session: Session) -> dict[str, Any]:
@@ -299,8 +332,27 @@ def _read_recipe(path: Path) -> Mapping[str, Any]:
 def _alignment(arguments: Namespace, subject: Subject) -> requests.AlignmentRequest | None:
     if arguments.method == "naive":
         return None
-    options = dict(_option(text) for text in arguments.option)
-    return requests.alignment(subject, arguments.method, options, seed=arguments.seed)
+    return _aligned_by(arguments.method, arguments, subject)
+
+
+def _aligned_by(method: str, arguments: Namespace, subject: Subject) -> requests.AlignmentRequest:
+    """The alignment by a method; `method.name=value` are options of that method alone.
+
+    Raises:
+        MergingError: If an option names a method that there is not.
+    """
+    options = {}
+    for text in arguments.option:
+        name, value = _option(text)
+        owner, dot, short = name.rpartition(".")
+        if not dot or owner == method:
+            options[short] = value
+        elif owner not in METHOD_CARDS:
+            raise MergingError(
+                f"--option {text}: {owner!r} is no matching method; choose from "
+                f"{', '.join(METHOD_CARDS)}"
+            )
+    return requests.alignment(subject, method, options, seed=arguments.seed)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -72,11 +72,9 @@ def examine(
     own = _matched_cosine(network.model, spec, params_a, params_b, seed)
     on_progress(2, 3, "a network that learned nothing")
     null = _matched_cosine(network.model, spec, params_a, fresh(params_b, generator), seed)
-    weights_a, weights_b = _weights(params_a), _weights(params_b)
-    equal = sum(int((params_a[k] == params_b[k]).sum()) for k in floating(params_a))
-    cosine = _cosine(weights_a, weights_b)
+    cosine = weight_cosine(params_a, params_b)
     return Diagnosis(
-        equal_share=equal / max(1, sum(params_a[k].numel() for k in floating(params_a))),
+        equal_share=equal_share(params_a, params_b),
         cosine=cosine,
         shared_start=cosine > SHARED_START,
         norms=_norms(trace(network.model, network.example_inputs)),
@@ -88,6 +86,17 @@ def examine(
         matched_cosine=own,
         null_cosine=null,
     )
+
+
+def equal_share(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:
+    """Share of the floating numbers that are equal in both models."""
+    equal = sum(int((params_a[k] == params_b[k]).sum()) for k in floating(params_a))
+    return equal / max(1, sum(params_a[k].numel() for k in floating(params_a)))
+
+
+def weight_cosine(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:
+    """Cosine of the angle between the weights of two models, vectors such as biases left out."""
+    return _cosine(_weights(params_a), _weights(params_b))
 
 
 def fresh(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:

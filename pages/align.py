@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import visualization
-from pages.shared import charts, controls, downloads, jobs, state, summaries
+from pages.shared import charts, code, controls, downloads, jobs, state, summaries
 from pages.shared.frame import framed, heading
 
 framed()
@@ -42,3 +42,4 @@ if finished:
         "B's outputs, in float64."
     )
     downloads.offer([f.request for f in finished])
+code.offer(wanted, key="align")

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests, visualization
-from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared import charts, code, controls, jobs, state, summaries
 from pages.shared.frame import framed, heading
 
 framed()
@@ -44,3 +44,4 @@ if found:
         "line between them; for accuracy, the most by which it falls short. The band is two "
         "standard errors over the examples. What this does not show: any path but the straight one."
     )
+code.offer(wanted, key="interpolate")

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import visualization
-from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared import charts, code, controls, jobs, state, summaries
 from pages.shared.frame import framed, heading
 
 framed()
@@ -40,3 +40,4 @@ if surfaces:
         charts.show(
             figure, key="landscape_solid", alt=visualization.describe_surfaces(surfaces[:1])
         )
+code.offer(wanted, key="landscape")

@@ -38,11 +38,15 @@ st.subheader("What fits", anchor=False)
 for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):
     summaries.fit(found.result, key="models_tensors")
 
-st.subheader("Examined", anchor=False)
+st.subheader("Before you match", anchor=False)
+# A bundled pair has no surprises, and what it takes depends on the machine: only when asked for.
+forecast = requests.ForecastRequest(subject)
+for found in jobs.follow("models_forecast", [forecast], start=state.is_brought()):
+    diagnosis.before(found.result)
 st.caption(
-    "A permutation is planted and looked for, and chance is measured. This matches three times."
+    "Examining them plants a permutation and looks for it, and measures chance. It matches three "
+    "times."
 )
-asked = st.toggle("Examine these two", key="models_examine", bind="query-params")
-if asked:
+if st.toggle("Examine these two", key="models_examine", bind="query-params"):
     for found in jobs.follow("models_doctor", [requests.DiagnosisRequest(subject)]):
         diagnosis.show(found.result)

@@ -216,3 +216,20 @@ def test_a_hugging_face_folder_and_tokens(tmp_path, capsys, monkeypatch):
     words = ("interpolate", *names, "--data", str(tmp_path / "text.npz"), "--lams", "3")
     curve = run(capsys, *words, "--method", "naive")
     assert curve["loss"] == pytest.approx([np.log(20)] * 3, rel=0.1)
+
+
+def test_inspect_and_doctor_say_what_matching_will_take(files, capsys):
+    found = run(capsys, "inspect", *files)["before you match"]
+    assert found["largest_group"] == 256
+    assert found["match_seconds"] > 0
+    assert found["warnings"] == []
+    assert np.isnan(found["points_per_second"])
+
+
+def test_doctor_advises_against_aligning_models_of_one_start(files, capsys):
+    original = safetensors.torch.load_file(files[0])
+    merging.write_checkpoint(files[1], {n: v.half() for n, v in original.items()})
+    found = run(capsys, "doctor", *files)
+    assert "need no alignment" in found["advice"]
+    assert found["shared_start"]
+    assert any("B is in float16" in line for line in found["before you match"]["warnings"])

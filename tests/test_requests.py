@@ -31,6 +31,7 @@ EXAMPLES = {
     requests.SymmetryRequest(SUBJECT.config): {"config": '{"architecture":"vit"}'},
     requests.EndPointsRequest(SUBJECT): {"subject": OTHER},
     requests.DiagnosisRequest(SUBJECT): {"subject": OTHER},
+    requests.ForecastRequest(SUBJECT): {"subject": OTHER},
     WEIGHT: {
         "subject": OTHER,
         "method": "activation",

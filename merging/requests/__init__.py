@@ -60,6 +60,7 @@ from merging.requests.models import (
     DiagnosisRequest,
     EndPointsRequest,
     FitRequest,
+    ForecastRequest,
     SymmetryRequest,
     TensorRow,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "ExportRequest",
     "Family",
     "FitRequest",
+    "ForecastRequest",
     "FusedStatistics",
     "FusionExportRequest",
     "FusionRequest",

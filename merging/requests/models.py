@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from merging.entries import Entry
-from merging.records import Diagnosis, EndPoint, FrozenAxis, GroupCertificate, SymmetrySummary
+from merging.records import (
+    Diagnosis,
+    EndPoint,
+    Forecast,
+    FrozenAxis,
+    GroupCertificate,
+    SymmetrySummary,
+)
 from merging.requests.base import Request, Subject, tupled
 
 
@@ -51,6 +58,19 @@ class DiagnosisRequest(Request[Diagnosis]):
     def decode(self, entries: list[Entry]) -> Diagnosis:
         """What was found."""
         return Diagnosis(**tupled(entries[0].meta))
+
+
+@dataclass(frozen=True)
+class ForecastRequest(Request[Forecast]):
+    """What matching two models will take, and what is odd about their numbers."""
+
+    task: ClassVar[str] = "forecast"
+    words: ClassVar[str] = "Looking at the two models"
+    subject: Subject
+
+    def decode(self, entries: list[Entry]) -> Forecast:
+        """The forecast."""
+        return Forecast(**tupled(entries[0].meta))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from merging.requests.models import (
     DiagnosisRequest,
     EndPointsRequest,
     FitRequest,
+    ForecastRequest,
     SymmetryRequest,
 )
 
@@ -40,6 +41,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         SymmetryRequest,
         EndPointsRequest,
         DiagnosisRequest,
+        ForecastRequest,
         AlignmentRequest,
         CurveRequest,
         SurfaceRequest,

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from merging import requests
 from merging.doctor import examine
+from merging.forecast import foresee
 from merging.jobs import Context
 from merging.landscape import evaluate
+from merging.params import in_order
 from merging.records import EndPoint
 from merging.subjects import certified, keep_checkpoint, keep_data, load, load_params, uploaded
 from merging.symmetry import certify, summarise
@@ -52,6 +54,17 @@ def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context)
     found = examine(
         network, loaded.spec, loaded.params_a, loaded.params_b, on_progress=context.report
     )
+    return {}, asdict(found)
+
+
+def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -> Found:
+    subject = request.subject
+    loaded = load(subject, context.store)
+    params_a, params_b = (
+        in_order(load_params(model, context.store), loaded.params_a)
+        for model in (subject.model_a, subject.model_b)
+    )
+    found = foresee(loaded.model, loaded.spec, params_a, params_b, loaded.data.test)
     return {}, asdict(found)
 
 
@@ -100,6 +113,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     "symmetry": _symmetry,
     "end points": _end_points,
     "diagnosis": _diagnosis,
+    "forecast": _forecast,
     "read checkpoint": _read_checkpoint,
     "read data": _read_data,
     "fit": _fit,

@@ -2,11 +2,76 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
-from merging.records import Diagnosis
+from merging.records import Diagnosis, Forecast
 
 _COLLAPSING = "BatchNorm"
+_BIG = 2e9  # bytes: about what a worker has
+_COMMON_START = (
+    "The weights have a cosine of {:.2f} as they are: A and B were trained from one starting "
+    "point. They need no alignment, and it may do harm. Fuse them as they are: by a weighted mean, "
+    "TIES or task arithmetic."
+)
+
+
+def before(found: Forecast) -> None:
+    """What matching will take on this machine, and what is odd about the numbers."""
+    columns = st.columns(3)
+    columns[0].metric(
+        "Weight matching, about",
+        _duration(found.match_seconds),
+        help=(
+            f"Ten sweeps in each of three runs over {found.groups} groups, the largest of "
+            f"{found.largest_group:,} units; {_duration(found.sweep_seconds)} a sweep. From an "
+            "assignment problem and a product of matrices timed on this machine just now."
+        ),
+        border=True,
+    )
+    columns[1].metric(
+        "Memory for it",
+        _memory(found.model_bytes + found.similarity_bytes),
+        help=(
+            f"{_memory(found.model_bytes)} for both models, {_memory(found.similarity_bytes)} for "
+            "the similarities of their units."
+        ),
+        border=True,
+    )
+    nothing = np.isnan(found.points_per_second)
+    timed = (
+        f"On {found.examples:,} test examples, from one evaluation timed just now. A curve has 25 "
+        "points, a surface of 33 × 33 has 1,089."
+    )
+    columns[2].metric(
+        "Points of a curve a second",
+        "–" if nothing else f"{found.points_per_second:.3g}",
+        help="Without examples nothing can be evaluated." if nothing else timed,
+        border=True,
+    )
+    if found.shared_start:
+        st.warning(_COMMON_START.format(found.cosine), icon=":material/call_merge:")
+    if found.model_bytes + found.similarity_bytes > _BIG:
+        st.warning("This may be more memory than a worker has.", icon=":material/memory:")
+    for line in found.warnings:
+        st.warning(line, icon=":material/straighten:")
+    if not found.warnings:
+        st.caption(
+            f"Nothing is odd about the numbers: A has {', '.join(found.dtypes_a)}, B has "
+            f"{', '.join(found.dtypes_b)}."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{max(1, 1000 * seconds):.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+
+
+def _memory(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, count / 1e6):.0f} MB"
 
 
 def show(found: Diagnosis) -> None:
@@ -38,11 +103,7 @@ def _lines(found: Diagnosis) -> list[str]:
             "weights cannot be told apart; otherwise weight matching has a hard time here."
         )
     if found.shared_start:
-        lines.append(
-            f"The weights have a cosine of {found.cosine:.2f} as they are: A and B were trained "
-            "from one starting point. They need no alignment, and it may do harm; merge them as "
-            "they are."
-        )
+        lines.append(_COMMON_START.format(found.cosine))
     else:
         lines.append(
             f"The weights have a cosine of {found.cosine:.3f} as they are: no common start."

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import streamlit as st
 
 from merging import requests
-from pages.shared import uploads
+from pages.shared import jobs, uploads
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
 
 
-def family() -> Choice | None:
+def brought() -> Choice | None:
     """The models that were brought; None until all of them are read and fit."""
     st.caption(
         f"Two to {_MOST} checkpoints of one architecture, in any form that the Models page reads. "
@@ -19,7 +22,7 @@ def family() -> Choice | None:
     )
     left, right = st.columns(2)
     with left:
-        files = st.file_uploader(
+        files: list[Any] = st.file_uploader(
             "Models", uploads.WEIGHTS, accept_multiple_files=True, key="merge_files"
         )
     with right:
@@ -28,43 +31,53 @@ def family() -> Choice | None:
         )
     if not 2 <= len(files) <= _MOST:
         if files:
-            st.info(f"{len(files)} of at least 2 and at most {_MOST} models are there.")
+            st.info(f"{len(files)} models are there; 2 to {_MOST} can be merged.")
         return None
-    read = _read([*files, *([base_file] if base_file else [])])
+    read = _read(files if base_file is None else [*files, base_file])
     if read is None:
         return None
-    models, base = read[: len(files)], read[len(files)] if base_file else None
-    examples = uploads.examples(models[0].config, key="merge")
-    if examples is None:
+    found = uploads.examples(read[0].config, key="merge")
+    if found is None:
         return None
+    return _choice(read[: len(files)], read[len(files) :], found)
+
+
+def _choice(
+    models: Sequence[requests.BroughtCheckpoint],
+    base: Sequence[requests.BroughtCheckpoint],
+    examples: tuple[str, str],
+) -> Choice:
     tasks = (requests.Examples(*examples),) if examples[0] else ()
-    on = 0 if tasks else -1
-    brought = requests.Family(
+    family = requests.Family(
         models[0].config,
         tuple(model.fingerprint for model in models),
         tasks,
-        (on,) * len(models),
-        base.fingerprint if base else "",
+        (0 if tasks else -1,) * len(models),
+        base[0].fingerprint if base else "",
         tasks[0] if base and tasks else None,
     )
-    titles = tuple(model.name for model in models)
-    kind = "tasks" if base else "seeds"
-    return Choice("Your checkpoints", kind, brought, titles, ("All examples",) if tasks else ())
+    return Choice(
+        "Your checkpoints",
+        "tasks" if base else "seeds",
+        family,
+        tuple(model.name for model in models),
+        ("All examples",) if tasks else (),
+    )
 
 
-def _read(files: list[object]) -> list[requests.BroughtCheckpoint] | None:
-    """All checkpoints, the first of which says the architecture of the others."""
-    kept = [uploads.keep(file) for file in files]
-    if None in kept:
+def _read(files: Sequence[Any]) -> list[requests.BroughtCheckpoint] | None:
+    """All checkpoints; the first one says the architecture of the others."""
+    kept = [one for file in files if (one := uploads.keep(file)) is not None]
+    if len(kept) < len(files):
         return None
-    first = uploads.read_all("merge_read_first", [requests.CheckpointRequest(*kept[0])])
+    first = _follow("merge_read_first", [requests.CheckpointRequest(*kept[0])])
     if not first:
         return None
     rest = [requests.CheckpointRequest(*one, first[0].config) for one in kept[1:]]
-    others = uploads.read_all("merge_read", rest)
+    others = _follow("merge_read", rest)
     if len(others) < len(rest):
         return None
-    strangers = [o.name for o in others if o.config != first[0].config]
+    strangers = [other.name for other in others if other.config != first[0].config]
     if strangers:
         st.error(
             f"{', '.join(strangers)}: another architecture than {first[0].name}; models of one "
@@ -73,3 +86,10 @@ def _read(files: list[object]) -> list[requests.BroughtCheckpoint] | None:
         )
         return None
     return [*first, *others]
+
+
+def _follow(
+    slot: str, wanted: Sequence[requests.CheckpointRequest]
+) -> list[requests.BroughtCheckpoint]:
+    """What was read of these files; none of files that were there before."""
+    return [found.result for found in jobs.follow(slot, wanted) if found.request in wanted]

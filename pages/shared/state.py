@@ -80,6 +80,11 @@ def pair_name() -> str:
     return chosen if chosen in pair_names() else cards.list_pairs()[0]
 
 
+def is_brought() -> bool:
+    """Whether the models that are looked at were brought."""
+    return pair_name() == BROUGHT
+
+
 def pair_title(name: str) -> str:
     """What screens call a pair."""
     return "Your checkpoints" if name == BROUGHT else str(cards.read_card(name)["title"])

@@ -16,7 +16,7 @@ from pages.shared import jobs, state, summaries
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
 _CHOICES = {**_DATA, _OWN: "A file of mine", _NONE: "No examples"}
-_WEIGHTS = ["safetensors", "pt", "pth", "bin", "ckpt", "pt2", "zip"]
+WEIGHTS = ["safetensors", "pt", "pth", "bin", "ckpt", "pt2", "zip"]
 _EXAMPLES = ["npz", "csv", "zip", "gz", "tar"]
 _KINDS = {
     "classification": " of {} classes",
@@ -61,8 +61,18 @@ def form() -> None:
 
 def _upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
     file = st.file_uploader(label, type=kinds, key=key)
-    if file is None:
-        return None
+    return None if file is None else keep(file)
+
+
+def keep(file: Any) -> tuple[str, str] | None:
+    """Keep an upload for a worker to read.
+
+    Args:
+        file: What a file uploader returned.
+
+    Returns:
+        Its SHA-256 and its name; None, and a message on the page, if it cannot be kept.
+    """
     data = file.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -70,7 +80,7 @@ def _upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
     except MergingError as error:
         st.error(str(error), icon=":material/error:")
         return None
-    return digest, file.name
+    return digest, str(file.name)
 
 
 def _architecture() -> str:
@@ -89,7 +99,7 @@ def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> 
 
 
 def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    upload = _upload(f"Model {letter}", _WEIGHTS, f"models_file_{letter.lower()}")
+    upload = _upload(f"Model {letter}", WEIGHTS, f"models_file_{letter.lower()}")
     if upload is None:
         return None
     wanted = requests.CheckpointRequest(*upload, architecture)
@@ -111,39 +121,50 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
 def _with_data(
     a: requests.BroughtCheckpoint, b: requests.BroughtCheckpoint
 ) -> requests.Subject | None:
+    found = examples(a.config, key="models")
+    if found is None:
+        return None
+    return requests.Subject(a.config, a.fingerprint, b.fingerprint, *found)
+
+
+def examples(config: str, *, key: str) -> tuple[str, str] | None:
+    """What models are evaluated on.
+
+    Args:
+        config: Canonical JSON of their architecture.
+        key: The page, for the widgets' keys.
+
+    Returns:
+        Name and fingerprint of the data, both empty for none; None until a file was read.
+    """
     choice = st.segmented_control(
         "Examples to evaluate on",
         list(_CHOICES),
         default="mnist",
         required=True,
         format_func=_CHOICES.__getitem__,
-        key="models_data",
+        key=f"{key}_data",
         help=(
             "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
             "images in one folder per class, CIFAR's Python archive, or MNIST's idx files in a zip "
             "file. Without examples there is weight matching, and no curve."
         ),
     )
-    fields: dict[str, Any] = {
-        "config": a.config,
-        "model_a": a.fingerprint,
-        "model_b": b.fingerprint,
-    }
     if choice == _NONE:
-        return requests.Subject(**fields, data="", data_fingerprint="")
+        return "", ""
     if choice != _OWN:
-        return requests.Subject(**fields, data=choice, data_fingerprint=_bundled_data(choice))
-    upload = _upload("Examples", _EXAMPLES, "models_file_data")
+        return str(choice), _bundled_data(str(choice))
+    upload = _upload("Examples", _EXAMPLES, f"{key}_file_data")
     if upload is None:
         return None
-    for found in jobs.follow("models_read_data", [requests.DataRequest(*upload, a.config)]):
-        if (found.request.upload, found.request.config) != (upload[0], a.config):
+    for found in jobs.follow(f"{key}_read_data", [requests.DataRequest(*upload, config)]):
+        if (found.request.upload, found.request.config) != (upload[0], config):
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
         for note in data.notes:
             st.caption(note)
-        return requests.Subject(**fields, data=data.fingerprint, data_fingerprint=data.fingerprint)
+        return data.fingerprint, data.fingerprint
     return None
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from merging.cards import ASSETS, list_pairs, read_card
-from tests.app.conftest import charts, figure, said
+from tests.app.conftest import charts, figure, pick, said
 
 PAGES = ("start", "models", "align", "interpolate", "landscape", "permutations")
 PAIRS = ("mnist-mlp-512", "mnist-resnet-bn", "mnist-vit", "two-unit-counterexample")
@@ -193,3 +193,20 @@ def test_tables_show_every_column_also_where_sizes_differ_much(open_page, nothin
         name for name, look in json.loads(results.proto.columns).items() if look.get("hidden")
     ]
     assert not set(hidden) & set(results.value.columns)
+
+
+@pytest.mark.parametrize("page", ["align", "interpolate", "landscape"])
+def test_what_is_shown_can_be_copied_as_code_and_as_a_command(page, open_page, nothing_asked):
+    at = open_page(page)
+    python, command = [element.proto.code_text for element in at.get("code")]
+    assert 'merging.load_pair("mnist-mlp-512")' in python
+    assert command.startswith("python -m merging ")
+
+
+def test_models_says_what_matching_will_take_when_asked(open_page, wait_for):
+    at = open_page("models", pair="two-unit-counterexample")
+    pick(at, "Compute").click().run()
+    wait_for(at, lambda at: len(at.metric) == 7, "forecast")
+    shown = {metric.label: metric.value for metric in at.metric}
+    assert shown["Memory for it"] == "1 MB"
+    assert shown["Weight matching, about"].endswith("ms")

@@ -1,0 +1,223 @@
+"""Code and commands that pages offer: they run, and give the result of the request."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import merging
+from merging import as_code, requests
+from merging.__main__ import main
+from merging.commands import Session
+from merging.errors import UnknownNameError
+from merging.store import Store
+from merging.subjects import keep_checkpoint
+from tests.test_pt2_archive import Small, exported
+
+PAIR = "digits-mlp-256"
+SUBJECT = requests.bundled_subject(PAIR)
+WEIGHT = requests.alignment(SUBJECT, "weight", {"restarts": 1}, seed=4)
+ACTIVATION = requests.alignment(
+    SUBJECT, "activation", {"similarity": "correlation", "examples": 200}
+)
+REQUESTS = {
+    "weight": WEIGHT,
+    "activation": ACTIVATION,
+    "naive curve": requests.CurveRequest(SUBJECT, None, "train", lams=3),
+    "curve": requests.CurveRequest(SUBJECT, ACTIVATION, "test", "repair", 5, 0.25),
+    "plane": requests.SurfaceRequest(
+        SUBJECT, ("a", replace(WEIGHT, seed=0), ACTIVATION), ("b",), 0, "train", margin=0.5
+    ),
+    "directions": requests.SurfaceRequest(SUBJECT, (WEIGHT,), level=0, seed=4),
+    "permutation": requests.ExportRequest(SUBJECT, WEIGHT, "permutation"),
+    "aligned": requests.ExportRequest(SUBJECT, WEIGHT, "aligned"),
+    "merged": requests.ExportRequest(SUBJECT, WEIGHT, "merged", 0.25),
+    "rescaled": requests.ExportRequest(SUBJECT, None, "merged", 0.5, "rescale"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONE_BASIN_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The requests' own results, computed once."""
+    session = Session(Store(tmp_path_factory.mktemp("results")))
+    yield {name: session.compute(request) for name, request in REQUESTS.items()}
+    session.store.close()
+
+
+def run(code: str) -> dict:
+    space: dict = {}
+    exec(compile(code, "<as code>", "exec"), space)
+    return space
+
+
+def words_of(request: requests.Request) -> list[str]:
+    """The command, without the program's name."""
+    program, *words = shlex.split(as_code.command(request))
+    assert [program, *words[:2]] == ["python", "-m", "merging"]
+    return words[2:]
+
+
+def command(request: requests.Request, capsys) -> dict:
+    assert main([*words_of(request), "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def written(file: str):
+    """The arrays in a file that code or a command wrote."""
+    if file.endswith(".npz"):
+        with np.load(file) as arrays:
+            return dict(arrays)
+    return {name: value.numpy() for name, value in safetensors.torch.load_file(file).items()}
+
+
+def arrays_of(result: requests.Download, folder):
+    path = folder / result.name
+    path.write_bytes(result.data)
+    return written(str(path))
+
+
+@pytest.mark.parametrize("name", ["weight", "activation"])
+def test_python_finds_the_permutations(name, results):
+    found = run(as_code.python(REQUESTS[name]))["found"]
+    for group, perm in results[name].permutations.items():
+        np.testing.assert_array_equal(found.permutations[group], perm)
+    assert found.seed == REQUESTS[name].seed
+
+
+@pytest.mark.parametrize("name", ["weight", "activation"])
+def test_a_command_finds_the_permutations(name, results, capsys):
+    found = command(REQUESTS[name], capsys)
+    assert found["objective"] == pytest.approx(results[name].objective[-1], rel=1e-6)
+    moved = [int((p != np.arange(len(p))).sum()) for p in results[name].permutations.values()]
+    assert list(found["units moved"].values()) == moved
+
+
+@pytest.mark.parametrize("name", ["naive curve", "curve"])
+def test_python_gives_the_curve(name, results):
+    curve = run(as_code.python(REQUESTS[name]))["curve"]
+    np.testing.assert_array_equal(curve.lams, results[name].lams)
+    np.testing.assert_allclose(curve.loss, results[name].loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["naive curve", "curve"])
+def test_a_command_gives_the_curve(name, results, capsys):
+    curve = command(REQUESTS[name], capsys)
+    assert curve["lams"] == results[name].lams.tolist()
+    np.testing.assert_allclose(curve["loss"], results[name].loss, rtol=1e-6)
+    assert curve["statistics"] == results[name].statistics
+
+
+@pytest.mark.parametrize("name", ["plane", "directions"])
+def test_python_gives_the_surface(name, results):
+    surface = run(as_code.python(REQUESTS[name]))["surface"]
+    np.testing.assert_allclose(surface.loss, results[name].loss, rtol=1e-4)
+    np.testing.assert_allclose(surface.x, results[name].x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plane", "directions"])
+def test_a_command_gives_the_surface(name, results, capsys):
+    surface = command(REQUESTS[name], capsys)
+    np.testing.assert_allclose(surface["loss"], results[name].loss, rtol=1e-6)
+    assert [p["name"] for p in surface["points"]] == [p.name for p in results[name].points]
+
+
+FILES = {
+    "permutation": "permutation.npz",
+    "aligned": "aligned.safetensors",
+    "merged": "merged.safetensors",
+    "rescaled": "merged.safetensors",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_python_writes_the_file(name, results, tmp_path):
+    run(as_code.python(REQUESTS[name]))
+    expected, found = arrays_of(results[name], tmp_path), written(FILES[name])
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_command_writes_the_file(name, results, tmp_path, capsys):
+    command(REQUESTS[name], capsys)
+    expected, found = arrays_of(results[name], tmp_path), written(FILES[name])
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_command_asks_for_what_the_page_asked_for(name, capsys, monkeypatch):
+    asked: list[requests.Request] = []
+
+    def compute(self, request):
+        asked.append(request)
+        raise merging.MergingError("enough")
+
+    monkeypatch.setattr(Session, "compute", compute)
+    assert main(words_of(REQUESTS[name])) == 1
+    capsys.readouterr()
+    wanted = REQUESTS[name]
+    expected = wanted.alignment if name in ("permutation", "aligned") else wanted
+    assert asked[0].key == expected.key
+
+
+def brought(store: Store) -> requests.Subject:
+    """Two exported models, without examples, kept in a store."""
+    marks = []
+    for letter, seed in (("A", 0), ("B", 1)):
+        torch.manual_seed(seed)
+        data = exported(Small(), torch.randn(2, 1, 8, 8))
+        (store.folder.parent / f"{letter}.pt2").write_bytes(data)
+        marks.append(keep_checkpoint(data, f"{letter}.pt2", store))
+    a, b = marks
+    return requests.Subject(a["config"], a["fingerprint"], b["fingerprint"], "", "")
+
+
+def test_models_that_were_brought_have_stand_in_names(tmp_path, capsys):
+    store = Store(tmp_path / "mine")
+    request = requests.alignment(brought(store), "weight")
+    expected = Session(store).compute(request).permutations
+    assert as_code.note(request) == "Put your own files here: `A.pt2` and `B.pt2` for your models."
+    assert words_of(request) == ["match", "A.pt2", "B.pt2"]
+    found = run(as_code.python(request))["found"].permutations
+    for group, perm in expected.items():
+        np.testing.assert_array_equal(found[group], perm)
+    moved = {group: int((p != np.arange(len(p))).sum()) for group, p in expected.items()}
+    assert command(request, capsys)["units moved"] == moved
+    store.close()
+
+
+def test_architectures_of_elsewhere_are_given_to_the_command():
+    config = requests.canonical({"architecture": "own", "function": "mine:small"})
+    request = requests.CurveRequest(requests.Subject(config, "1", "2", "data", "data"), lams=3)
+    assert words_of(request)[:7] == [
+        "interpolate", "A.safetensors", "B.safetensors", "--data", "examples.npz", "--model",
+        "mine:small",
+    ]  # fmt: skip
+    code = as_code.python(request)
+    ast.parse(code)
+    assert 'a = merging.read_model("A.safetensors", architecture="mine:small")' in code
+    assert 'merging.read_examples("examples.npz", a)' in code
+
+
+def test_what_has_no_code_says_so():
+    request = requests.FitRequest("1", "2")
+    assert not as_code.has_code(request)
+    with pytest.raises(UnknownNameError, match="no code for the task 'fit'"):
+        as_code.python(request)
+    with pytest.raises(UnknownNameError, match="no command for the task 'units'"):
+        as_code.command(requests.UnitsRequest(SUBJECT, WEIGHT))
