@@ -125,7 +125,7 @@ def calibrate(outputs: Tensor, targets: Tensor) -> Calibration:
         targets: int64 `[n]`.
 
     Returns:
-        The calibration over 15 bins.
+        The calibration over 15 bins; examples whose outputs are not finite are left out.
     """
     if outputs.shape[-1] == 1:
         yes = outputs[:, 0].double().sigmoid()
@@ -133,6 +133,8 @@ def calibrate(outputs: Tensor, targets: Tensor) -> Calibration:
     else:
         confidence = outputs.double().softmax(-1).amax(-1)
     right = (answers(outputs) == targets).double()
+    known = confidence.isfinite()  # weights that blew up answer with NaN
+    confidence, right = confidence[known], right[known]
     place = (confidence * BINS).long().clamp_max(BINS - 1)
     counts = torch.bincount(place, minlength=BINS)
     sums = torch.zeros(2, BINS, dtype=torch.float64)
@@ -140,4 +142,5 @@ def calibrate(outputs: Tensor, targets: Tensor) -> Calibration:
     sums[1].index_add_(0, place, right)
     confidences, rights = sums / counts  # NaN where there are none
     gaps = (sums[0] - sums[1]).abs()
-    return Calibration(float(gaps.sum() / len(targets)), confidences, rights, counts)
+    error = float(gaps.sum() / len(right)) if len(right) else float("nan")
+    return Calibration(error, confidences, rights, counts)

@@ -82,3 +82,10 @@ def test_one_output_is_a_yes_or_a_no():
     found = calibrate(outputs, torch.tensor([1, 1]))
     sure = [torch.sigmoid(torch.tensor(2.0)).item(), torch.sigmoid(torch.tensor(1.0)).item()]
     assert found.error == pytest.approx((1 - sure[0] + sure[1]) / 2, abs=1e-6)
+
+
+def test_outputs_that_are_not_finite_count_nowhere():
+    targets = torch.tensor([0, 1])
+    assert math.isnan(calibrate(torch.full((2, 3), math.nan), targets).error)
+    outputs = torch.tensor([[0.0, 5.0], [math.inf, -math.inf]])
+    assert int(calibrate(outputs, targets).counts.sum()) == 1
