@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         plane_through,
         repair,
     )
-    from merging.matching import MatchResult, match
+    from merging.matching import ManyResult, MatchResult, align_many, match
     from merging.permutation import permute, random_permutations
     from merging.records import Curve, Surface
     from merging.spec import PermutationSpec
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 _HOMES = MappingProxyType({
     "Curve": "merging.records",
+    "ManyResult": "merging.matching",
     "MatchResult": "merging.matching",
     "MergingError": "merging.errors",
     "PermutationSpec": "merging.spec",
     "Surface": "merging.records",
+    "align_many": "merging.matching",
     "certify": "merging.symmetry",
     "diagonal_fisher": "merging.fusion",
     "evaluate_plane": "merging.landscape",
@@ -63,10 +65,12 @@ _HOMES = MappingProxyType({
 
 __all__ = [
     "Curve",
+    "ManyResult",
     "MatchResult",
     "MergingError",
     "PermutationSpec",
     "Surface",
+    "align_many",
     "certify",
     "diagonal_fisher",
     "evaluate_plane",
