@@ -194,8 +194,8 @@ FAMILIES: Mapping[str, FamilyRecipe] = MappingProxyType({
             "Mild shifts, CNN with LayerNorm",
             "Convolutions on the mild tasks: little room between the mean and a collapse.",
             {"architecture": "vgg", "width": 8, "hidden": 32, "classes": 10},
-            _MILD,
-            (_adam(3e-3, 8), _adam(1e-3, 3), _adam(1e-3, 3)),
+            {**_MILD, "Noisy": "mnist/part-2-of-2/noisy-5"},
+            (_adam(2e-3, 10), _adam(5e-4, 4), _adam(5e-4, 4)),
         ),
         FamilyRecipe(
             "mnist-soup",
