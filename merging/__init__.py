@@ -16,15 +16,24 @@ if TYPE_CHECKING:
     from merging.errors import MergingError
     from merging.fusion import diagonal_fisher, fuse
     from merging.landscape import (
+        Path,
+        Swag,
+        collect_swag,
+        connect,
+        evaluate_path,
         evaluate_plane,
+        evaluate_simplex,
         filter_normalized_plane,
         interpolate,
         plane_through,
         repair,
+        simplex_points,
+        swag_moments,
     )
     from merging.matching import MatchResult, match
     from merging.permutation import permute, random_permutations
     from merging.records import Curve, Surface
+    from merging.regions import SimplexLoss
     from merging.spec import PermutationSpec
     from merging.symmetry import certify, find_symmetry
     from merging.zoo import load_pair
@@ -33,11 +42,18 @@ _HOMES = MappingProxyType({
     "Curve": "merging.records",
     "MatchResult": "merging.matching",
     "MergingError": "merging.errors",
+    "Path": "merging.landscape",
     "PermutationSpec": "merging.spec",
+    "SimplexLoss": "merging.regions",
     "Surface": "merging.records",
+    "Swag": "merging.landscape",
     "certify": "merging.symmetry",
+    "collect_swag": "merging.landscape",
+    "connect": "merging.landscape",
     "diagonal_fisher": "merging.fusion",
+    "evaluate_path": "merging.landscape",
     "evaluate_plane": "merging.landscape",
+    "evaluate_simplex": "merging.landscape",
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
@@ -50,6 +66,8 @@ _HOMES = MappingProxyType({
     "random_permutations": "merging.permutation",
     "read_checkpoint": "merging.checkpoints",
     "repair": "merging.landscape",
+    "simplex_points": "merging.landscape",
+    "swag_moments": "merging.landscape",
     "write_checkpoint": "merging.checkpoints",
 })
 
@@ -57,11 +75,18 @@ __all__ = [
     "Curve",
     "MatchResult",
     "MergingError",
+    "Path",
     "PermutationSpec",
+    "SimplexLoss",
     "Surface",
+    "Swag",
     "certify",
+    "collect_swag",
+    "connect",
     "diagonal_fisher",
+    "evaluate_path",
     "evaluate_plane",
+    "evaluate_simplex",
     "filter_normalized_plane",
     "find_symmetry",
     "fuse",
@@ -74,6 +99,8 @@ __all__ = [
     "random_permutations",
     "read_checkpoint",
     "repair",
+    "simplex_points",
+    "swag_moments",
     "write_checkpoint",
 ]
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "errors": 0, "params": 0, "how_to_export": 0,
     "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "entries": 1,
+    "paths": 1, "regions": 1,
     "archives": 1, "pickle_values": 1,
     "store": 1, "jobs": 1, "cluster": 1, "conductor": 1, "compute": 1,
     "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
@@ -32,6 +33,8 @@ NEIGHBOURS = {
     "params": {"errors"},
     "spec": {"records"},
     "permutation": {"spec"},
+    "paths": {"methods"},
+    "regions": {"records"},
     "store": {"entries"},
     "jobs": {"store"},
     "cluster": {"store"},
