@@ -23,6 +23,14 @@ from merging.requests.models import (
     FitRequest,
     SymmetryRequest,
 )
+from merging.requests.paths import (
+    PathCurveRequest,
+    PathRequest,
+)
+from merging.requests.regions import (
+    SimplexRequest,
+    SwagRequest,
+)
 
 KINDS: Mapping[str, type[Request[Any]]] = {
     kind.task: kind
@@ -33,6 +41,10 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         AlignmentRequest,
         CurveRequest,
         SurfaceRequest,
+        PathRequest,
+        PathCurveRequest,
+        SimplexRequest,
+        SwagRequest,
         UnitsRequest,
         LayersRequest,
         ExportRequest,

@@ -13,13 +13,15 @@ import torch
 
 from merging import requests
 from merging.jobs import Context
-from merging.tasks import alignments, landscape, models
+from merging.tasks import alignments, landscape, models, paths, regions
 from merging.tasks.base import Found, Task
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     **models.TASKS,
     **alignments.TASKS,
     **landscape.TASKS,
+    **paths.TASKS,
+    **regions.TASKS,
 })
 
 
