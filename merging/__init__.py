@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     from merging.families import load_family
     from merging.fusion import diagonal_fisher, fuse, fuse_with_notes, gram_matrices
     from merging.landscape import (
+        Path,
+        Swag,
+        collect_swag,
+        connect,
+        evaluate_path,
         evaluate_plane,
+        evaluate_simplex,
         filter_normalized_plane,
         interpolate,
         plane_through,
         repair,
+        simplex_points,
+        swag_moments,
     )
     from merging.matching import ManyResult, MatchResult, align_many, match
     from merging.permutation import permute, random_permutations
     from merging.records import Curve, Surface
+    from merging.regions import SimplexLoss
     from merging.spec import PermutationSpec
     from merging.symmetry import certify, find_symmetry
     from merging.zoo import load_pair
@@ -36,12 +45,19 @@ _HOMES = MappingProxyType({
     "ManyResult": "merging.matching",
     "MatchResult": "merging.matching",
     "MergingError": "merging.errors",
+    "Path": "merging.landscape",
     "PermutationSpec": "merging.spec",
+    "SimplexLoss": "merging.regions",
     "Surface": "merging.records",
+    "Swag": "merging.landscape",
     "align_many": "merging.matching",
     "certify": "merging.symmetry",
+    "collect_swag": "merging.landscape",
+    "connect": "merging.landscape",
     "diagonal_fisher": "merging.fusion",
+    "evaluate_path": "merging.landscape",
     "evaluate_plane": "merging.landscape",
+    "evaluate_simplex": "merging.landscape",
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
@@ -60,6 +76,8 @@ _HOMES = MappingProxyType({
     "read_examples": "merging.bringing",
     "read_model": "merging.bringing",
     "repair": "merging.landscape",
+    "simplex_points": "merging.landscape",
+    "swag_moments": "merging.landscape",
     "write_checkpoint": "merging.checkpoints",
 })
 
@@ -68,12 +86,19 @@ __all__ = [
     "ManyResult",
     "MatchResult",
     "MergingError",
+    "Path",
     "PermutationSpec",
+    "SimplexLoss",
     "Surface",
+    "Swag",
     "align_many",
     "certify",
+    "collect_swag",
+    "connect",
     "diagonal_fisher",
+    "evaluate_path",
     "evaluate_plane",
+    "evaluate_simplex",
     "filter_normalized_plane",
     "find_symmetry",
     "fuse",
@@ -92,6 +117,8 @@ __all__ = [
     "read_examples",
     "read_model",
     "repair",
+    "simplex_points",
+    "swag_moments",
     "write_checkpoint",
 ]
 

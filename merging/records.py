@@ -155,6 +155,23 @@ class PlanePoint:
 
 
 @dataclass(frozen=True)
+class PlanePath:
+    """A trained path projected on a plane.
+
+    Attributes:
+        kind: `"bezier"`, `"chain"` or `"neb"`.
+        x: `[k]` coordinates of points along the path.
+        y: `[k]` coordinates.
+        residual: `[k]` their distances from the plane.
+    """
+
+    kind: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    residual: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Surface:
     """Loss and accuracy on a grid of a plane through weight space.
 
@@ -173,6 +190,7 @@ class Surface:
         split: The examples' name.
         examples: Number of examples behind every value.
         statistics: What was done about the statistics of hidden units, in words.
+        paths: Trained paths, projected on the plane.
     """
 
     x: NDArray[np.float64]
@@ -186,6 +204,7 @@ class Surface:
     split: str = ""
     examples: int = 0
     statistics: str = "interpolated"
+    paths: tuple[PlanePath, ...] = ()
 
     @property
     def loss_unit(self) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from merging import requests
 from merging.cards import list_pairs
 from merging.errors import UnknownNameError
-from merging.landscape import LEVELS, line_positions
+from merging.landscape import LEVELS, SIMPLEX_LEVELS, line_positions, simplex_points
 from merging.methods import METHOD_CARDS
 from merging.requests import base
 
@@ -25,6 +25,8 @@ SUBJECT = requests.bundled_subject("digits-mlp-256")
 OTHER = requests.bundled_subject("digits-mlp-undertrained")
 WEIGHT = requests.alignment(SUBJECT, "weight")
 ACTIVATION = requests.alignment(SUBJECT, "activation", {"examples": 100}, seed=3)
+PATH = requests.path(SUBJECT, WEIGHT, "bezier")
+CHAIN = requests.path(SUBJECT, None, "chain", {"steps": 5}, seed=2)
 
 # One request of every kind, and for each of its fields another value.
 EXAMPLES = {
@@ -55,6 +57,34 @@ EXAMPLES = {
         "statistics": "reset",
         "margin": 0.5,
         "seed": 1,
+    },
+    PATH: {
+        "subject": OTHER,
+        "alignment": None,
+        "kind": "chain",
+        "options": CHAIN.options,
+        "seed": 1,
+    },
+    requests.PathCurveRequest(SUBJECT, PATH): {
+        "subject": OTHER,
+        "path": CHAIN,
+        "split": "train",
+        "statistics": "reset",
+    },
+    requests.SimplexRequest(SUBJECT, ("a", WEIGHT, PATH)): {
+        "subject": OTHER,
+        "points": ("a", "b", PATH),
+        "level": 0,
+        "split": "train",
+        "statistics": "reset",
+    },
+    requests.swag(SUBJECT, ("a", "b", WEIGHT)): {
+        "subject": OTHER,
+        "plane": ("a", "b", PATH),
+        "around": ("a", "b"),
+        "options": "{}",
+        "seed": 1,
+        "split": "train",
     },
     requests.UnitsRequest(SUBJECT, WEIGHT): {"subject": OTHER, "alignment": ACTIVATION},
     requests.LayersRequest(SUBJECT, WEIGHT): {"subject": OTHER, "alignment": ACTIVATION},
@@ -337,3 +367,54 @@ def test_making_requests_loads_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_plane_may_pass_through_a_bend_and_needs_its_path():
+    surface = requests.SurfaceRequest(SUBJECT, ("a", WEIGHT, PATH), ("b", CHAIN))
+    assert set(surface.needs()) == {WEIGHT, PATH, CHAIN}
+    assert requests.from_payload(json.loads(json.dumps(surface.payload))) == surface
+    assert "with the path" in surface.title
+
+
+def test_corners_have_names_of_their_own():
+    corners = ("a", "b", WEIGHT, ACTIVATION, PATH)
+    assert requests.corner_names(corners) == ("A", "B", "weight", "activation", "bend")
+    several = requests.corner_names(("a", PATH, CHAIN))
+    assert several == ("A", "bend bezier weight", "bend chain naive")
+
+
+@pytest.mark.parametrize("corners", [3, 4])
+def test_pieces_of_a_simplex_are_all_its_points_once(corners):
+    counts = [0] * 4
+    for part in requests.simplex_parts(2, corners):
+        assert 0 < part["stop"] - part["start"] <= 52
+        counts[part["level"]] += part["stop"] - part["start"]
+    for level in range(3):
+        assert sum(counts[: level + 1]) == len(
+            simplex_points(requests.SIMPLEX_SIDES[level], corners)
+        )
+
+
+def test_a_finer_simplex_shares_the_pieces_of_a_coarser_one():
+    coarse, fine = (requests.SimplexRequest(SUBJECT, ("a", "b", WEIGHT), k) for k in (0, 2))
+    keys = [fine.piece_key(part) for part in fine.parts()]
+    assert [coarse.piece_key(part) for part in coarse.parts()] == keys[:1]
+    assert len(set(keys)) == len(keys)
+
+
+def test_sides_of_a_simplex_are_those_of_the_library():
+    assert requests.SIMPLEX_SIDES == SIMPLEX_LEVELS
+
+
+def test_pieces_of_a_path_curve_are_all_positions_once_and_the_first_spans_it():
+    parts = requests.PathCurveRequest(SUBJECT, PATH).parts()
+    assert {parts[0]["positions"][0], parts[0]["positions"][-1]} == {0, 1}
+    every = sorted(position for part in parts for position in part["positions"])
+    assert every == line_positions(requests.PATH_POSITIONS).tolist()
+
+
+def test_unknown_options_of_paths_and_samples_are_refused():
+    with pytest.raises(UnknownNameError, match="Chain has no option 'pivots'"):
+        requests.path(SUBJECT, None, "chain", {"pivots": 3})
+    with pytest.raises(UnknownNameError, match="SWAG, option 'rank': got 1, expected a whole"):
+        requests.swag(SUBJECT, ("a", "b", WEIGHT), options={"rank": 1})

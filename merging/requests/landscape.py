@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from merging.entries import Entry
-from merging.records import Curve, PlanePoint, Surface
+from merging.records import Curve, PlanePath, PlanePoint, Surface
 from merging.requests.alignments import AlignmentRequest
 from merging.requests.base import Request, Split, Statistics, Subject, digest
+from merging.requests.paths import Corner, PathRequest, needs_of
 
 # Training examples that stand for the training split on screens, and for RESET.
 SHOWN_EXAMPLES = 1000
@@ -85,16 +86,17 @@ class SurfaceRequest(Request[Surface]):
     """Loss and accuracy on a plane through weight space, on nested grids.
 
     Attributes:
-        points: What spans the plane: `"a"`, `"b"`, or an alignment for the aligned B; three of
-            them, or one for filter-normalized random directions around it.
-        shown: Further models to draw, projected on the plane.
+        points: What spans the plane: `"a"`, `"b"`, an alignment for the aligned B, or a trained
+            path for its bend; three of them, or one for filter-normalized random directions around
+            it.
+        shown: Further models to draw, projected on the plane. Paths are drawn whole.
         level: Index of the finest grid: 9, 17, 33 or 65 points per side.
     """
 
     task: ClassVar[str] = "surface"
     subject: Subject
-    points: tuple[Literal["a", "b"] | AlignmentRequest, ...]
-    shown: tuple[Literal["a", "b"] | AlignmentRequest, ...] = ()
+    points: tuple[Corner, ...]
+    shown: tuple[Corner, ...] = ()
     level: int = 2
     split: Split = "test"
     statistics: Literal["interpolated", "reset"] = "interpolated"
@@ -106,13 +108,13 @@ class SurfaceRequest(Request[Surface]):
         """What a person reads while it is computed."""
         side = LEVEL_SIDES[self.level]
         aligned = [p.title.lower() for p in self.points if isinstance(p, AlignmentRequest)]
+        aligned += ["with the path" for p in self.points if isinstance(p, PathRequest)]
         who = f" ({', '.join(aligned)})" if aligned else ""
         return f"Loss surface{who}, {side} × {side}"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutations of the aligned models."""
-        every = (*self.points, *self.shown)
-        return tuple({p.key: p for p in every if isinstance(p, AlignmentRequest)}.values())
+        """The permutations of the aligned models, and the paths."""
+        return needs_of((*self.points, *self.shown))
 
     def parts(self) -> list[dict[str, Any]]:
         """Runs of points that are new on their level, coarse levels first."""
@@ -145,10 +147,12 @@ class SurfaceRequest(Request[Surface]):
         grids = np.full((3, n, n), np.nan)
         evaluated = np.zeros((n, n), dtype=bool)
         points: tuple[PlanePoint, ...] = ()
+        paths: tuple[PlanePath, ...] = ()
         meta: Mapping[str, Any] = entries[0].meta
         for entry in entries:
             if "points" in entry.meta:
                 points = tuple(PlanePoint(**point) for point in entry.meta["points"])
+                paths = tuple(_plane_path(path) for path in entry.meta.get("paths", ()))
                 continue
             meta = entry.meta
             rows, columns = entry.arrays["cells"] * 2 ** (self.level - meta["level"])
@@ -166,4 +170,10 @@ class SurfaceRequest(Request[Surface]):
             self.split,
             meta["examples"],
             meta["statistics"],
+            paths,
         )
+
+
+def _plane_path(path: Mapping[str, Any]) -> PlanePath:
+    x, y, residual = np.array(path["places"], dtype=np.float64)
+    return PlanePath(path["kind"], x, y, residual)

@@ -34,6 +34,14 @@ from merging.requests.models import (
     ForecastRequest,
     SymmetryRequest,
 )
+from merging.requests.paths import (
+    PathCurveRequest,
+    PathRequest,
+)
+from merging.requests.regions import (
+    SimplexRequest,
+    SwagRequest,
+)
 
 KINDS: Mapping[str, type[Request[Any]]] = {
     kind.task: kind
@@ -45,6 +53,10 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         AlignmentRequest,
         CurveRequest,
         SurfaceRequest,
+        PathRequest,
+        PathCurveRequest,
+        SimplexRequest,
+        SwagRequest,
         UnitsRequest,
         LayersRequest,
         ExportRequest,

@@ -13,7 +13,7 @@ import torch
 
 from merging import requests
 from merging.jobs import Context
-from merging.tasks import alignments, fusion, landscape, models
+from merging.tasks import alignments, fusion, landscape, models, paths, regions
 from merging.tasks.base import Found, Task
 
 TASKS: Mapping[str, Task] = MappingProxyType({
@@ -21,6 +21,8 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     **alignments.TASKS,
     **landscape.TASKS,
     **fusion.TASKS,
+    **paths.TASKS,
+    **regions.TASKS,
 })
 
 

@@ -44,3 +44,10 @@ def permutations_of(alignment: requests.AlignmentRequest, store: Store) -> dict[
     if found is None:
         raise MergingError(f"the result of {alignment.title.lower()} is missing; run it again")
     return {group: torch.from_numpy(perm) for group, perm in found.permutations.items()}
+
+
+def statistics_words(kind: str, examples: int) -> str:
+    """What was done about the statistics of hidden units, in words."""
+    if kind == "interpolated":
+        return "interpolated"
+    return f"{kind.upper()} on {examples:,} training examples"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from merging import requests
 from merging.jobs import Context
@@ -28,7 +27,8 @@ from merging.landscape import (
 from merging.records import PlanePoint
 from merging.store import Store
 from merging.subjects import Loaded, load
-from merging.tasks.base import Found, Part, Task, aligned_b
+from merging.tasks.base import Found, Part, Task, aligned_b, statistics_words
+from merging.tasks.paths import corner_params, path_on_plane, read_path
 
 
 def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Found:
@@ -46,24 +46,19 @@ def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Foun
         prepare=prepare,
         on_progress=context.report,
     )
-    words = _statistics_words(request.statistics, len(statistics))
+    words = statistics_words(request.statistics, len(statistics))
     return (
         {"lams": lams, "losses": found.losses, "correct": found.correct},
         {"statistics": words, "split": request.split},
     )
 
 
-def _statistics_words(kind: str, examples: int) -> str:
-    if kind == "interpolated":
-        return "interpolated"
-    return f"{kind.upper()} on {examples:,} training examples"
-
-
 def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> Found:
     loaded = load(request.subject, context.store)
     plane = _plane(request, loaded, context.store)
     if "models" in part:
-        return {}, {"points": _shown(request, plane, loaded, context.store)}
+        points, paths = _shown(request, plane, loaded, context.store)
+        return {}, {"points": points, "paths": paths}
     level = part["level"]
     cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
     x, y = grid_axes(plane, LEVELS[level], request.margin)
@@ -85,35 +80,31 @@ def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> 
             "y": [float(y[0]), float(y[-1])],
             "scale": plane.corners[1][0] if plane.orthonormal else 1.0,
             "examples": len(batches),
-            "statistics": _statistics_words(request.statistics, len(statistics)),
+            "statistics": statistics_words(request.statistics, len(statistics)),
         },
     )
 
 
 def _plane(request: requests.SurfaceRequest, loaded: Loaded, store: Store) -> Plane:
-    models = [_model(point, loaded, store) for point in request.points]
+    models = [corner_params(point, loaded, store) for point in request.points]
     if len(models) == 1:
         return filter_normalized_plane(models[0], torch.Generator().manual_seed(request.seed))
     return plane_through(*models)
 
 
-def _model(
-    point: str | requests.AlignmentRequest, loaded: Loaded, store: Store
-) -> dict[str, Tensor]:
-    if isinstance(point, requests.AlignmentRequest):
-        return aligned_b(loaded, point, store)
-    return loaded.params_a if point == "a" else loaded.params_b
-
-
 def _shown(
     request: requests.SurfaceRequest, plane: Plane, loaded: Loaded, store: Store
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The models and the paths of a surface, on its plane."""
+    every = (*request.points, *request.shown)
     points = {}
-    for point in (*request.points, *request.shown):
-        name = point.upper() if isinstance(point, str) else point.method
-        params = _model(point, loaded, store)
+    for point, name in zip(every, requests.corner_names(every), strict=True):
+        params = corner_params(point, loaded, store)
         points[name] = PlanePoint(name, *plane.coordinates(params), plane.residual(params))
-    return [asdict(point) for point in points.values()]
+    paths = {p.key: p for p in every if isinstance(p, requests.PathRequest)}.values()
+    return [asdict(point) for point in points.values()], [
+        {"kind": p.kind, "places": path_on_plane(read_path(p, loaded, store), plane)} for p in paths
+    ]
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({"curve": _curve, "surface": _surface})

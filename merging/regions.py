@@ -1,0 +1,126 @@
+"""What was found around and between models: trained paths, simplexes, posterior samples.
+
+Frozen records of numpy arrays, as in `merging.records`; no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.records import PlanePoint
+
+
+@dataclass(frozen=True)
+class TrainedPath:
+    """How a path between two models was trained, without its weights.
+
+    Attributes:
+        kind: `"bezier"`, `"chain"` or `"neb"`.
+        history: Training loss (nats per example), averaged over runs of steps.
+        converged: As of `merging.landscape.Path`.
+        stopped: Whether a person stopped it.
+        seconds: Wall-clock time.
+        bends: Corners between the models.
+        length: Length of the path, as a multiple of the straight line's.
+        distance: How far the farthest bend lies from the straight line, as a share of its length.
+        options: The options that were used.
+        seed: The seed.
+    """
+
+    kind: str
+    history: tuple[float, ...]
+    converged: bool
+    stopped: bool
+    seconds: float
+    bends: int
+    length: float
+    distance: float
+    options: Mapping[str, object] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SimplexLoss:
+    """Loss and accuracy of weighted means of three or more models.
+
+    Attributes:
+        names: The models, `[m]`.
+        weights: `[k, m]` share of every model in every mean; rows sum to 1.
+        loss: `[k]` mean loss, nats per example; NaN and infinity are kept as they came out.
+        accuracy: `[k]` fractions.
+        standard_error: `[k]` standard error of the loss over the examples.
+        resolution: Steps along an edge.
+        split: The examples' name.
+        examples: Number of examples behind every value.
+        statistics: What was done about the statistics of hidden units, in words.
+    """
+
+    names: tuple[str, ...]
+    weights: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    resolution: int
+    split: str = ""
+    examples: int = 0
+    statistics: str = "interpolated"
+
+    @property
+    def best(self) -> int:
+        """Row of the lowest finite loss; -1 if there is none."""
+        known = np.where(np.isfinite(self.loss), self.loss, np.inf)
+        return int(known.argmin()) if np.isfinite(known).any() else -1
+
+    def corner(self, name: str) -> float:
+        """Loss of a model by itself; NaN if it is not there yet."""
+        found = np.flatnonzero(self.weights[:, self.names.index(name)] == 1)
+        return float(self.loss[found[0]]) if found.size else float("nan")
+
+    def face(self, names: tuple[str, str, str]) -> SimplexLoss:
+        """The means of three of the models alone."""
+        columns = [self.names.index(name) for name in names]
+        rows = self.weights[:, columns].sum(1) > 1 - 1e-9
+        return SimplexLoss(
+            names,
+            self.weights[rows][:, columns],
+            self.loss[rows],
+            self.accuracy[rows],
+            self.standard_error[rows],
+            self.resolution,
+            self.split,
+            self.examples,
+            self.statistics,
+        )
+
+
+@dataclass(frozen=True)
+class SwagSamples:
+    """Samples of SWAG around one model, projected on a plane.
+
+    Attributes:
+        around: The model, as the plane's points name it.
+        points: Every sample's projection, and its distance from the plane.
+        loss: `[k]` loss of the samples themselves, nats per example.
+        accuracy: `[k]` fractions.
+        mean: Projection of the mean of the snapshots.
+        snapshots: Networks that the moments were taken of.
+        seconds: Wall-clock time of the collection.
+        split: The examples' name.
+        examples: Number of examples behind every value.
+        statistics: What was done about the statistics of hidden units, in words.
+    """
+
+    around: str
+    points: tuple[PlanePoint, ...]
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    mean: PlanePoint
+    snapshots: int
+    seconds: float
+    split: str = ""
+    examples: int = 0
+    statistics: str = "interpolated"
