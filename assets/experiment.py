@@ -1,0 +1,337 @@
+"""Run the experiment of Daheim et al. (2024) on the bundled families; write docs/merging-experiment.md.
+
+Run `make experiment`, or `python assets/experiment.py mnist-harsh` to see one family's part on the
+screen. It is beside `build_families.py` because it trains the same families again, with other
+seeds, and like `build.py` writes a document of what it measured; `benchmarks/` is for ratios
+against other implementations. One thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.func import functional_call
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from merging.cards import ASSETS
+from merging.data.base import Batches, Dataset, concatenate
+from merging.families import FAMILIES, Family, FamilyRecipe, load_family, train_family
+from merging.fusion import diagonal_fisher, fuse, remove_task
+from merging.fusion.base import FusionProblem
+from merging.fusion.mismatch import decompose_error, gradient_mismatch, loss_gradient
+from merging.fusion.task_vectors import compare_task_vectors, weight_histogram
+from merging.params import Params, scale
+from merging.training import train
+
+log = logging.getLogger("experiment")
+
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FEW_ALPHAS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+TIES_SCALES = (0.3, 0.5, 0.7, 1.0, 1.5)
+DROPS = (0.5, 0.9)
+DELTAS = (1e-12, 1e-2, 1e-1, 1.0, 10.0)
+REMOVED = {
+    "mnist-mild": "Noisy", "mnist-harsh": "Inverted", "mnist-classes": "Digits 8 and 9",
+    "mnist-mild-cnn": "Noisy",
+}  # fmt: skip
+REMOVAL_ALPHAS = (0.1, 0.3, 1.0)
+RUNS = 5
+CNN_RUNS = 3
+CNN_GRADIENT_EXAMPLES = 400  # of each task; the networks of linear layers take them all
+DECOMPOSED_DELTA = 1.0
+
+Accuracies = np.ndarray  # one fraction per data set: the base's own, then the tasks'
+
+
+@dataclass
+class Run:
+    """What one training of a family gave.
+
+    Attributes:
+        sets: Titles of the data sets, the base's first.
+        references: Test accuracies of what is no merge, by title.
+        rules: The same of merges.
+        chosen: Coefficients that were chosen on validation, by title.
+        sweeps: Test accuracies by rule and scale.
+        mismatches: Mismatch of gradients by the same.
+        switches: Test accuracies by setting of the one formula, and the largest difference of an
+            entry from the rule that it should be.
+        removals: Accuracy on the removed task and mean of the others, and the clamped share.
+        errors: Eq. 10 and 12 by tensor.
+        weights: Quartiles of the implied weights by model.
+        vectors: What `compare_task_vectors` says.
+    """
+
+    sets: list[str]
+    references: dict[str, Accuracies] = field(default_factory=dict)
+    rules: dict[str, Accuracies] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    sweeps: dict[tuple[str, float], Accuracies] = field(default_factory=dict)
+    mismatches: dict[tuple[str, float], float] = field(default_factory=dict)
+    switches: dict[str, tuple[Accuracies, float]] = field(default_factory=dict)
+    removals: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    vectors: Any = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A family with its curvatures on the scale of the sum, and its data sets in order."""
+
+    recipe: FamilyRecipe
+    family: Family
+    sets: tuple[Dataset, ...]
+    fishers: list[Params]
+    base_fisher: Params
+    seed: int
+
+    def fused(self, rule: str, weight: float = 1.0, **options: float) -> Params:
+        """Fuse all models with equal weights."""
+        return fuse(
+            rule,
+            models=self.family.models,
+            base=self.family.base,
+            weights=[weight] * len(self.family.models),
+            fishers=self.fishers,
+            base_fisher=self.base_fisher,
+            options=options,
+            seed=self.seed,
+        )
+
+    def tested(self, params: Params, split: str = "test") -> Accuracies:
+        """Accuracy on every data set."""
+        return np.array([_accuracy(self.family, [params], getattr(d, split)) for d in self.sets])
+
+
+def _accuracy(family: Family, models: Sequence[Params], split: Batches) -> float:
+    """Of the mean of the models' probabilities; for one model, of its own answers."""
+    right = 0
+    with torch.no_grad():
+        for x, y in split:
+            answers = [functional_call(family.model, m, (x,)).softmax(1) for m in models]
+            right += int((torch.stack(answers).mean(0).argmax(1) == y).sum())
+    return right / len(split)
+
+
+def curvature(family: Family, params: Params, data: Batches, seed: int) -> Params:
+    """Diagonal Fisher information, summed over the examples."""
+    return scale(diagonal_fisher(family.model, params, data, seed=seed), len(data))
+
+
+def prepare(recipe: FamilyRecipe, run: int) -> Trained:
+    """Train a family (the bundled one is read) and take its curvatures."""
+    family = load_family(recipe.name) if run == 0 else train_family(recipe, run=run)
+    assert family.base is not None
+    pairs = zip(family.models, family.tasks, strict=True)
+    fishers = [curvature(family, params, data.train, run) for params, data in pairs]
+    base_fisher = curvature(family, family.base, family.data.train, run)
+    return Trained(recipe, family, (family.data, *family.tasks), fishers, base_fisher, run)
+
+
+def measure(recipe: FamilyRecipe, run: int) -> Run:
+    """Everything about one training of one family of tasks."""
+    start = time.perf_counter()
+    t = prepare(recipe, run)
+    found = Run(["base data", *(member.title for member in recipe.models)])
+    compare_references(t, found)
+    points = compare_rules(t, found)
+    measure_mismatches(t, found, points)
+    flip_switches(t, found)
+    remove_one(t, found)
+    explain(t, found)
+    log.info("%s, run %d: %.0f s", recipe.name, run, time.perf_counter() - start)
+    return found
+
+
+def compare_references(t: Trained, found: Run) -> None:
+    """Test what is no merge."""
+    family = t.family
+    assert family.base is not None
+    assert family.joint is not None
+    tests = [t.tested(params) for params in family.models]
+    own = [np.nan, *(test[k + 1] for k, test in enumerate(tests))]
+    found.references["Base"] = t.tested(family.base)
+    found.references["Each model on its own task"] = np.array(own)
+    found.references["Mean over the models"] = np.mean(tests, axis=0)
+    found.references["Ensemble of the models"] = np.array(
+        [_accuracy(family, family.models, data.test) for data in t.sets]
+    )
+    found.references["Joint model"] = t.tested(family.joint)
+
+
+def compare_rules(t: Trained, found: Run) -> dict[tuple[str, float], Params]:
+    """Test every rule, coefficients fixed or chosen on validation; give all merges of the sweeps."""
+    alphas = FEW_ALPHAS if _slow(t.recipe) else ALPHAS
+    fixed: dict[str, Params] = {
+        "Weighted mean (AM)": t.fused("average"),
+        "Task arithmetic, α = 0.3": t.fused("task_arithmetic", 0.3),
+        "Task arithmetic, α = 1": t.fused("task_arithmetic", 1.0),
+        "TIES, scale 1": t.fused("ties", scale=1.0),
+        "DARE, α = 0.3, drop 0.9": t.fused("dare", 0.3, drop=0.9),
+        "Model Stock": t.fused("model_stock"),
+        "Fisher averaging (FA)": t.fused("fisher"),
+        "Gradient matching, α = 1": t.fused("gradient_matching"),
+    }
+    for title, params in fixed.items():
+        found.rules[title] = t.tested(params)
+    grids: dict[str, dict[str, Params]] = {
+        "Task arithmetic, α tuned": {f"α = {a:g}": t.fused("task_arithmetic", a) for a in alphas},
+        "TIES, scale tuned": {f"scale {s:g}": t.fused("ties", scale=s) for s in TIES_SCALES},
+        "DARE, α and drop tuned": {
+            f"α = {a:g}, drop {p:g}": t.fused("dare", a, drop=p)
+            for a in FEW_ALPHAS[:4]
+            for p in DROPS
+        },
+        "Gradient matching, α tuned": {
+            f"α = {a:g}": t.fused("gradient_matching", a) for a in alphas
+        },
+        "Gradient matching, α = 1, δ tuned": {
+            f"δ = {d:g}": t.fused("gradient_matching", delta=d) for d in DELTAS
+        },
+    }
+    for title, grid in grids.items():
+        best = max(grid, key=lambda name: t.tested(grid[name], "validation").mean())
+        found.chosen[title] = best
+        found.rules[title] = t.tested(grid[best])
+    points = {("task arithmetic", a): grids["Task arithmetic, α tuned"][f"α = {a:g}"] for a in alphas}
+    points |= {
+        ("gradient matching", a): grids["Gradient matching, α tuned"][f"α = {a:g}"] for a in alphas
+    }
+    points |= {("TIES", s): grids["TIES, scale tuned"][f"scale {s:g}"] for s in TIES_SCALES}
+    points[("Fisher averaging", 1.0)] = fixed["Fisher averaging (FA)"]
+    points[("Model Stock", 1.0)] = fixed["Model Stock"]
+    found.sweeps = {key: t.tested(params) for key, params in points.items()}
+    return points
+
+
+def _slow(recipe: FamilyRecipe) -> bool:
+    return recipe.config["architecture"] != "mlp"
+
+
+def _gradients(t: Trained, models: Sequence[Params]) -> list[Params]:
+    """Gradient of each task's summed loss on its training data, each at its own model."""
+    gradients = []
+    for params, data in zip(models, t.family.tasks, strict=True):
+        examples = data.train.take(CNN_GRADIENT_EXAMPLES) if _slow(t.recipe) else data.train
+        gradient = loss_gradient(t.family.model, params, examples)
+        gradients.append(scale(gradient, len(data.train) / len(examples)))
+    return gradients
+
+
+def measure_mismatches(
+    t: Trained, found: Run, points: Mapping[tuple[str, float], Params]
+) -> None:
+    """Mismatch of gradients of every merge of the sweeps."""
+    at_models = _gradients(t, t.family.models)
+    for key, params in points.items():
+        at_merged = _gradients(t, [params] * len(t.family.models))
+        found.mismatches[key] = gradient_mismatch(at_merged, at_models).norm
+
+
+def flip_switches(t: Trained, found: Run) -> None:
+    """Turn the one formula (Eq. 12) into the others by H_0, H_t and α."""
+    family, share = t.family, 1 / len(t.family.models)
+    zeros = [scale(fisher, 0.0) for fisher in t.fishers]
+    settings: dict[str, tuple[float, list[Params], Params, float, str]] = {
+        "AM: H₀ = 1, Hₜ = 0, α = 1/T": (share, zeros, zeros[0], 1.0, "average"),
+        "TA: H₀ = 1, Hₜ = 0, α = 1": (1.0, zeros, zeros[0], 1.0, "task_arithmetic"),
+        "FA: H₀ = 0, Hₜ = Fₜ, α = 1": (1.0, t.fishers, zeros[0], 1e-12, "fisher"),
+        "H₀ = F₀ + δ, Hₜ = 0, α = 1": (1.0, zeros, t.base_fisher, 1e-12, "task_arithmetic"),
+        "ours: H₀ = F₀ + δ, Hₜ = Fₜ, α = 1": (
+            1.0, t.fishers, t.base_fisher, 1e-12, "gradient_matching",
+        ),
+    }  # fmt: skip
+    for title, (alpha, fishers, base_fisher, delta, rule) in settings.items():
+        params = fuse(
+            "gradient_matching", models=family.models, base=family.base,
+            weights=[alpha] * len(family.models), fishers=fishers, base_fisher=base_fisher,
+            options={"delta": delta},
+        )  # fmt: skip
+        other = t.fused(rule)
+        steep = {  # where all curvatures vanish, FA takes the mean and Eq. 12 adds the steps up
+            name: torch.stack([f[name] for f in t.fishers]).amax(0) > 1e-6 for name in params
+        }
+        difference = max(
+            float((params[name] - other[name])[steep[name]].abs().max(initial=0.0))
+            if False
+            else _largest((params[name] - other[name])[steep[name]])
+            for name in params
+        )
+        found.switches[title] = (t.tested(params), difference)
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
+
+
+def remove_one(t: Trained, found: Run) -> None:
+    """Take one task out of the joint model again (Eq. 13 and 14), and train without it."""
+    family, recipe = t.family, t.recipe
+    assert family.joint is not None
+    assert recipe.joint is not None
+    k = [member.title for member in recipe.models].index(REMOVED[recipe.name])
+    task, member = family.tasks[k], recipe.models[k]
+    seed = recipe.joint.seed + 30 + 100 * t.seed
+    tuned = train(recipe.config, member.recipe, task.train, seed=seed, start=family.joint)
+    others = [d.train for d in t.sets if d is not task]
+    without = train(
+        recipe.config, recipe.joint.recipe, concatenate(others, "train"), seed=seed + 1,
+        start=family.base,
+    )  # fmt: skip
+    everything = concatenate([d.train for d in t.sets], "train")
+    h0 = curvature(family, family.joint, everything, t.seed)
+    ht = curvature(family, tuned, task.train, t.seed)
+
+    def note(title: str, params: Params, clamped: float = np.nan) -> None:
+        tests = t.tested(params)
+        found.removals[title] = (tests[k + 1], np.delete(tests, k + 1).mean(), clamped)
+
+    note("Joint model, nothing removed", family.joint)
+    note("Trained without the task", without)
+    for alpha in REMOVAL_ALPHAS:
+        negated = fuse(
+            "task_arithmetic", models=[tuned], base=family.joint, weights=[-alpha]
+        )  # fmt: skip
+        note(f"Task arithmetic, α = −{alpha:g}", negated)
+    for alpha in REMOVAL_ALPHAS:
+        removed, clamped = remove_task(family.joint, tuned, h0, ht, weight=alpha)
+        note(f"Gradient matching, α = {alpha:g}", removed, clamped)
+    for alpha in REMOVAL_ALPHAS:
+        removed, clamped = remove_task(family.joint, tuned, h0, ht, weight=alpha, delta=1.0)
+        note(f"Gradient matching, α = {alpha:g}, δ = 1", removed, clamped)
+
+
+def explain(t: Trained, found: Run) -> None:
+    """Errors by tensor, implied weights, and task vectors."""
+    family = t.family
+    assert family.base is not None
+    assert family.joint is not None
+    at_joint = _gradients(t, [family.joint] * len(family.models))
+    at_models = _gradients(t, family.models)
+    for title, curvatures in (("Task arithmetic", None), ("Gradient matching", t.fishers)):
+        found.errors[title] = decompose_error(
+            base=family.base, models=family.models, joint=family.joint,
+            base_curvature=t.base_fisher, at_joint=at_joint, at_models=at_models,
+            curvatures=curvatures, delta=DECOMPOSED_DELTA,
+        )  # fmt: skip
+    problem = FusionProblem(
+        family.models, family.base, [1.0] * len(family.models), t.fishers, t.base_fisher
+    )
+    histogram = weight_histogram(problem)
+    titles = [member.title for member in t.recipe.models]
+    found.weights = list(zip(titles, histogram.quartiles, strict=True))
+    found.vectors = compare_task_vectors(family.base, family.models)
