@@ -8,27 +8,23 @@ against other implementations. One thread.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.func import functional_call
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from merging.cards import ASSETS
 from merging.data.base import Batches, Dataset, concatenate
-from merging.families import FAMILIES, Family, FamilyRecipe, load_family, train_family
+from merging.families import Family, FamilyRecipe, load_family, train_family
 from merging.fusion import diagonal_fisher, fuse, remove_task
 from merging.fusion.base import FusionProblem
 from merging.fusion.mismatch import decompose_error, gradient_mismatch, loss_gradient

@@ -21,6 +21,7 @@ Weights = Literal["shares", "scales", "none"]
 _SCALE: dict[str, Any] = {"label": "Factor of the merged step", "min": -10.0, "max": 10.0}
 _DENSITY: dict[str, Any] = {"label": "Share of entries kept", "min": 1e-6, "max": 1.0}
 _TOTAL: dict[str, Any] = {"label": "What agrees is", "choices": ("averaged", "added")}
+_CURVATURES = ("measured", "left out")
 _DELTA: dict[str, Any] = {"label": "Precision of the prior (δ)", "min": 0.0, "max": 1e12}
 
 
@@ -109,13 +110,22 @@ class FisherOptions:
 
 @dataclass(frozen=True)
 class GradientMatchingOptions:
-    """Options of gradient matching.
+    """Options of gradient matching, and switches that turn its formula into other rules.
 
     Attributes:
         delta: The prior's precision, added to the base's curvature.
+        h0: Whether the base's curvature is measured, or left out as if it were 0: Fisher averaging.
+        ht: Whether the tasks' curvatures are measured, or left out: task arithmetic; with α = 1 / T
+            the mean.
     """
 
     delta: float = field(default=1e-12, metadata=_DELTA)
+    h0: str = field(
+        default="measured", metadata={"label": "Curvature of the base, H₀", "choices": _CURVATURES}
+    )
+    ht: str = field(
+        default="measured", metadata={"label": "Curvature of the tasks, Hₜ", "choices": _CURVATURES}
+    )
 
 
 @dataclass(frozen=True)

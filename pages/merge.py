@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import merge_choices, merge_views
+from pages.shared import merge_choices, merge_reasons, merge_views
 from pages.shared.frame import framed
 
 framed()
@@ -18,7 +18,7 @@ if choice is None:
 chosen = merge_choices.choose_rules(choice)
 view = st.segmented_control(
     "Look at",
-    ["Rules", "Coefficients", "Shares", "Confidence", "What they do", "Take away"],
+    ["Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away"],
     default="Rules",
     required=True,
     key="merge_view",
@@ -30,6 +30,8 @@ if not choice.family.tasks and view not in ("What they do", "Take away"):
     st.info("These models came without examples, so merged ones cannot be judged.")
 elif view == "Shares":
     merge_views.mixtures(choice)
+elif view == "Why":
+    merge_reasons.reasons(choice)
 elif not chosen:
     st.stop()
 elif view == "Rules":

@@ -26,7 +26,7 @@ FLOORS = {
     "checkpoint_stream": 2, "pickle_guard": 2, "zip_guard": 2,
     "": 3, "__main__": 3, "commands": 3, "recipes": 3, "doctor": 3, "requests": 3, "tasks": 3,
     "worker": 3, "subjects": 3, "visualization": 3, "as_code": 3, "server_folder": 3,
-    "forecast": 3,
+    "forecast": 3, "members": 3,
 }  # fmt: skip
 # Who may import whom on the same floor.
 NEIGHBOURS = {
@@ -62,7 +62,8 @@ NEIGHBOURS = {
     "as_code": {"requests"},
     "forecast": {"doctor"},
     "pt2_archive": {"archives", "checkpoint_guards", "models", "zip_guard"},
-    "tasks": {"doctor", "forecast", "requests", "subjects"},
+    "members": {"requests", "subjects"},
+    "tasks": {"doctor", "forecast", "members", "requests", "subjects"},
     "worker": {"tasks"},
     "__main__": {"commands"},
     "commands": {"recipes", "requests", "subjects", "tasks"},

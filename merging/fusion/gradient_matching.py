@@ -24,7 +24,7 @@ def gradient_matching(
     weights, count = problem.weights, len(problem.weights)
 
     def merge(blocks: list[Tensor]) -> Tensor:
-        base, h0, thetas, curvatures = _split(blocks, count, options.delta)
+        base, h0, thetas, curvatures = _split(blocks, count, options)
         total = h0.clone()
         for weight, curvature in zip(weights, curvatures, strict=True):
             total.add_(curvature, alpha=weight)
@@ -69,10 +69,15 @@ def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> 
 
 
 def _split(
-    blocks: list[Tensor], count: int, delta: float
+    blocks: list[Tensor], count: int, options: GradientMatchingOptions
 ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    base, base_curvature, *rest = blocks
-    return base, base_curvature + delta, rest[:count], rest[count:]
+    base, h0, *rest = blocks
+    if options.h0 == "left out":
+        h0 = torch.zeros_like(h0)
+    curvatures = rest[count:]
+    if options.ht == "left out":
+        curvatures = [torch.zeros_like(h0)] * count
+    return base, h0 + options.delta, rest[:count], curvatures
 
 
 RULE = Rule(find_rule_card("gradient_matching"), gradient_matching)

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.entries import Entry
-from merging.fusion_records import CommonOrder, MergedScore, Mixtures, Scan
+from merging.fusion_records import (
+    CommonOrder,
+    ImpliedWeights,
+    MergedScore,
+    Mixtures,
+    Scan,
+    TaskVectorSummary,
+    TensorErrors,
+)
 from merging.requests.alignments import Download
 from merging.requests.base import Request, canonical
 from merging.requests.families import Family
@@ -43,6 +51,8 @@ KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "ties": ("scale", tuple(k / 5 for k in range(1, 11))),
     "wise_ft": ("t", tuple(k / 10 for k in range(1, 11))),
 }
+# Precision of the prior where errors are split; without one flat entries would be all of them.
+PRIOR_PRECISION = 1.0
 # Training examples that curvature and the inputs' Gram matrices are taken on, per task.
 CURVATURE_EXAMPLES = 1000
 _MOST_MIXTURES = 300  # points of the grid of shares
@@ -267,14 +277,12 @@ class ScanRequest(Request[Scan]):
         fusion: The rule, the models and all else.
         knob: `"weights"` for one number for all models, or the name of an option.
         values: The values.
-        mismatch: Whether the gradient mismatch is measured at every value.
     """
 
     task: ClassVar[str] = "scan"
     fusion: FusionRequest
     knob: str
     values: tuple[float, ...]
-    mismatch: bool = False
 
     @property
     def title(self) -> str:
@@ -317,7 +325,7 @@ class MixturesRequest(Request[Mixtures]):
     family: Family
     order: OrderRequest | None = None
     statistics: FusedStatistics = "merged"
-    split: JudgedSplit = "test"
+    split: JudgedSplit = "validation"
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The common order."""
@@ -344,6 +352,56 @@ def _points(models: int, steps: int) -> int:
     for k in range(1, models):
         points = points * (steps + k) // k
     return points
+
+
+@dataclass(frozen=True)
+class TaskVectorsRequest(Request[TaskVectorSummary]):
+    """How the task vectors of a family compare."""
+
+    task: ClassVar[str] = "task vectors"
+    words: ClassVar[str] = "Comparing what fine-tuning added"
+    family: Family
+
+    def decode(self, entries: list[Entry]) -> TaskVectorSummary:
+        """The comparison."""
+        meta = entries[0].meta
+        return TaskVectorSummary(
+            **entries[0].arrays, any_conflict=meta["any_conflict"], tensors=tuple(meta["tensors"])
+        )
+
+
+@dataclass(frozen=True)
+class ImpliedWeightsRequest(Request[ImpliedWeights]):
+    """The weights that gradient matching gives to single entries."""
+
+    task: ClassVar[str] = "implied weights"
+    words: ClassVar[str] = "Weights of single entries"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> ImpliedWeights:
+        """The histograms."""
+        return ImpliedWeights(**entries[0].arrays)
+
+
+@dataclass(frozen=True)
+class ErrorsRequest(Request[list[TensorErrors]]):
+    """What sets task arithmetic and gradient matching apart from the joint model."""
+
+    task: ClassVar[str] = "errors"
+    words: ClassVar[str] = "What sets merges apart from the joint model"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> list[TensorErrors]:
+        """One row per rule and tensor."""
+        return [TensorErrors(**row) for row in entries[0].meta["rows"]]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from merging.requests.base import Request, Subject
 from merging.requests.families import Examples, Family
 from merging.requests.fusion import (
     CurvatureRequest,
+    ErrorsRequest,
     FusionExportRequest,
     FusionRequest,
+    ImpliedWeightsRequest,
     MixturesRequest,
     OrderRequest,
     ReferencesRequest,
     ScanRequest,
+    TaskVectorsRequest,
 )
 from merging.requests.landscape import CurveRequest, SurfaceRequest
 from merging.requests.models import (
@@ -70,6 +73,9 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         ScanRequest,
         MixturesRequest,
         FusionExportRequest,
+        TaskVectorsRequest,
+        ImpliedWeightsRequest,
+        ErrorsRequest,
     )
 }
 

@@ -13,14 +13,25 @@ import torch
 
 from merging import requests
 from merging.jobs import Context
-from merging.tasks import alignments, fusion, landscape, models, paths, regions
+from merging.tasks import (
+    alignments,
+    curvatures,
+    explanations,
+    fusion,
+    landscape,
+    models,
+    paths,
+    regions,
+)
 from merging.tasks.base import Found, Task
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     **models.TASKS,
     **alignments.TASKS,
     **landscape.TASKS,
+    **curvatures.TASKS,
     **fusion.TASKS,
+    **explanations.TASKS,
     **paths.TASKS,
     **regions.TASKS,
 })

@@ -1,4 +1,4 @@
-"""Tasks around fused models: curvature, a common order, scores, scans, files."""
+"""Tasks around fused models: a common order, scores, scans, mixtures, files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from merging import requests
-from merging.bringing import widened
 from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
 from merging.errors import MergingError, StoppedError
-from merging.fusion import Fused, diagonal_fisher, fuse_with_notes, gram_matrices
+from merging.fusion import Fused, fuse_with_notes, gram_matrices
 from merging.fusion.card import model_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
@@ -33,23 +32,11 @@ from merging.members import Members, load_members, ordered
 from merging.params import Params, distance
 from merging.rules import find_rule_card
 from merging.store import Store
-from merging.subjects import Stored, certified, data_of, load_params, network_of
+from merging.subjects import Stored, certified
 from merging.symmetry import certify
 from merging.tasks.base import Found, Part, Task
-
-
-def _curvature(request: requests.CurvatureRequest, part: Part, context: Context) -> Found:
-    network = network_of(request.config, context.store)
-    fisher = diagonal_fisher(
-        network.model,
-        widened(load_params(request.model, context.store)),
-        data_of(request.data, network, context.store).train,
-        labels=request.labels,
-        examples=request.examples,
-        seed=request.seed,
-    )
-    arrays = {f"t{k}": value.float().numpy() for k, value in enumerate(fisher.values())}
-    return arrays, {"names": list(fisher)}
+from merging.tasks.curvatures import scaled_fishers
+from merging.tasks.explanations import mismatch_of
 
 
 def _order(request: requests.OrderRequest, part: Part, context: Context) -> Found:
@@ -103,7 +90,7 @@ def _merge(request: requests.FusionRequest, members: Members, store: Store) -> _
     parents = ordered(members.models, request.order, store)
     needs: dict[str, Any] = {}
     if card.needs_fishers:
-        needs["fishers"], needs["base_fisher"] = _fishers(request, members, store)
+        needs["fishers"], needs["base_fisher"] = scaled_fishers(request, members, store)
     if card.needs_grams:
         needs["grams"] = [
             gram_matrices(
@@ -136,28 +123,6 @@ def _merge(request: requests.FusionRequest, members: Members, store: Store) -> _
     return _Merged(params, found.notes, parents, seconds)
 
 
-def _fishers(
-    request: requests.FusionRequest, members: Members, store: Store
-) -> tuple[list[Params], Params | None]:
-    """Curvature on the scale of the sum over each model's own training examples.
-
-    Units in another order have the curvature of the same units, so it is permuted with them.
-
-    Raises:
-        MergingError: If one was not computed before.
-    """
-    scaled: list[Params] = []
-    for one in request.curvatures():
-        mean = one.read(store)
-        if mean is None:
-            raise MergingError("a curvature is missing; run the rule again")
-        data = data_of(one.data, members.network, store)
-        scaled.append({n: len(data.train) * torch.from_numpy(v) for n, v in mean.items()})
-    count = len(members.models)
-    whole = [{**m, **f} for m, f in zip(members.models, scaled, strict=False)]
-    return ordered(whole, request.order, store), scaled[count] if len(scaled) > count else None
-
-
 def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
     merged = _merge(request, members, context.store)
@@ -179,10 +144,18 @@ def _judged(
         _disagreement(outputs, request.family, request.split, store),
         tuple(distance(merged.params, parent) for parent in merged.parents),
         float("nan") if base is None else distance(merged.params, base),
+        _mismatch(request, merged, store),
         seconds=merged.seconds,
         bytes=_bytes(merged.params),
         notes=dict(merged.notes),
     )
+
+
+def _mismatch(request: requests.FusionRequest, merged: _Merged, store: Store) -> float:
+    """Gradient mismatch, where there is a base; while a coefficient is chosen it is not asked."""
+    if not request.family.base or request.split != "test":
+        return float("nan")
+    return mismatch_of(merged.params, request.family, store)
 
 
 def _task_scores(outputs: Sequence[Tensor], splits: Sequence[Batches]) -> tuple[TaskScore, ...]:
@@ -343,7 +316,6 @@ def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({
-    "curvature": _curvature,
     "order": _order,
     "fusion": _fusion,
     "references": _references,

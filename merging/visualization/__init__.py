@@ -22,11 +22,17 @@ from merging.visualization.describe import (
     describe_surfaces,
 )
 from merging.visualization.describe_fusion import (
+    describe_contributions,
+    describe_errors,
+    describe_implied_weights,
+    describe_mismatch,
     describe_reliability,
     describe_rule_scores,
     describe_scans,
+    describe_task_vectors,
 )
 from merging.visualization.layers import plot_layers
+from merging.visualization.mismatch import plot_mismatch, rank_correlation
 from merging.visualization.objective import plot_objectives
 from merging.visualization.permutation import (
     plot_permutation,
@@ -44,6 +50,12 @@ from merging.visualization.surface import (
     plot_surfaces,
 )
 from merging.visualization.surface_3d import plot_surface_3d
+from merging.visualization.task_vectors import (
+    plot_contributions,
+    plot_errors,
+    plot_implied_weights,
+    plot_task_vectors,
+)
 from merging.visualization.theme import (
     METHOD_STYLES,
     MethodStyle,
@@ -57,10 +69,14 @@ __all__ = [
     "NamedScan",
     "NamedScore",
     "NamedSurface",
+    "describe_contributions",
     "describe_curves",
     "describe_cycles",
+    "describe_errors",
+    "describe_implied_weights",
     "describe_layers",
     "describe_margins",
+    "describe_mismatch",
     "describe_objectives",
     "describe_permutation",
     "describe_reliability",
@@ -68,13 +84,18 @@ __all__ = [
     "describe_scans",
     "describe_similarity",
     "describe_surfaces",
+    "describe_task_vectors",
     "expected_cycles",
     "is_by_loss",
     "method_style",
+    "plot_contributions",
     "plot_curves",
     "plot_cycles",
+    "plot_errors",
+    "plot_implied_weights",
     "plot_layers",
     "plot_margins",
+    "plot_mismatch",
     "plot_objectives",
     "plot_permutation",
     "plot_reliability",
@@ -83,5 +104,7 @@ __all__ = [
     "plot_similarity",
     "plot_surface_3d",
     "plot_surfaces",
+    "plot_task_vectors",
+    "rank_correlation",
     "sorted_scores",
 ]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from merging.fusion_records import ImpliedWeights, TaskVectorSummary, TensorErrors
+from merging.visualization.mismatch import rank_correlation
 from merging.visualization.rule_scores import NamedScore, is_by_loss, sorted_scores
 from merging.visualization.scans import NamedScan
 from merging.visualization.wording import counted, percent
@@ -70,3 +74,90 @@ def describe_reliability(scores: Sequence[NamedScore]) -> str:
     """
     errors = [f"{row.title} {percent(row.score.calibration_error)}" for row in scores]
     return f"Accuracy against confidence in 15 bins. Calibration error: {', '.join(errors)}."
+
+
+def describe_mismatch(scans: Sequence[NamedScan]) -> str:
+    """Say how mismatch and error go together.
+
+    Args:
+        scans: What is drawn.
+
+    Returns:
+        A sentence.
+    """
+    points = sum(int(np.isfinite(named.scan.mismatch).sum()) for named in scans)
+    return (
+        f"Gradient mismatch against mean test error at {counted(points, 'point')} of "
+        f"{', '.join(named.title for named in scans)}; rank correlation "
+        f"{rank_correlation(scans):.2f}."
+    )
+
+
+def describe_task_vectors(found: TaskVectorSummary, models: Sequence[str]) -> str:
+    """Say how task vectors point, and how often they disagree.
+
+    Args:
+        found: What is drawn.
+        models: What screens call the models.
+
+    Returns:
+        A few sentences.
+    """
+    above = np.triu_indices(len(models), 1)
+    cosines, conflicts = found.cosines[above], found.conflicts[above]
+    lengths = ", ".join(f"{m} {n:.3g}" for m, n in zip(models, found.norms, strict=True))
+    return (
+        f"Task vectors of {len(models)} models, of lengths {lengths}. Cosines from "
+        f"{np.nanmin(cosines, initial=1):.2f} to {np.nanmax(cosines, initial=-1):.2f}; opposite "
+        f"signs in {percent(float(np.nanmin(conflicts, initial=1)))} to "
+        f"{percent(float(np.nanmax(conflicts, initial=0)))} of the entries of a pair."
+    )
+
+
+def describe_contributions(found: TaskVectorSummary, models: Sequence[str]) -> str:
+    """Say which tensor holds most of each task vector.
+
+    Args:
+        found: What is drawn.
+        models: What screens call the models.
+
+    Returns:
+        A sentence.
+    """
+    largest = [
+        f"{model} {percent(float(row.max()))} in {found.tensors[int(row.argmax())]}"
+        for model, row in zip(models, found.contributions, strict=True)
+    ]
+    return f"Most of each task vector's squared length: {', '.join(largest)}."
+
+
+def describe_errors(rows: Sequence[TensorErrors]) -> str:
+    """Say how far both rules are from the joint model in all.
+
+    Args:
+        rows: What is drawn.
+
+    Returns:
+        A sentence.
+    """
+    said = []
+    for rule in ("task_arithmetic", "gradient_matching"):
+        own = [row for row in rows if row.rule == rule]
+        length = float(np.sqrt(sum(row.measured**2 for row in own)))
+        said.append(f"{rule.replace('_', ' ')} {length:.3g}")
+    tensors = counted(len(rows) // 2, "tensor")
+    return f"Distance from the joint model over {tensors}: {', '.join(said)}."
+
+
+def describe_implied_weights(found: ImpliedWeights, models: Sequence[str]) -> str:
+    """Say the mean weight of each model's entries.
+
+    Args:
+        found: What is drawn.
+        models: What screens call the models.
+
+    Returns:
+        A sentence.
+    """
+    means = ", ".join(f"{m} {w:.2f}" for m, w in zip(models, found.means, strict=True))
+    return f"Weights of single entries in gradient matching; means: {means}."

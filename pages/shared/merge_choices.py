@@ -56,19 +56,17 @@ def _whole(name: str) -> Choice:
         family = requests.pair_family(subject)
         return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks)
     card = cards.read_family_card(name)
+    # A task is called as the model is that was trained on it.
     titles = {data["name"]: data["title"] for data in card["data"]}
+    if card["kind"] == "tasks":
+        titles |= {model["data"][0]: model["title"] for model in card["models"]}
     return Choice(
         card["title"],
         card["kind"],
         requests.bundled_family(name),
         tuple(model["title"] for model in card["models"]),
-        tuple(_short(titles[task]) for task in card["tasks"]),
+        tuple(titles[task] for task in card["tasks"]),
     )
-
-
-def _short(title: str) -> str:
-    """The last part of a data set's title: what sets it apart from the others."""
-    return title.rsplit(", ", 1)[-1] if ", digits" not in title else title.split(", ", 2)[-1]
 
 
 def _members(whole: Choice, name: str) -> tuple[int, ...]:

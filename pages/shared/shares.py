@@ -32,14 +32,10 @@ _CSS = """
 .row label { display: flex; justify-content: space-between; gap: 1rem; }
 .row output, .bar b { font-variant-numeric: tabular-nums; }
 .row input { width: 100%; accent-color: var(--st-primary-color); }
-.bar {
-  position: relative; height: 1.4rem; margin: 0.1rem 0 0.6rem; border-radius: 3px;
-  background: var(--st-secondary-background-color); overflow: hidden;
-}
-.bar span {
-  position: absolute; inset: 0 auto 0 0; background: var(--st-primary-color); opacity: 0.55;
-}
-.bar b { position: absolute; right: 0.4rem; line-height: 1.4rem; font-weight: 600; }
+.bar { display: grid; grid-template-columns: 1fr 7.5em; gap: 0.6rem; margin: 0 0 0.5rem; }
+.bar i { height: 0.9rem; margin-top: 0.25rem; background: var(--st-secondary-background-color); }
+.bar span { display: block; height: 100%; background: var(--st-primary-color); }
+.bar b { text-align: right; font-weight: 600; }
 .mean { font-weight: 600; }
 """
 
@@ -108,7 +104,9 @@ export default function ({ data, parentElement }) {
     fill.style.width = (100 * Math.min(1, Math.max(0, value / top))).toFixed(1) + "%";
     const number = document.createElement("b");
     number.textContent = byLoss ? value.toFixed(3) + " " + unit : (100 * value).toFixed(1) + " %";
-    line.append(fill, number);
+    const track = document.createElement("i");
+    track.append(fill);
+    line.append(track, number);
     found.append(head, line);
   }
 

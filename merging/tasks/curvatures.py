@@ -1,0 +1,66 @@
+"""Curvature of single models, and of all models of a family on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+
+from merging import requests
+from merging.bringing import widened
+from merging.errors import MergingError
+from merging.fusion import diagonal_fisher
+from merging.jobs import Context
+from merging.members import Members, ordered
+from merging.params import Params
+from merging.store import Store
+from merging.subjects import data_of, load_params, network_of
+from merging.tasks.base import Found, Part, Task
+
+
+def scaled_fishers(
+    request: requests.FusionRequest, members: Members, store: Store
+) -> tuple[list[Params], Params | None]:
+    """Curvature on the scale of the sum over each model's own training examples.
+
+    Units in another order have the curvature of the same units, so it is permuted with them.
+
+    Args:
+        request: What is fused; its curvatures were computed before.
+        members: Its family.
+        store: Where they are.
+
+    Returns:
+        The models' curvatures, with their other tensors as they are, and the base's.
+
+    Raises:
+        MergingError: If one was not computed before.
+    """
+    scaled: list[Params] = []
+    for one in request.curvatures():
+        mean = one.read(store)
+        if mean is None:
+            raise MergingError("a curvature is missing; run the rule again")
+        data = data_of(one.data, members.network, store)
+        scaled.append({n: len(data.train) * torch.from_numpy(v) for n, v in mean.items()})
+    count = len(members.models)
+    whole = [{**m, **f} for m, f in zip(members.models, scaled, strict=False)]
+    return ordered(whole, request.order, store), scaled[count] if len(scaled) > count else None
+
+
+def _curvature(request: requests.CurvatureRequest, part: Part, context: Context) -> Found:
+    network = network_of(request.config, context.store)
+    fisher = diagonal_fisher(
+        network.model,
+        widened(load_params(request.model, context.store)),
+        data_of(request.data, network, context.store).train,
+        labels=request.labels,
+        examples=request.examples,
+        seed=request.seed,
+    )
+    arrays = {f"t{k}": value.float().numpy() for k, value in enumerate(fisher.values())}
+    return arrays, {"names": list(fisher)}
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({"curvature": _curvature})

@@ -1,0 +1,174 @@
+"""Why merges of a family are as good as they are: the last part of the Merge page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from merging import requests, rules, visualization
+from merging.visualization import NamedScan
+from pages.shared import charts, jobs
+from pages.shared.merge_choice import Choice
+
+_SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
+
+
+def reasons(choice: Choice) -> None:
+    """Gradient mismatch, the one formula behind several rules, task vectors, and errors."""
+    if not choice.family.base:
+        st.info("These measures are of steps from a base, and these models are without one.")
+        return
+    known = min(choice.family.trained_on, default=-1) >= 0
+    if known:
+        _mismatch(choice)
+        _switches(choice)
+    _vectors(choice)
+    if known:
+        _weights(choice)
+        if choice.family.joint:
+            _errors(choice)
+
+
+def _mismatch(choice: Choice) -> None:
+    st.subheader("Gradient mismatch and error", anchor=False)
+    st.caption(
+        "At the merged model, the gradients of all tasks differ from those at the models it was "
+        "made of. Where they differ much, a merge cannot be what training on all tasks would give."
+    )
+    scans = []
+    for rule in _SCANNED:
+        wanted = requests.fusion(choice.family, rule, statistics=choice.statistics)
+        knob, values = requests.KNOBS.get(rule, ("weights", (1.0,)))
+        scans.append(requests.ScanRequest(wanted, knob, values))
+    found = jobs.follow("merge_mismatch", scans)
+    named = [
+        NamedScan(rules.RULE_CARDS[f.request.fusion.rule].title, f.request.knob, f.result)
+        for f in found
+    ]
+    if not named:
+        return
+    charts.show(
+        visualization.plot_mismatch(named, **charts.look()),
+        key="merge_mismatch_points",
+        alt=visualization.describe_mismatch(named),
+        rows=_mismatch_rows(named),
+    )
+    charts.source(
+        choice.title,
+        f"rank correlation {visualization.rank_correlation(named):.2f}",
+        "test error; gradients on training examples",
+        "coefficients from 0.1 to 1 (TIES: 0.2 to 2)",
+    )
+
+
+def _mismatch_rows(scans: list[NamedScan]) -> list[dict[str, object]]:
+    return [
+        {
+            "Rule": named.title,
+            "Coefficient": float(value),
+            "Mismatch": float(mismatch),
+            "Test error (%)": round(100 - 100 * float(accuracy.mean()), 2),
+        }
+        for named in scans
+        for value, mismatch, accuracy in zip(
+            named.scan.values, named.scan.mismatch, named.scan.accuracy, strict=True
+        )
+    ]
+
+
+def _switches(choice: Choice) -> None:
+    st.subheader("One formula, several rules", anchor=False)
+    st.code(rules.RULE_CARDS["gradient_matching"].formula, language=None, wrap_lines=True)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        h0 = st.toggle("Curvature of the base, H₀", value=True, key="merge_switch_h0")
+        ht = st.toggle("Curvature of the tasks, Hₜ", value=True, key="merge_switch_ht")
+        mean = st.toggle("α = 1 / T", value=False, key="merge_switch_mean")
+        delta = st.select_slider(
+            "Prior δ",
+            [1e-12, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1000.0],
+            1e-12,
+            format_func=lambda value: f"{value:g}",
+            key="merge_switch_delta",
+            width=220,
+        )
+    count = len(choice.family.models)
+    options = {
+        "delta": delta,
+        "h0": "measured" if h0 else "left out",
+        "ht": "measured" if ht else "left out",
+    }
+    wanted = requests.fusion(choice.family, "gradient_matching", options)
+    wanted = replace(wanted, weights=((1 / count if mean else 1.0),) * count)
+    name = _name(h0, ht, mean)
+    for found in jobs.follow("merge_switched", [wanted]):
+        if found.request == wanted:
+            left, right = st.columns(2)
+            score = found.result
+            left.metric(name, f"{score.accuracy:.1%}", border=True, help="Mean test accuracy")
+            right.metric("Gradient mismatch", f"{score.mismatch:.3g}", border=True)
+    st.caption(
+        "Without Hₜ the weights of all entries are α: task arithmetic, and with α = 1 / T the "
+        "mean. Without H₀ (and a small prior) the base cancels out: Fisher averaging. A large "
+        "prior leads from gradient matching to task arithmetic."
+    )
+
+
+def _name(h0: bool, ht: bool, mean: bool) -> str:
+    if not ht:
+        return "The mean" if mean else "Task arithmetic, α = 1"
+    kind = "Gradient matching" if h0 else "Fisher averaging"
+    return f"{kind}, α = {'1 / T' if mean else '1'}"
+
+
+def _vectors(choice: Choice) -> None:
+    st.subheader("Task vectors", anchor=False)
+    for found in jobs.follow("merge_vectors", [requests.TaskVectorsRequest(choice.family)]):
+        if found.request.family != choice.family:
+            continue
+        result = found.result
+        charts.show(
+            visualization.plot_task_vectors(result, choice.models, **charts.look()),
+            key="merge_vectors_grids",
+            alt=visualization.describe_task_vectors(result, choice.models),
+        )
+        charts.show(
+            visualization.plot_contributions(result, choice.models, **charts.look()),
+            key="merge_vectors_tensors",
+            alt=visualization.describe_contributions(result, choice.models),
+        )
+        charts.source(choice.title, f"{result.any_conflict:.0%} of changed entries go both ways")
+
+
+def _weights(choice: Choice) -> None:
+    st.subheader("Weights of single entries in gradient matching", anchor=False)
+    wanted = requests.ImpliedWeightsRequest(requests.fusion(choice.family, "gradient_matching"))
+    for found in jobs.follow("merge_implied", [wanted]):
+        if found.request == wanted:
+            charts.show(
+                visualization.plot_implied_weights(found.result, choice.models, **charts.look()),
+                key="merge_implied_lines",
+                alt=visualization.describe_implied_weights(found.result, choice.models),
+            )
+            charts.source(choice.title, "α = 1, δ = 1e-12", "weight 1 is task arithmetic's")
+
+
+def _errors(choice: Choice) -> None:
+    st.subheader("What sets merges apart from the joint model", anchor=False)
+    wanted = requests.ErrorsRequest(requests.fusion(choice.family, "gradient_matching"))
+    for found in jobs.follow("merge_errors", [wanted]):
+        if found.request == wanted:
+            charts.show(
+                visualization.plot_errors(found.result, **charts.look()),
+                key="merge_errors_dots",
+                alt=visualization.describe_errors(found.result),
+                rows=[vars(row) for row in found.result],
+            )
+            charts.source(
+                choice.title, f"α = 1, prior {requests.PRIOR_PRECISION:g}", "Eq. 10 by tensor"
+            )
+            st.caption(
+                "Measured: the length of the difference. Predicted: of the term that gradient "
+                "mismatch gives; the rest is that the trained models are no exact minima. "
+                "Bound: the triangle inequality over the tasks."
+            )
