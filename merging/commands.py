@@ -151,7 +151,7 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
         "tensors": len(rows),
         "do not fit": verdicts.count("does not fit"),
         "equal values": verdicts.count("equal values"),
-        "symmetry": asdict(summary),
+        "symmetry": {k: v for k, v in asdict(summary).items() if k != "spec"},
         "before you match": asdict(session.compute(requests.ForecastRequest(subject))),
     }
     if subject.data:

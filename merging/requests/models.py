@@ -31,6 +31,7 @@ class SymmetryRequest(Request[SymmetrySummary]):
         meta["groups"] = tuple(GroupCertificate(**tupled(group)) for group in meta["groups"])
         meta["frozen"] = tuple(FrozenAxis(**axis) for axis in meta["frozen"])
         meta["unknown_operators"] = tuple(meta["unknown_operators"])
+        meta["spec"] = entries[0].meta["spec"]
         return SymmetrySummary(**meta)
 
 

@@ -20,6 +20,7 @@ from merging.visualization.describe import (
     describe_similarity,
     describe_surfaces,
 )
+from merging.visualization.groups import describe_groups, plot_groups
 from merging.visualization.layers import plot_layers
 from merging.visualization.objective import plot_objectives
 from merging.visualization.permutation import (
@@ -44,6 +45,7 @@ __all__ = [
     "NamedSurface",
     "describe_curves",
     "describe_cycles",
+    "describe_groups",
     "describe_layers",
     "describe_margins",
     "describe_objectives",
@@ -54,6 +56,7 @@ __all__ = [
     "method_style",
     "plot_curves",
     "plot_cycles",
+    "plot_groups",
     "plot_layers",
     "plot_margins",
     "plot_objectives",
