@@ -22,6 +22,7 @@ from merging.requests.models import (
     EndPointsRequest,
     FitRequest,
     ForecastRequest,
+    SpecRequest,
     SymmetryRequest,
 )
 
@@ -29,6 +30,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
     kind.task: kind
     for kind in (
         SymmetryRequest,
+        SpecRequest,
         EndPointsRequest,
         DiagnosisRequest,
         ForecastRequest,
