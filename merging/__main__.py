@@ -96,6 +96,18 @@ def _parser() -> ArgumentParser:
             "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"
         )
         child.add_argument("--data", help="a bundled data set's name, or a file of examples")
+        child.add_argument(
+            "--spec", metavar="FILE", help="a permutation spec as JSON, in place of the derived one"
+        )
+        child.add_argument(
+            "--freeze",
+            action="append",
+            default=[],
+            metavar="GROUP",
+            help="a permutation group to leave as it is; may be given several times",
+        )
+        if name == "inspect":
+            child.add_argument("--spec-out", metavar="FILE", help="write the spec as JSON")
         if name not in ("inspect", "doctor"):
             _add_choices(child, name)
     return parser

@@ -8,7 +8,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,28 @@ class Session:
         self.store = store or open_default(bundled=(ASSETS / "results",))[0]
         self.sources: dict[str, str] = {}
         self.notes: list[str] = []
+        self.spec = ""
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:
-        """The two models and the data that were named.
+        """The two models, the data and the permutation spec that were named.
 
         Raises:
             MergingError: If they cannot be read, or do not fit.
         """
+        found = self._models(arguments)
+        text, freeze = self.spec, arguments.freeze
+        if arguments.spec:
+            text = Path(arguments.spec).read_text("utf-8")
+        if not text and not freeze:
+            return found
+        spec = subjects.keep_spec(text, found.config, self.store, freeze=freeze)
+        path = self.store.file(spec["fingerprint"]) if spec["fingerprint"] else None
+        self.spec = path.read_text("utf-8") if path is not None else ""
+        self.notes.append(f"A chosen spec: {spec['groups']} groups, {spec['units']:,} units.")
+        return replace(found, spec=spec["fingerprint"])
+
+    def _models(self, arguments: Namespace) -> Subject:
         if len(arguments.models) == 1:
             name = arguments.models[0]
             if name not in list_pairs():
@@ -131,7 +145,8 @@ class Session:
         if sys.stderr.isatty():
             sys.stderr.write("\r\033[K")
         entries = [entry for entry in request.entries(self.store) if entry is not None]
-        self.recipe = recipe(request, entries, self.sources, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self.recipe = recipe(request, entries, self.sources, seconds, self.spec)
         return request.decode(entries)
 
     def write_recipe(self, path: Path) -> None:
@@ -143,7 +158,9 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
     """What two models are made of: what fits, and what may be permuted."""
     subject = session.subject(arguments)
     rows = session.compute(requests.FitRequest(subject.model_a, subject.model_b))
-    summary = session.compute(requests.SymmetryRequest(subject.config))
+    summary = session.compute(requests.SymmetryRequest(subject.config, subject.spec))
+    if arguments.spec_out:
+        Path(arguments.spec_out).write_text(summary.spec + "\n", "utf-8")
     verdicts = [row.verdict for row in rows]
     found: dict[str, Any] = {
         "config": json.loads(subject.config),
@@ -151,7 +168,7 @@ def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
         "tensors": len(rows),
         "do not fit": verdicts.count("does not fit"),
         "equal values": verdicts.count("equal values"),
-        "symmetry": asdict(summary),
+        "symmetry": {k: v for k, v in asdict(summary).items() if k != "spec"},
         "before you match": asdict(session.compute(requests.ForecastRequest(subject))),
     }
     if subject.data:
@@ -298,12 +315,16 @@ def replay(arguments: Namespace, _: Session) -> dict[str, Any]:
     sources = old["sources"]
     with tempfile.TemporaryDirectory() as folder:  # an empty store: nothing is taken from before
         fresh = Session(Store(Path(folder)))
-        if "pair" not in sources:
-            given = Namespace(
-                models=[sources["model_a"], sources["model_b"]],
-                model=arguments.model,
-                data=sources.get("data"),
-            )
+        fresh.spec = old.get("spec", "")
+        pair = [sources["pair"]] if "pair" in sources else None
+        given = Namespace(
+            models=pair or [sources["model_a"], sources["model_b"]],
+            model=arguments.model,
+            data=sources.get("data"),
+            spec=None,
+            freeze=[],
+        )
+        if pair is None or fresh.spec:
             now = fresh.subject(given)
             then = Subject(**old["request"]["subject"])
             for letter in ("a", "b"):

@@ -23,7 +23,11 @@ _TIMES = ("seconds",)
 
 
 def recipe(
-    request: Request[Any], entries: list[Entry], sources: Mapping[str, str], seconds: float
+    request: Request[Any],
+    entries: list[Entry],
+    sources: Mapping[str, str],
+    seconds: float,
+    spec: str = "",
 ) -> dict[str, Any]:
     """Write down how a result came to be.
 
@@ -32,6 +36,7 @@ def recipe(
         entries: What came out, piece by piece.
         sources: The files and names that were given, by what they are (`model_a`, say).
         seconds: How long it took.
+        spec: The permutation spec as JSON, if it was chosen; the derived one is found again.
 
     Returns:
         A value for JSON.
@@ -40,6 +45,7 @@ def recipe(
         "one_basin_recipe": 1,
         "request": request.payload,
         "sources": dict(sources),
+        "spec": spec,
         "versions": versions(),
         "seconds": seconds,
         "result": result_digest(entries),

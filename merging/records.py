@@ -243,7 +243,10 @@ class FrozenAxis:
 
 @dataclass(frozen=True)
 class SymmetrySummary:
-    """The permutation groups of a model, what is fixed and why, and the certificate."""
+    """The permutation groups of a model, what is fixed and why, and the certificate.
+
+    `spec` is the whole spec as JSON, as `PermutationSpec.from_json` reads it.
+    """
 
     groups: tuple[GroupCertificate, ...]
     frozen: tuple[FrozenAxis, ...]
@@ -254,6 +257,7 @@ class SymmetrySummary:
     certified: bool
     share_moved: float
     seconds: float
+    spec: str = "{}"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from merging.entries import (
 from merging.errors import StoreError
 
 JOB_STATES = ("queued", "running", "done", "failed", "stopped", "interrupted")
-FILE_SUFFIXES = (".safetensors", ".npz", ".upload")  # .upload: not read yet, any format
+FILE_SUFFIXES = (".safetensors", ".npz", ".json", ".upload")  # .upload: not read yet, any format
 
 _HOUR = 3600.0
 _TOUCH_SECONDS = 60.0  # how stale "last used" may grow before reading a result writes it again

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +47,7 @@ from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
 from merging.spec import PermutationSpec
 from merging.store import Store
-from merging.symmetry import find_symmetry
+from merging.symmetry import check_by_hand, find_symmetry, frozen, read_spec, with_reasons
 
 TensorDict = dict[str, Tensor]
 NO_DATA = (
@@ -116,7 +116,7 @@ class Stored:
 
 @lru_cache(maxsize=3)
 def _load(subject: Subject, stored: Stored) -> Loaded:
-    network, spec = _certified(subject.config, stored)
+    network, spec = _chosen(subject.config, subject.spec, stored)
     params_a, params_b = (
         in_order(load_params(wanted, stored.store), network.model.state_dict())
         for wanted in (subject.model_a, subject.model_b)
@@ -144,19 +144,78 @@ def _check_inputs(network: Network, data: Dataset) -> None:
         ) from error
 
 
-def certified(config: str, store: Store) -> tuple[Network, PermutationSpec]:
+def certified(config: str, store: Store, spec: str = "") -> tuple[Network, PermutationSpec]:
     """The network of a config, and its certified spec.
 
+    Args:
+        config: Canonical JSON of the architecture.
+        store: The store.
+        spec: Fingerprint of a spec that was chosen; empty for the derived one.
+
+    Returns:
+        Both.
+
     Raises:
-        MergingError: If the config is unknown or the spec cannot be certified.
+        MergingError: If the config is unknown, the spec cannot be certified, or is no longer in
+            the store.
     """
-    return _certified(config, Stored(store))
+    return _chosen(config, spec, Stored(store))
 
 
 @lru_cache(maxsize=8)
 def _certified(config: str, stored: Stored) -> tuple[Network, PermutationSpec]:
     network = network_of(config, stored.store)
     return network, find_symmetry(network.model, network.example_inputs)
+
+
+@lru_cache(maxsize=8)
+def _chosen(config: str, spec: str, stored: Stored) -> tuple[Network, PermutationSpec]:
+    network, derived = _certified(config, stored)
+    if not spec:
+        return network, derived
+    chosen = read_spec(_spec_text(spec, stored.store), network.model.state_dict())
+    return network, with_reasons(chosen, derived)
+
+
+def _spec_text(spec: str, store: Store) -> str:
+    path = store.file(spec)
+    if path is None:
+        raise MergingError(
+            f"the permutation spec {spec[:8]} is no longer in the result store, where room was "
+            "made; choose it again on the Models page"
+        )
+    return path.read_text("utf-8")
+
+
+def keep_spec(
+    text: str, config: str, store: Store, *, freeze: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Prove a spec that a person chose, and keep it.
+
+    Args:
+        text: JSON as `PermutationSpec.from_json` reads it; empty for the derived spec.
+        config: Canonical JSON of the architecture.
+        store: The store.
+        freeze: Groups to leave out of it.
+
+    Returns:
+        The fields of `requests.ChosenSpec`; no fingerprint if it is the derived spec itself.
+
+    Raises:
+        SymmetryError: If it does not fit the architecture, or changes its function; the group is
+            named.
+    """
+    network, derived = _certified(config, Stored(store))
+    spec = read_spec(text, network.model.state_dict()) if text else derived
+    spec = frozen(spec, freeze)
+    check_by_hand(network.model, spec, network.example_inputs)
+    written = spec.to_json()
+    mark = ""
+    if written != derived.to_json():
+        mark = hashlib.sha256(written.encode()).hexdigest()
+        store.put_file(mark, written.encode(), ".json")
+    sizes = spec.sizes
+    return {"fingerprint": mark, "groups": len(sizes), "units": sum(sizes.values())}
 
 
 def network_of(config: str, store: Store) -> Network:

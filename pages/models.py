@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests
-from pages.shared import charts, diagnosis, jobs, state, summaries, uploads
+from pages.shared import charts, diagnosis, groups, jobs, state, summaries, uploads
 from pages.shared.frame import framed, heading
 
 framed()
@@ -31,8 +31,12 @@ for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
     charts.table(summaries.end_point_rows(found.result), key="models_ends")
 
 st.subheader("What may be permuted", anchor=False)
-for found in jobs.follow("models_symmetry", [requests.SymmetryRequest(subject.config)]):
+for found in jobs.follow(
+    "models_symmetry", [requests.SymmetryRequest(subject.config, subject.spec)]
+):
     summaries.symmetry(found.result)
+    groups.show(found.result)
+    groups.choose(found.result)
 
 st.subheader("What fits", anchor=False)
 for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):

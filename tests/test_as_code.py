@@ -18,7 +18,7 @@ from merging.__main__ import main
 from merging.commands import Session
 from merging.errors import UnknownNameError
 from merging.store import Store
-from merging.subjects import keep_checkpoint
+from merging.subjects import keep_checkpoint, keep_spec
 from tests.test_pt2_archive import Small, exported
 
 PAIR = "digits-mlp-256"
@@ -198,6 +198,21 @@ def test_models_that_were_brought_have_stand_in_names(tmp_path, capsys):
         np.testing.assert_array_equal(found[group], perm)
     moved = {group: int((p != np.arange(len(p))).sum()) for group, p in expected.items()}
     assert command(request, capsys)["units moved"] == moved
+    store.close()
+
+
+def test_a_spec_that_was_chosen_is_a_file(tmp_path, capsys):
+    store = Store(tmp_path / "mine")
+    chosen = keep_spec("", SUBJECT.config, store, freeze=["layers.0.weight[0]"])
+    request = requests.alignment(replace(SUBJECT, spec=chosen["fingerprint"]), "weight")
+    expected = Session(store).compute(request).permutations
+    (tmp_path / "spec.json").write_bytes(store.file(chosen["fingerprint"]).read_bytes())
+    assert "`spec.json` for the permutation spec" in as_code.note(request)
+    found = run(as_code.python(request))["found"].permutations
+    assert list(found) == list(expected) == ["layers.1.weight[0]", "layers.2.weight[0]"]
+    for group, perm in expected.items():
+        np.testing.assert_array_equal(found[group], perm)
+    assert list(command(request, capsys)["units moved"]) == list(expected)
     store.close()
 
 

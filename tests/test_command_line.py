@@ -233,3 +233,32 @@ def test_doctor_advises_against_aligning_models_of_one_start(files, capsys):
     assert "need no alignment" in found["advice"]
     assert found["shared_start"]
     assert any("B is in float16" in line for line in found["before you match"]["warnings"])
+
+
+def test_a_frozen_group_does_not_move(files, tmp_path, capsys):
+    spec = str(tmp_path / "spec.json")
+    group = "layers.1.weight[0]"
+    found = run(capsys, "inspect", *files, "--freeze", group, "--spec-out", spec)
+    assert [g["name"] for g in found["symmetry"]["groups"]] == [
+        "layers.0.weight[0]", "layers.2.weight[0]",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "spec.json").read_text())["layers.1.bias"] == [None]
+    frozen = run(capsys, "match", *files, "--freeze", group)
+    assert set(frozen["units moved"]) == {"layers.0.weight[0]", "layers.2.weight[0]"}
+    assert run(capsys, "match", *files, "--spec", spec)["objective"] == frozen["objective"]
+
+
+def test_a_recipe_holds_the_spec_that_was_chosen(files, tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    words = ("--freeze", "layers.1.weight[0]", "--recipe-out", str(recipe))
+    run(capsys, "match", *files, *words)
+    assert "layers.1.bias" in json.loads(json.loads(recipe.read_text())["spec"])
+    assert run(capsys, "replay", str(recipe))["equal"]
+
+
+def test_a_wrong_spec_is_refused_with_the_group_s_name(files, tmp_path, capsys):
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"layers.0.weight": ["mine", null]}')
+    assert "group 'mine' on layers.0.weight[0]" in refused(
+        capsys, "match", *files, "--spec", str(spec)
+    )

@@ -30,7 +30,15 @@ CHAIN = requests.path(SUBJECT, None, "chain", {"steps": 5}, seed=2)
 
 # One request of every kind, and for each of its fields another value.
 EXAMPLES = {
-    requests.SymmetryRequest(SUBJECT.config): {"config": '{"architecture":"vit"}'},
+    requests.SymmetryRequest(SUBJECT.config): {
+        "config": '{"architecture":"vit"}',
+        "spec": "ab" * 32,
+    },
+    requests.SpecRequest(SUBJECT.config): {
+        "config": '{"architecture":"vit"}',
+        "upload": "ab" * 32,
+        "frozen": ("layers.0.weight[0]",),
+    },
     requests.EndPointsRequest(SUBJECT): {"subject": OTHER},
     requests.DiagnosisRequest(SUBJECT): {"subject": OTHER},
     requests.ForecastRequest(SUBJECT): {"subject": OTHER},
@@ -120,6 +128,13 @@ def test_every_field_counts_for_the_key(request_):
     assert set(others) == {field.name for field in fields(request_)}
     keys = [request_.key, *(replace(request_, **{k: v}).key for k, v in others.items())]
     assert len(set(keys)) == len(keys)
+
+
+def test_a_spec_that_was_chosen_counts_for_the_key_and_none_leaves_old_keys_as_they_were():
+    request = requests.CurveRequest(SUBJECT, WEIGHT)
+    assert "spec" not in requests.canonical(request.payload)
+    chosen = replace(SUBJECT, spec="ab" * 32)
+    assert requests.CurveRequest(chosen, replace(WEIGHT, subject=chosen)).key != request.key
 
 
 def test_every_kind_has_keys_of_its_own():
@@ -227,7 +242,7 @@ ALIGNMENTS = st.builds(
 MODELS = st.sampled_from(["a", "b"]) | ALIGNMENTS
 CURVES = st.builds(
     requests.CurveRequest,
-    st.sampled_from([SUBJECT, OTHER]),
+    st.sampled_from([SUBJECT, OTHER, replace(SUBJECT, spec="ab" * 32)]),
     st.none() | ALIGNMENTS,
     st.sampled_from(["train", "test"]),
     st.sampled_from(["interpolated", "reset", "repair", "rescale"]),

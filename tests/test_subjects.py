@@ -249,3 +249,27 @@ def test_few_examples_are_enough_for_a_curve(n, store, pair):
     loaded = subjects.load(subject, store)
     assert len(loaded.data.train) == n // 2
     assert evaluate(loaded.model, loaded.params_a, loaded.data.test).losses.shape == (1, n - n // 2)
+
+
+def test_a_spec_without_a_group_is_kept_and_used(store):
+    chosen = subjects.keep_spec("", SUBJECT.config, store, freeze=["layers.0.weight[0]"])
+    assert (chosen["groups"], chosen["units"]) == (2, 512)
+    loaded = subjects.load(replace(SUBJECT, spec=chosen["fingerprint"]), store)
+    assert list(loaded.spec.sizes) == ["layers.1.weight[0]", "layers.2.weight[0]"]
+    assert len(subjects.load(SUBJECT, store).spec.sizes) == 3
+
+
+def test_the_derived_spec_brought_back_is_no_other_spec(store):
+    text = subjects.certified(SUBJECT.config, store)[1].to_json()
+    assert subjects.keep_spec(text, SUBJECT.config, store)["fingerprint"] == ""
+
+
+def test_a_wrong_spec_is_not_kept(store):
+    wrong = json.dumps({"layers.0.weight": ["P", None]})
+    with pytest.raises(MergingError, match=r"group 'P' on layers\.0\.weight\[0\] changes"):
+        subjects.keep_spec(wrong, SUBJECT.config, store)
+
+
+def test_a_spec_that_is_gone_is_named(store):
+    with pytest.raises(MergingError, match="spec abababab is no longer in the result store"):
+        subjects.load(replace(SUBJECT, spec="ab" * 32), store)

@@ -14,16 +14,17 @@ from merging.records import (
     GroupCertificate,
     SymmetrySummary,
 )
-from merging.requests.base import Request, Subject, tupled
+from merging.requests.base import Request, Subject, added, tupled
 
 
 @dataclass(frozen=True)
 class SymmetryRequest(Request[SymmetrySummary]):
-    """The permutation groups of an architecture, certified."""
+    """The permutation groups of an architecture, certified: the derived ones, or chosen ones."""
 
     task: ClassVar[str] = "symmetry"
     words: ClassVar[str] = "Finding the permutation symmetries"
     config: str
+    spec: str = added("")
 
     def decode(self, entries: list[Entry]) -> SymmetrySummary:
         """The summary."""
@@ -31,7 +32,38 @@ class SymmetryRequest(Request[SymmetrySummary]):
         meta["groups"] = tuple(GroupCertificate(**tupled(group)) for group in meta["groups"])
         meta["frozen"] = tuple(FrozenAxis(**axis) for axis in meta["frozen"])
         meta["unknown_operators"] = tuple(meta["unknown_operators"])
+        meta["spec"] = entries[0].meta["spec"]
         return SymmetrySummary(**meta)
+
+
+@dataclass(frozen=True)
+class ChosenSpec:
+    """A permutation spec that a person chose, proven and kept.
+
+    Attributes:
+        fingerprint: What `Subject.spec` takes; empty if it is the derived spec.
+        groups: Number of groups.
+        units: Units in them.
+    """
+
+    fingerprint: str
+    groups: int
+    units: int
+
+
+@dataclass(frozen=True)
+class SpecRequest(Request[ChosenSpec]):
+    """Prove a spec that was uploaded (the derived one, if none was), without some groups."""
+
+    task: ClassVar[str] = "spec"
+    words: ClassVar[str] = "Proving the permutation spec"
+    config: str
+    upload: str = ""
+    frozen: tuple[str, ...] = ()
+
+    def decode(self, entries: list[Entry]) -> ChosenSpec:
+        """What was kept."""
+        return ChosenSpec(**entries[0].meta)
 
 
 @dataclass(frozen=True)

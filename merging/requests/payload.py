@@ -35,6 +35,7 @@ from merging.requests.models import (
     EndPointsRequest,
     FitRequest,
     ForecastRequest,
+    SpecRequest,
     SymmetryRequest,
 )
 from merging.requests.paths import (
@@ -50,6 +51,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
     kind.task: kind
     for kind in (
         SymmetryRequest,
+        SpecRequest,
         EndPointsRequest,
         DiagnosisRequest,
         ForecastRequest,

@@ -1,5 +1,6 @@
 """What may be permuted: the permutation symmetries of any model, derived and certified."""
 
+from merging.symmetry.by_hand import check_by_hand, frozen, read_spec, with_reasons
 from merging.symmetry.certificate import (
     Certificate,
     certify,
@@ -14,9 +15,13 @@ __all__ = [
     "Certificate",
     "Derivation",
     "certify",
+    "check_by_hand",
     "derive",
     "derive_certified",
     "find_symmetry",
+    "frozen",
+    "read_spec",
     "share_moved",
     "summarise",
+    "with_reasons",
 ]

@@ -13,22 +13,41 @@ from torch import Tensor
 
 from merging import requests
 from merging.doctor import examine
+from merging.errors import SymmetryError
 from merging.forecast import foresee
 from merging.jobs import Context
 from merging.landscape import evaluate
 from merging.params import in_order
 from merging.records import EndPoint
-from merging.subjects import certified, keep_checkpoint, keep_data, load, load_params, uploaded
+from merging.subjects import (
+    certified,
+    keep_checkpoint,
+    keep_data,
+    keep_spec,
+    load,
+    load_params,
+    uploaded,
+)
 from merging.symmetry import certify, summarise
 from merging.tasks.base import Found, Part, Task
 
 
 def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> Found:
     start = time.perf_counter()
-    network, spec = certified(request.config, context.store)
+    network, spec = certified(request.config, context.store, request.spec)
     certificate = certify(network.model, spec, network.example_inputs, seed=1)
     summary = summarise(spec, certificate, time.perf_counter() - start)
     return {}, {"summary": asdict(summary), "spec": spec.to_json()}
+
+
+def _spec(request: requests.SpecRequest, part: Part, context: Context) -> Found:
+    text = ""
+    if request.upload:
+        try:
+            text = uploaded(request.upload, "the permutation spec", context.store).decode()
+        except UnicodeDecodeError as error:
+            raise SymmetryError(f"the permutation spec is no text ({error})") from error
+    return {}, keep_spec(text, request.config, context.store, freeze=request.frozen)
 
 
 def _end_points(request: requests.EndPointsRequest, part: Part, context: Context) -> Found:
@@ -111,6 +130,7 @@ def _shape_words(value: Tensor | None) -> str:
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     "symmetry": _symmetry,
+    "spec": _spec,
     "end points": _end_points,
     "diagnosis": _diagnosis,
     "forecast": _forecast,

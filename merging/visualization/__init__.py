@@ -31,6 +31,7 @@ from merging.visualization.describe_fusion import (
     describe_scans,
     describe_task_vectors,
 )
+from merging.visualization.groups import describe_groups, plot_groups
 from merging.visualization.layers import plot_layers
 from merging.visualization.mismatch import plot_mismatch, rank_correlation
 from merging.visualization.objective import plot_objectives
@@ -73,6 +74,7 @@ __all__ = [
     "describe_curves",
     "describe_cycles",
     "describe_errors",
+    "describe_groups",
     "describe_implied_weights",
     "describe_layers",
     "describe_margins",
@@ -92,6 +94,7 @@ __all__ = [
     "plot_curves",
     "plot_cycles",
     "plot_errors",
+    "plot_groups",
     "plot_implied_weights",
     "plot_layers",
     "plot_margins",

@@ -7,7 +7,7 @@ cannot be in an address (models that were brought) is kept beside them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -92,22 +92,33 @@ def pair_title(name: str) -> str:
 
 def subject_title(looked_at: requests.Subject) -> str:
     """What screens call the models of a result, which may be another pair than the chosen one."""
+    chosen = ", permutation spec by hand" if looked_at.spec else ""
     for name, card in cards.read_cards().items():
         if (
             card["fingerprint_a"] == looked_at.model_a
             and card["fingerprint_b"] == looked_at.model_b
         ):
-            return pair_title(name)
-    return pair_title(BROUGHT)
+            return pair_title(name) + chosen
+    return pair_title(BROUGHT) + chosen
 
 
 def subject() -> requests.Subject:
     """The two models that are looked at, with their data."""
     name = pair_name()
-    if name == BROUGHT:
-        brought: requests.Subject = st.session_state["_brought"]
-        return brought
-    return requests.bundled_subject(name)
+    found: requests.Subject = (
+        st.session_state["_brought"] if name == BROUGHT else requests.bundled_subject(name)
+    )
+    return replace(found, spec=_specs().get(found.config, ""))
+
+
+def choose_spec(config: str, fingerprint: str) -> None:
+    """Use a permutation spec for an architecture on all pages; the derived one if it is empty."""
+    _specs()[config] = fingerprint
+
+
+def _specs() -> dict[str, str]:
+    specs: dict[str, str] = st.session_state.setdefault("_specs", {})
+    return specs
 
 
 def bring(brought: requests.Subject) -> None:

@@ -87,7 +87,8 @@ def symmetry(summary: SymmetrySummary) -> None:
         names = ", ".join(summary.unknown_operators)
         st.warning(f"No rule for these operators, whose axes are fixed: {names}.")
     rows = [
-        {"Group": g.name, "Units": g.units, "Occurs on": ", ".join(g.axes)} for g in summary.groups
+        {"Group": f"{k + 1} · {g.name}", "Units": g.units, "Occurs on": ", ".join(g.axes)}
+        for k, g in enumerate(summary.groups)
     ]
     st.caption("Units of one group may change places among themselves, on all these axes at once.")
     charts.table(rows, key="models_groups")

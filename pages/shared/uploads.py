@@ -59,7 +59,17 @@ def form() -> None:
         )
 
 
-def _upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
+def upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
+    """Let a person choose a file, and keep its bytes for a worker.
+
+    Args:
+        label: What the file is.
+        kinds: Endings that the browser offers.
+        key: Key of the widget.
+
+    Returns:
+        The SHA-256 of the bytes, and the file's name; None while there is none.
+    """
     file = st.file_uploader(label, type=kinds, key=key)
     return None if file is None else keep(file)
 
@@ -99,10 +109,10 @@ def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> 
 
 
 def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    upload = _upload(f"Model {letter}", WEIGHTS, f"models_file_{letter.lower()}")
-    if upload is None:
+    given = upload(f"Model {letter}", WEIGHTS, f"models_file_{letter.lower()}")
+    if given is None:
         return None
-    wanted = requests.CheckpointRequest(*upload, architecture)
+    wanted = requests.CheckpointRequest(*given, architecture)
     for found in jobs.follow(f"models_read_{letter}", [wanted]):
         if found.request != wanted:
             return None  # still the file before this one
@@ -154,11 +164,11 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         return "", ""
     if choice != _OWN:
         return str(choice), _bundled_data(str(choice))
-    upload = _upload("Examples", _EXAMPLES, f"{key}_file_data")
-    if upload is None:
+    given = upload("Examples", _EXAMPLES, f"{key}_file_data")
+    if given is None:
         return None
-    for found in jobs.follow(f"{key}_read_data", [requests.DataRequest(*upload, config)]):
-        if (found.request.upload, found.request.config) != (upload[0], config):
+    for found in jobs.follow(f"{key}_read_data", [requests.DataRequest(*given, config)]):
+        if (found.request.upload, found.request.config) != (given[0], config):
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")

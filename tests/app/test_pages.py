@@ -210,3 +210,18 @@ def test_models_says_what_matching_will_take_when_asked(open_page, wait_for):
     shown = {metric.label: metric.value for metric in at.metric}
     assert shown["Memory for it"] == "1 MB"
     assert shown["Weight matching, about"].endswith("ms")
+
+
+def test_a_frozen_group_is_proven_and_used_on_all_pages(open_page, wait_for):
+    at = open_page("models", pair="two-unit-counterexample")
+    at.multiselect(key="models_freeze").select("layers.0.weight[0]").run()
+    use = "Use this spec on all pages"
+    wait_for(at, lambda at: use in [b.label for b in at.button], "certificate")
+    pick(at, use).click().run()
+    wait_for(at, lambda at: any("1 · 2" in str(m.value) for m in at.metric), "chosen spec")
+    assert any("you chose" in words for words in said(at))
+    at.switch_page("pages/align.py").run()
+    wait_for(at, lambda at: any("spec by hand" in words for words in said(at)), "alignment")
+    at.switch_page("pages/models.py").run()
+    pick(at, "Use the derived spec again").click().run()
+    assert any("2 · 4" in str(metric.value) for metric in at.metric)
