@@ -26,6 +26,7 @@ from merging.visualization.permutation import (
     plot_permutation,
     plot_similarity,
 )
+from merging.visualization.simplex import describe_simplex, plot_simplex
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -33,12 +34,14 @@ from merging.visualization.surface import (
 from merging.visualization.surface_3d import plot_surface_3d
 from merging.visualization.theme import (
     METHOD_STYLES,
+    PATH_STYLE,
     MethodStyle,
     method_style,
 )
 
 __all__ = [
     "METHOD_STYLES",
+    "PATH_STYLE",
     "MethodStyle",
     "NamedCurve",
     "NamedSurface",
@@ -49,6 +52,7 @@ __all__ = [
     "describe_objectives",
     "describe_permutation",
     "describe_similarity",
+    "describe_simplex",
     "describe_surfaces",
     "expected_cycles",
     "method_style",
@@ -59,6 +63,7 @@ __all__ = [
     "plot_objectives",
     "plot_permutation",
     "plot_similarity",
+    "plot_simplex",
     "plot_surface_3d",
     "plot_surfaces",
 ]
