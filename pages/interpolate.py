@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests, visualization
-from pages.shared import charts, code, controls, jobs, state, summaries
+from pages.shared import charts, code, controls, jobs, regions, state, summaries
 from pages.shared.frame import framed, heading
 
 framed()
@@ -15,11 +15,12 @@ heading(
 
 choice = controls.curve_choices()
 subject = state.subject()
-wanted = [
+wanted: list[requests.CurveRequest | requests.PathCurveRequest] = [
     requests.CurveRequest(subject, alignment, split, choice.statistics, overshoot=choice.overshoot)
     for alignment in (None, *state.alignments())
     for split in choice.splits
 ]
+wanted += regions.path_curves(choice, (None, *state.alignments()))
 found = jobs.follow("interpolate", wanted)
 if found:
     curves = summaries.named_curves(found)
@@ -39,9 +40,12 @@ if found:
     )
     st.subheader("Barriers", anchor=False)
     charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")
+    path_shown = any(regions.is_path(f) for f in found)
     st.caption(
         "A barrier is the most by which the loss exceeds the mean of the two end points, or the "
         "line between them; for accuracy, the most by which it falls short. The band is two "
-        "standard errors over the examples. What this does not show: any path but the straight one."
+        "standard errors over the examples. "
+        + ("" if path_shown else "What this does not show: any path but the straight one.")
     )
+    regions.explain_paths(found, choice.statistics)
 code.offer(wanted, key="interpolate")

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import visualization
-from pages.shared import charts, code, controls, jobs, state, summaries
+from pages.shared import charts, code, controls, jobs, regions, state, summaries
 from pages.shared.frame import framed, heading
 
 framed()
@@ -15,10 +15,12 @@ heading(
 
 choice = controls.surface_choices()
 wanted = controls.surface_requests(choice)
-if not wanted:
+if not wanted and choice.kind == "aligned":
     st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
 found = jobs.follow("landscape", wanted)
-surfaces = summaries.named_surfaces(found)
+samples = jobs.follow("landscape_swag", controls.swag_requests(choice, wanted))
+surfaces = summaries.named_surfaces(found, samples)
+regions.simplex(jobs.follow("landscape_simplex", controls.simplex_requests(choice)), choice.metric)
 if surfaces:
     charts.show(
         visualization.plot_surfaces(surfaces, metric=choice.metric, **charts.look()),
@@ -28,6 +30,7 @@ if surfaces:
     )
     charts.source(state.subject_title(found[0].request.subject), *summaries.surface_facts(surfaces))
     summaries.explain_blanks(surfaces)
+    regions.explain_plane(surfaces)
     st.caption(
         "What this does not show: the thousands of other directions. Between two points of the "
         "slice there may be a low path outside it."

@@ -46,6 +46,7 @@ from merging.visualization.rule_scores import (
     sorted_scores,
 )
 from merging.visualization.scans import NamedScan, plot_scans
+from merging.visualization.simplex import describe_simplex, plot_simplex
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -59,12 +60,14 @@ from merging.visualization.task_vectors import (
 )
 from merging.visualization.theme import (
     METHOD_STYLES,
+    PATH_STYLE,
     MethodStyle,
     method_style,
 )
 
 __all__ = [
     "METHOD_STYLES",
+    "PATH_STYLE",
     "MethodStyle",
     "NamedCurve",
     "NamedScan",
@@ -85,6 +88,7 @@ __all__ = [
     "describe_rule_scores",
     "describe_scans",
     "describe_similarity",
+    "describe_simplex",
     "describe_surfaces",
     "describe_task_vectors",
     "expected_cycles",
@@ -105,6 +109,7 @@ __all__ = [
     "plot_rule_scores",
     "plot_scans",
     "plot_similarity",
+    "plot_simplex",
     "plot_surface_3d",
     "plot_surfaces",
     "plot_task_vectors",

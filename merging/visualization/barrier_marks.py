@@ -45,8 +45,11 @@ class AxisScale:
 def choose(curves: Sequence[NamedCurve], baseline: Baseline) -> list[NamedCurve]:
     """The curves whose barrier is marked: the naive one, and the aligned one with the lowest.
 
+    Paths have no mark: they were trained to have no barrier.
+
     Both are of the test split where there is one, and neither has a barrier that is NaN.
     """
+    curves = [named for named in curves if not named.on_path]
     splits = {named.curve.split for named in curves}
     split = "test" if "test" in splits else next((n.curve.split for n in curves), "")
     heights = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merging.records import Curve, Metric
-from merging.visualization.theme import float32, method_style
+from merging.visualization.theme import PATH_STYLE, MethodStyle, float32, method_style
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,25 @@ class NamedCurve:
         method: `"naive"` or the name of a matching method.
         curve: What was measured; its split decides the dash.
         label: What the legend says; the method's title if None.
+        on_path: Whether the curve is along a trained path: drawn in the paths' colour, with the
+            hollow marker of the method.
     """
 
     method: str
     curve: Curve
     label: str | None = None
+    on_path: bool = False
 
     @property
     def title(self) -> str:
         """What the legend calls the curve, without the split."""
-        return self.label or method_style(self.method).title
+        return self.label or self.style.title
+
+    @property
+    def style(self) -> MethodStyle:
+        """Colours and marker."""
+        own = method_style(self.method)
+        return replace(PATH_STYLE, symbol=own.symbol, glyph=own.glyph) if self.on_path else own
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from merging.visualization.theme import (
     faded,
     float32,
     inks,
-    method_style,
 )
 
 LOSS_TITLE = "Loss (nats per example)"
@@ -36,6 +35,8 @@ def plot_curves(
     compact: bool = False,
 ) -> go.Figure:
     """Draw curves in two rows that share λ: loss above, accuracy below.
+
+    Curves along trained paths are drawn in a colour of their own, beside the straight ones.
 
     Where numbers are predicted, which are neither right nor wrong, there is the loss alone.
 
@@ -73,7 +74,7 @@ def _traces(
     drawn: DrawnCurve, symbol: str, dashes: dict[str, Dash], dark: bool, compact: bool
 ) -> Iterator[go.Scatter]:
     named = drawn.named
-    colour = method_style(named.method).colour(dark)
+    colour = named.style.colour(dark)
     several = len(dashes) > 1
     name = f"{named.title}, {named.curve.split}" if several else named.title
     for metric in ("loss", "accuracy"):
@@ -142,12 +143,12 @@ def _dashes(curves: Sequence[NamedCurve]) -> dict[str, Dash]:
 
 
 def _symbols(curves: Sequence[NamedCurve]) -> list[str]:
-    """The method's marker; hollow where a second label shares the method."""
+    """The method's marker; hollow on a path, and where a second label shares the method."""
     first: dict[str, str] = {}
     symbols = []
     for named in curves:
-        symbol = method_style(named.method).symbol
-        same = first.setdefault(named.method, named.title) == named.title
+        symbol = named.style.symbol
+        same = not named.on_path and first.setdefault(named.method, named.title) == named.title
         symbols.append(symbol if same else f"{symbol}-open")
     return symbols
 
@@ -161,7 +162,8 @@ def _size(
 ) -> tuple[int, dict[str, int]]:
     """Height and margins that leave the legend its own room."""
     titles = len({named.title for named in curves})
-    columns = 2 if compact else 4
+    paths = any(named.on_path for named in curves)  # their names are long
+    columns = 1 + (not paths) if compact else 3 if paths else 4
     legend = 12 + 22 * len(dashes) * -(-titles // columns)
     if compact:
         return 460 + legend, {"l": 52, "r": 30, "t": 12, "b": 52 + legend}
@@ -185,7 +187,7 @@ def _lay_out_axes(
             "range": [low - pad, high + pad],
             "tickvals": [0, 0.25, 0.5, 0.75, 1],
             "ticktext": ["Model A", *middle, "Model B"],
-            "title": {"text": "λ, share of model B"},
+            "title": {"text": _along(curves)},
             "anchor": "y2",
             "showspikes": True,
             "spikethickness": 1,
@@ -206,6 +208,12 @@ def _lay_out_axes(
             "nticks": 5,
         },
     )
+
+
+def _along(curves: Sequence[DrawnCurve]) -> str:
+    """What the horizontal axis is: a share on lines, a position on paths."""
+    paths = any(drawn.named.on_path for drawn in curves)
+    return "λ, share of model B; on paths, position" if paths else "λ, share of model B"
 
 
 def _lay_out_loss_alone(figure: go.Figure) -> None:

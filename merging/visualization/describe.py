@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.records import Alignment, Baseline, GroupUnits, LayerRow, Surface
+from merging.paths import PATH_CARDS
+from merging.records import Alignment, Baseline, GroupUnits, LayerRow, PlanePath, Surface
+from merging.regions import SwagSamples
 from merging.visualization.curve_values import NamedCurve
 from merging.visualization.cycles import expected_cycles
 from merging.visualization.layers import QUANTITIES, Quantity, layer_values
@@ -84,9 +86,25 @@ def _surface_words(named: NamedSurface) -> str:
     places = [_place_words(named, grid, k) for k in range(len(grid.points))]
     if places:
         said.append(f"{'; '.join(places)}.")
+    said += [_path_words(path, grid.scale) for path in grid.paths]
+    said += [_sample_words(samples, grid.scale) for samples in named.samples]
     if grid.non_finite:
         said.append(f"{counted(grid.non_finite, 'point')} not finite, left blank.")
     return " ".join(said)
+
+
+def _path_words(path: PlanePath, scale: float) -> str:
+    off = float(path.residual.max()) / scale
+    words = f"at most {off:.3f} off the plane" if off > 1e-3 else "in the plane"
+    return f"A trained path ({PATH_CARDS[path.kind].title}) is drawn, {words}."
+
+
+def _sample_words(samples: SwagSamples, scale: float) -> str:
+    off = np.median([point.residual for point in samples.points]) / scale
+    return (
+        f"{counted(len(samples.points), 'SWAG sample')} around {samples.around}: loss from "
+        f"{samples.loss.min():.3g} to {samples.loss.max():.3g}, about {off:.2f} off the plane."
+    )
 
 
 def _place_words(named: NamedSurface, grid: Surface, k: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from merging.records import Metric, Surface
+from merging.regions import SwagSamples
 from merging.visualization.surface_grid import Shown, is_rough, shown_part
 from merging.visualization.surface_layout import (
     AXIS_ROOM,
@@ -21,6 +22,7 @@ from merging.visualization.surface_layout import (
     lay_out,
 )
 from merging.visualization.surface_points import add_points
+from merging.visualization.surface_samples import add_samples
 from merging.visualization.surface_scale import ColourScale, colour_scale
 from merging.visualization.theme import CLEAR, blank_figure, float32, inks, method_style
 from merging.visualization.wording import counted
@@ -32,11 +34,19 @@ PROBES = 26
 
 @dataclass(frozen=True)
 class NamedSurface:
-    """A surface, its title, and the method whose colour its aligned model takes."""
+    """A surface, its title, and the method whose colour its aligned model takes.
+
+    Attributes:
+        title: What stands above it.
+        method: The method.
+        surface: What was measured.
+        samples: Samples of SWAG, projected on its plane.
+    """
 
     title: str
     method: str
     surface: Surface
+    samples: tuple[SwagSamples, ...] = ()
 
 
 def plot_surfaces(
@@ -73,6 +83,7 @@ def plot_surfaces(
     for named, part, scale, panel in zip(surfaces, parts, scales, sheet.panels, strict=True):
         axis = "coloraxis" if shared_scale else f"coloraxis{panel.suffix}"
         _add_surface(figure, part, scale, panel, axis)
+        add_samples(figure, named.samples, scale, named.surface.scale, panel, axis)
         add_points(figure, named.method, named.surface, panel)
         _add_probe(figure, part, panel, dark)
         _lay_out_panel(figure, named, panel, dark, compact)

@@ -15,7 +15,12 @@ from merging.visualization.surface_scale import ColourScale, colour_scale
 from merging.visualization.theme import CLEAR, blank_figure, faded, float32, inks
 
 MOST_SIDE = 51
-SYMBOLS_3D = {"A": "circle", "B": "square", "pi": "diamond"}  # three dimensions know few markers
+SYMBOLS_3D = {
+    "A": "circle",
+    "B": "square",
+    "pi": "diamond",
+    "bend": "cross",
+}  # three dimensions know few markers
 
 
 def plot_surface_3d(
@@ -82,7 +87,7 @@ def _pin(
         y=[mark.y] * 2,
         z=[ground, top],
         mode="lines+markers",
-        line={"color": mark.colour if mark.role == "pi" else inks(dark).axis, "width": 4},
+        line={"color": mark.colour if mark.role in {"pi", "bend"} else inks(dark).axis, "width": 4},
         marker={"symbol": SYMBOLS_3D[mark.role], "size": [6, 0.1], "color": mark.colour}
         | {"line": {"color": "#ffffff", "width": 2}},
         hovertemplate=f"{mark.label}<extra></extra>",

@@ -9,10 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from merging.records import PlanePoint, Surface
+from merging.records import PlanePath, PlanePoint, Surface
 from merging.visualization.surface_labels import Label, place_labels
 from merging.visualization.surface_layout import Panel
-from merging.visualization.theme import METHOD_STYLES, method_style
+from merging.visualization.theme import METHOD_STYLES, PATH_STYLE, float32, method_style
 
 PLATE = "rgba(255,255,255,0.86)"
 PRINT = "#1b1c22"
@@ -40,8 +40,8 @@ class Mark:
 def marks(surface: Surface, method: str) -> list[Mark]:
     """What to draw for every point of a surface.
 
-    A point named A or B is that model. Any other is an aligned model in the colours of the method
-    that its name holds, or of the surface's own method.
+    A point named A or B is that model, and `bend` that of a trained path. Any other is an aligned
+    model in the colours of the method that its name holds, or of the surface's own method.
 
     Args:
         surface: The surface with its points.
@@ -57,6 +57,8 @@ def marks(surface: Surface, method: str) -> list[Mark]:
 def _mark(point: PlanePoint, scale: float, method: str, several: bool) -> Mark:
     place = (point.x / scale, point.y / scale, point.residual / scale)
     name = point.name.removeprefix("model ").removeprefix("Model ")
+    if name.startswith("bend"):
+        return Mark("bend", *place, PATH_STYLE.symbol, PATH_STYLE.light, "bend")
     if name in {"A", "B"}:
         return Mark(name, *place, "circle" if name == "A" else "square", "#1b1c22", name)
     own = next((key for key in METHOD_STYLES if key in name.lower().replace(" ", "_")), method)
@@ -89,6 +91,8 @@ def add_points(figure: go.Figure, method: str, surface: Surface, panel: Panel) -
             figure.add_traces(_arrow(bow, axes))
             x, y = (float(line[line.size // 2]) for line in bow)
             labels.append(Label("same function", x, y, gap=4))
+    for path in surface.paths:
+        figure.add_traces(_trained(path, surface.scale, axes))
     figure.add_traces([_dot(mark, axes) for mark in drawn])
     for label, shift in zip(labels, place_labels(labels, surface, panel), strict=True):
         figure.add_annotation(
@@ -110,6 +114,27 @@ def _path(start: Mark, end: Mark, axes: dict[str, Any]) -> list[go.Scatter]:
     return [
         under,
         go.Scatter(**ends, **axes, line={"color": colour, "width": 2.5}, name=f"A to {end.label}"),
+    ]
+
+
+def _trained(path: PlanePath, scale: float, axes: dict[str, Any]) -> list[go.Scatter]:
+    """A trained path: solid where it lies in the plane, dotted where it is only projected."""
+    off = path.residual / scale
+    line = {"x": float32(path.x / scale), "y": float32(path.y / scale), "mode": "lines"}
+    dash = "dot" if off.max() > 1e-3 else "solid"
+    return [
+        go.Scatter(
+            **line, **axes, line={"color": HALO, "width": 5}, hoverinfo="skip", name="path halo"
+        ),
+        go.Scatter(
+            **line,
+            **axes,
+            line={"color": PATH_STYLE.light, "width": 3, "dash": dash},
+            customdata=float32(off),
+            hovertemplate="trained path (%{x:.2f}, %{y:.2f})<br>%{customdata:.3f} off the plane"
+            "<extra></extra>",
+            name="trained path",
+        ),
     ]
 
 

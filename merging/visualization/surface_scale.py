@@ -87,7 +87,21 @@ def colour_scale(parts: Sequence[Shown], metric: Metric, cap: float | None) -> C
         The scale.
     """
     pooled = np.concatenate([_coordinate(part, metric).ravel() for part in parts])
-    pooled = pooled[np.isfinite(pooled)]
+    return scale_of(pooled, metric, cap)
+
+
+def scale_of(values: NDArray[np.float64], metric: Metric, cap: float | None = None) -> ColourScale:
+    """A scale from the 1st to the 99th percentile of finite values.
+
+    Args:
+        values: In the coordinate that is coloured, see `coloured`.
+        metric: What is shown.
+        cap: As of `colour_scale`.
+
+    Returns:
+        The scale.
+    """
+    pooled = values[np.isfinite(values)]
     if pooled.size == 0:
         return ColourScale(metric, 0.0, 1.0, beyond_low=False, beyond_high=False)
     low, high = (float(end) for end in np.percentile(pooled, [1, 99]))
@@ -102,9 +116,15 @@ def colour_scale(parts: Sequence[Shown], metric: Metric, cap: float | None) -> C
 
 
 def _coordinate(part: Shown, metric: Metric) -> NDArray[np.float64]:
-    loss = part.surface.loss
+    return coloured(part.surface.loss, part.surface.accuracy, metric)
+
+
+def coloured(
+    loss: NDArray[np.float64], accuracy: NDArray[np.float64], metric: Metric
+) -> NDArray[np.float64]:
+    """The logarithm of the loss to base 10, or the accuracy in per cent; NaN if not finite."""
     if metric == "accuracy":
-        return np.where(np.isfinite(loss), 100 * part.surface.accuracy, np.nan)
+        return np.where(np.isfinite(loss), 100 * accuracy, np.nan)
     with np.errstate(invalid="ignore"):
         return np.log10(np.where(np.isfinite(loss), np.maximum(loss, FLOOR), np.nan))
 

@@ -65,6 +65,9 @@ METHOD_STYLES = MappingProxyType({
     "weight": MethodStyle("Weight matching", "#009E73", "#00b584", "triangle-up", "▲"),
     "straight_through": MethodStyle("Straight-through", "#D55E00", "#e8762a", "pentagon", "⬟"),
 })
+# Trained paths and what belongs to them: as far from the four methods as those are among
+# themselves, also to readers with colour-vision deficiencies.
+PATH_STYLE = MethodStyle("Trained path", "#C0639A", "#F0A0D0", "diamond", "◆")
 
 CIVIDIS = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173",

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import streamlit as st
 
-from merging import methods, requests
+from merging import methods, paths, requests
 from merging.records import Baseline, GroupUnits, Metric
 from pages.shared import jobs, state
 
@@ -41,7 +41,9 @@ def method_options() -> None:
                     option_widget(option, key=state.option_key(card.name, option.name))
 
 
-def option_widget(option: Field[Any], *, key: str) -> None:
+def option_widget(
+    option: Field[Any], *, key: str, width: int | Literal["stretch"] = "stretch"
+) -> None:
     """A widget for one option of a method or a rule, made of the option's own metadata."""
     meta = option.metadata
     if "choices" in meta:
@@ -64,6 +66,7 @@ def option_widget(option: Field[Any], *, key: str) -> None:
         format=None if kind is int else "%g",
         key=key,
         persist_state="session",
+        width=width,
     )
 
 
@@ -76,10 +79,11 @@ class CurveChoices:
     baseline: Baseline
     overshoot: float
     log_loss: bool
+    path: str
 
 
 def curve_choices() -> CurveChoices:
-    """Splits, statistics, barrier definition, overshoot and scale."""
+    """Splits, statistics, barrier definition, overshoot, scale and trained paths."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         splits = st.pills(
             "Examples",
@@ -101,13 +105,44 @@ def curve_choices() -> CurveChoices:
         )
         beyond = st.toggle("Beyond both models", key="interpolate_beyond", bind="query-params")
         log_loss = st.toggle("Log scale", key="interpolate_log", bind="query-params")
+        path = path_choice(["none", *paths.PATH_CARDS], key="interpolate_path")
+    if path != "none":
+        _path_options(path)
     return CurveChoices(
         tuple(cast("list[requests.Split]", splits or ["test"])),
         statistics,
         cast("Baseline", baseline),
         0.25 if beyond else 0.0,
         log_loss,
+        path,
     )
+
+
+def path_choice(options: Sequence[str], *, key: str) -> str:
+    """Which kind of path is trained, if any."""
+    titles = {"none": "None"} | {name: card.title for name, card in paths.PATH_CARDS.items()}
+    chosen = st.segmented_control(
+        "Trained path",
+        options,
+        default=options[0],
+        required=True,
+        format_func=titles.__getitem__,
+        key=key,
+        bind="query-params",
+        help=" ".join(f"{card.title}: {card.about}" for card in paths.PATH_CARDS.values())
+        + " Trained on the training examples, before and after alignment.",
+    )
+    return str(chosen)
+
+
+def _path_options(kind: str) -> None:
+    """Options of a kind of path, or of SWAG, from its card."""
+    card = paths.SWAG_CARD if kind == paths.SWAG_CARD.name else paths.PATH_CARDS[kind]
+    with st.expander(f"Options of {card.title}", icon=":material/tune:"):
+        st.caption(f"{card.about} {card.reference}")
+        with st.container(horizontal=True):
+            for option in fields(card.options):
+                option_widget(option, key=state.option_key(card.name, option.name), width=170)
 
 
 def statistics_choice(options: Sequence[str], *, key: str) -> Any:
@@ -128,11 +163,13 @@ def statistics_choice(options: Sequence[str], *, key: str) -> Any:
     )
 
 
-SurfaceKind = Literal["aligned", "three", "random"]
+SurfaceKind = Literal["aligned", "path", "three", "random", "simplex"]
 KINDS = {
     "aligned": "A, B and the aligned B",
+    "path": "A, B and the bend of a trained path",
     "three": "Any three models",
     "random": "Random directions",
+    "simplex": "Mixtures of three or four",
 }
 
 
@@ -146,10 +183,12 @@ class SurfaceChoices:
     metric: Metric
     split: requests.Split
     statistics: Literal["interpolated", "reset"]
+    path: str = "bezier"
+    samples: bool = False
 
 
 def surface_choices() -> SurfaceChoices:
-    """Plane, resolution, quantity, examples and statistics."""
+    """Plane, resolution, quantity, examples, statistics, the path, and whether to sample."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Plane",
@@ -190,6 +229,17 @@ def surface_choices() -> SurfaceChoices:
         statistics = "interpolated"
         if keeps_statistics():
             statistics = statistics_choice(["interpolated", "reset"], key="landscape_statistics")
+        path = "bezier"
+        if kind == "path":
+            path = path_choice(list(paths.PATH_CARDS), key="landscape_path")
+        samples = kind in ("aligned", "path", "three") and st.toggle(
+            "SWAG samples",
+            key="landscape_swag",
+            bind="query-params",
+            help=f"{paths.SWAG_CARD.about} Drawn where they project to on the plane.",
+        )
+    for card in ([path] if kind == "path" else []) + (["swag"] if samples else []):
+        _path_options(card)
     points = _plane_points(kind)
     return SurfaceChoices(
         cast("SurfaceKind", kind),
@@ -198,6 +248,8 @@ def surface_choices() -> SurfaceChoices:
         cast("Metric", metric),
         cast("requests.Split", split),
         cast("Literal['interpolated', 'reset']", statistics),
+        path,
+        samples,
     )
 
 
@@ -218,6 +270,21 @@ def _plane_points(kind: str) -> tuple[str, ...]:
             "Around", names, format_func=titles.__getitem__, key="landscape_around", width=320
         )
         return (str(around),)
+    if kind == "simplex":
+        bends = {f"{kind} {m}": f"bend of {words}" for kind, m, words in _bends()}
+        titles |= bends
+        chosen = st.multiselect(
+            "Mix these",
+            list(titles),
+            names[:1] + names[2:4] if len(names) > 3 else names[:3],
+            format_func=titles.__getitem__,
+            max_selections=4,
+            key="landscape_mix",
+        )
+        if len(chosen) < 3:
+            st.info("Choose three or four models to mix.", icon=":material/arrow_upward:")
+            return ()
+        return tuple(chosen)
     if kind == "three":
         chosen = st.multiselect(
             "Through these three",
@@ -234,14 +301,37 @@ def _plane_points(kind: str) -> tuple[str, ...]:
     return ("a", "b")
 
 
+def _bends() -> list[tuple[str, str, str]]:
+    """Bends of paths that may be mixed: kind, method and words."""
+    return [
+        (kind, method, f"{card.title}, {_alignment_words(method)}")
+        for kind, card in paths.PATH_CARDS.items()
+        if kind != "neb"
+        for method in ("naive", *state.chosen_methods())
+    ]
+
+
+def _alignment_words(method: str) -> str:
+    return "not aligned" if method == "naive" else methods.METHOD_CARDS[method].title.lower()
+
+
 def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
-    """The surfaces that a choice asks for: one per method for the plane of A, B and pi(B)."""
+    """The surfaces that a choice asks for.
+
+    One per method for the plane of A, B and pi(B); for that of A, B and a bend, one before
+    alignment and one per method.
+    """
+    if choice.kind == "simplex":
+        return []
     models: dict[str, Any] = {"a": "a", "b": "b"}
     models.update((a.method, a) for a in state.alignments())
     aligned = [model for name, model in models.items() if name not in ("a", "b")]
     planes: list[tuple[Any, ...]] = []
     if choice.kind == "aligned":
         planes = [("a", "b", model) for model in aligned]
+    elif choice.kind == "path":
+        wanted = [state.path(choice.path, a) for a in (None, *state.alignments())]
+        planes = [("a", path.end, path) for path in wanted]
     elif choice.points:
         planes = [tuple(models[name] for name in choice.points)]
     shown: tuple[Any, ...] = ()
@@ -259,6 +349,39 @@ def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
         )
         for plane in planes
     ]
+
+
+def swag_requests(
+    choice: SurfaceChoices, surfaces: Sequence[requests.SurfaceRequest]
+) -> list[requests.SwagRequest]:
+    """Samples around both ends of every plane, if they were asked for."""
+    if not choice.samples:
+        return []
+    found = []
+    for surface in surfaces:
+        models = [p for p in surface.points if not isinstance(p, requests.PathRequest)]
+        found.append(state.swag(surface.points, (models[0], models[-1]), choice.split))
+    return found
+
+
+def simplex_requests(choice: SurfaceChoices) -> list[requests.SimplexRequest]:
+    """The mixtures that a choice asks for."""
+    if choice.kind != "simplex" or not choice.points:
+        return []
+    points = tuple(_corner(name) for name in choice.points)
+    level = min(choice.level, len(requests.SIMPLEX_SIDES) - 1 - (len(points) > 3))
+    return [
+        requests.SimplexRequest(state.subject(), points, level, choice.split, choice.statistics)
+    ]
+
+
+def _corner(name: str) -> requests.Corner:
+    if name in ("a", "b"):
+        return cast("Literal['a', 'b']", name)
+    kind, _, method = name.partition(" ")
+    if not method:
+        return state.alignment(kind)
+    return state.path(kind, None if method == "naive" else state.alignment(method))
 
 
 def one_alignment(*, key: str) -> requests.AlignmentRequest | None:

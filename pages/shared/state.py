@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from merging import cards, methods, requests
+from merging import cards, methods, paths, requests
 
 BROUGHT = "your checkpoints"
 DEFAULT_METHODS = ("weight", "activation")
@@ -141,12 +141,31 @@ def option_key(method: str, option: str) -> str:
 def alignment(method: str) -> requests.AlignmentRequest:
     """The alignment by one method, with the options and the seed that were chosen."""
     card = methods.find_card(method)
+    return requests.alignment(subject(), method, _options(card), seed=seed())
+
+
+def _options(card: methods.MethodCard) -> dict[str, Any]:
+    """What the option widgets of a method or a kind of path say, where there are any."""
     options: dict[str, Any] = {}
     for field in fields(card.options):
-        value = st.session_state.get(option_key(method, field.name))
+        value = st.session_state.get(option_key(card.name, field.name))
         if value is not None:
             options[field.name] = value
-    return requests.alignment(subject(), method, options, seed=seed())
+    return options
+
+
+def path(kind: str, aligned: requests.AlignmentRequest | None) -> requests.PathRequest:
+    """A trained path, with the options and the seed that were chosen."""
+    options = _options(paths.find_path_card(kind))
+    return requests.path(subject(), aligned, kind, options, seed=seed())
+
+
+def swag(
+    plane: tuple[requests.Corner, ...], around: tuple[requests.Corner, ...], split: requests.Split
+) -> requests.SwagRequest:
+    """Samples of SWAG, with the options and the seed that were chosen."""
+    options = _options(paths.SWAG_CARD)
+    return requests.swag(subject(), plane, around, options, seed=seed(), split=split)
 
 
 def alignments() -> list[requests.AlignmentRequest]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from merging import cards, methods, requests, visualization
+from merging import cards, methods, paths, requests, visualization
 from merging.records import Alignment, EndPoint, GroupUnits, LayerRow, SymmetrySummary
 from pages.shared import charts, controls, state
 from pages.shared.jobs import Found
@@ -24,6 +24,11 @@ def _method_of(request: Any) -> str:
 
 def _title(method: str) -> str:
     return "Naive" if method == "naive" else methods.METHOD_CARDS[method].title
+
+
+def method_title(method: str) -> str:
+    """What screens call a matching method, or none."""
+    return _title(method)
 
 
 def pair_card(name: str) -> None:
@@ -185,15 +190,35 @@ def _spread(run: Alignment) -> str:
 
 
 def named_curves(found: Sequence[Found[Any]]) -> list[visualization.NamedCurve]:
-    """Curves with their methods, for drawing."""
-    return [visualization.NamedCurve(_method_of(f.request), f.result) for f in found]
+    """Curves with their methods, for drawing; those along paths with the paths' names."""
+    return [_named_curve(f) for f in found]
+
+
+def _named_curve(found: Found[Any]) -> visualization.NamedCurve:
+    method = _method_of(found.request)
+    if isinstance(found.request, requests.PathCurveRequest):
+        label = path_title(found.request.path)
+        return visualization.NamedCurve(method, found.result.curve, label, on_path=True)
+    return visualization.NamedCurve(method, found.result)
+
+
+def path_title(path: requests.PathRequest) -> str:
+    """What screens call a path."""
+    kind = paths.PATH_CARDS[path.kind].title
+    if path.alignment is None:
+        return f"{kind} path"
+    return f"{kind} path, {_title(path.alignment.method).lower()}"
+
+
+def _named(curve: visualization.NamedCurve) -> str:
+    return curve.title if curve.on_path else _title(curve.method)
 
 
 def curve_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
     """Every value of every curve, in tidy form."""
     return [
         {
-            "Method": _title(named.method),
+            "Method": _named(named),
             "Split": named.curve.split,
             "λ": round(float(lam), 4),
             f"Loss ({named.curve.loss_unit})": float(loss),
@@ -217,7 +242,7 @@ def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
     for named in curves:
         mean = named.curve.locate_barrier()
         rows.append({
-            "Method": _title(named.method),
+            "Method": _named(named),
             "Split": named.curve.split,
             f"Loss barrier ({named.curve.loss_unit})": round(mean.value, 4),
             "± SE": round(mean.standard_error, 4),
@@ -231,20 +256,28 @@ def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
 
 def examples_words(found: Sequence[Found[Any]]) -> str:
     """On how many examples curves were evaluated."""
-    counts = {f.result.split: f.result.examples for f in found}
+    curves = [named.curve for named in named_curves(found)]
+    counts = {curve.split: curve.examples for curve in curves}
     return ", ".join(f"{n:,} {split} examples" for split, n in counts.items())
 
 
-def named_surfaces(found: Sequence[Found[Any]]) -> list[visualization.NamedSurface]:
-    """Surfaces with at least one finished level, for drawing."""
+def named_surfaces(
+    found: Sequence[Found[Any]], samples: Sequence[Found[Any]] = ()
+) -> list[visualization.NamedSurface]:
+    """Surfaces with at least one finished level, for drawing, with the samples on their planes."""
     named = []
     for f in found:
         if not f.result.evaluated.any():
             continue
         last = f.request.points[-1]
-        method = last.method if isinstance(last, requests.AlignmentRequest) else "naive"
-        title = _title(method) if method != "naive" else "Models as they are"
-        named.append(visualization.NamedSurface(title, method, f.result))
+        if isinstance(last, requests.PathRequest):
+            method = "naive" if last.alignment is None else last.alignment.method
+            title = path_title(last)
+        else:
+            method = last.method if isinstance(last, requests.AlignmentRequest) else "naive"
+            title = _title(method) if method != "naive" else "Models as they are"
+        plane = next((s.result for s in samples if s.request.plane == f.request.points), ())
+        named.append(visualization.NamedSurface(title, method, f.result, tuple(plane)))
     return named
 
 
@@ -269,7 +302,9 @@ def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
 
 
 def _model_words(name: str) -> str:
-    return name if name in ("A", "B") else f"π(B), {_title(name).lower()}"
+    if name in ("A", "B") or name.startswith("bend"):
+        return name
+    return f"π(B), {_title(name).lower()}"
 
 
 def surface_facts(surfaces: Sequence[visualization.NamedSurface]) -> list[str]:
