@@ -1,14 +1,20 @@
-"""The linear assignment problem: the only place that uses SciPy's solver."""
+"""Linear assignment and optimal transport: the only place that uses SciPy's solvers."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 
 Array = NDArray[np.float64]
+
+# Rows of the assignment that a transport between different numbers of units may become.
+_MOST_COPIES = 1024
 
 
 def solve_assignment(similarity: Tensor) -> Tensor:
@@ -34,6 +40,39 @@ def solve_assignment(similarity: Tensor) -> Tensor:
     costs = scores.max(axis=1, keepdims=True, initial=-np.inf) - scores
     costs -= costs.min(axis=0, initial=np.inf)
     return torch.from_numpy(linear_sum_assignment(costs)[1])
+
+
+def solve_transport(costs: Tensor) -> Tensor:
+    """Carry equal weights of `n` units to equal weights of `m` units as cheaply as can be.
+
+    Between equal numbers it is an assignment; else every unit is taken so many times that both
+    sides have the same number, or, where those would be too many, it is a linear programme.
+
+    Args:
+        costs: `[n, m]`; entry `(i, j)` is what it costs to carry all of `i` to `j`.
+
+    Returns:
+        float64 `[n, m]`, not negative; rows sum to `1 / n`, columns to `1 / m`.
+
+    Raises:
+        ValueError: If `costs` is no matrix, or holds NaN or infinity.
+
+    Example:
+        >>> solve_transport(torch.tensor([[0.0, 0.1, 9.0, 8.0], [7.0, 9.0, 0.0, 0.2]])).tolist()
+        [[0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.25, 0.25]]
+    """
+    if costs.dim() != 2 or not costs.numel() or not bool(costs.isfinite().all()):
+        raise ValueError(f"costs must be a finite matrix, not {list(costs.shape)} with NaN or inf")
+    table: Array = costs.detach().to("cpu", torch.float64).numpy()
+    n, m = table.shape
+    total = math.lcm(n, m)
+    if total > max(n, m, _MOST_COPIES):
+        return torch.from_numpy(_programme(table))
+    copied = table.repeat(total // n, axis=0).repeat(total // m, axis=1)
+    rows, columns = linear_sum_assignment(copied)
+    plan = np.zeros((n, m))
+    np.add.at(plan, (rows // (total // n), columns // (total // m)), 1 / total)
+    return torch.from_numpy(plan)
 
 
 class AssignmentSeries:
@@ -74,6 +113,17 @@ class AssignmentSeries:
         np.add(scores, prices, out=costs)
         np.subtract(costs.max(1, keepdims=True), costs, out=costs)
         return torch.from_numpy(linear_sum_assignment(costs)[1])
+
+
+def _programme(costs: Array) -> Array:
+    """Transport of uniform weights as a linear programme."""
+    n, m = costs.shape
+    leaving = sparse.kron(sparse.eye(n), np.ones((1, m)))
+    arriving = sparse.kron(np.ones((1, n)), sparse.eye(m))
+    weights = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])
+    found = linprog(costs.ravel(), A_eq=sparse.vstack([leaving, arriving]).tocsr(), b_eq=weights)
+    plan: Array = found.x.reshape(n, m)
+    return plan
 
 
 def _checked(similarity: Tensor) -> Array:
