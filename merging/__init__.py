@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from merging.cards import list_pairs
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
-    from merging.fusion import diagonal_fisher, fuse, fuse_with_notes, gram_matrices
+    from merging.fusion import (
+        diagonal_fisher,
+        fuse,
+        fuse_with_notes,
+        gram_matrices,
+        on_sum_scale,
+    )
     from merging.landscape import (
         evaluate_plane,
         filter_normalized_plane,
@@ -47,6 +53,7 @@ _HOMES = MappingProxyType({
     "list_pairs": "merging.cards",
     "load_pair": "merging.zoo",
     "match": "merging.matching",
+    "on_sum_scale": "merging.fusion",
     "permute": "merging.permutation",
     "plane_through": "merging.landscape",
     "random_permutations": "merging.permutation",
@@ -73,6 +80,7 @@ __all__ = [
     "list_pairs",
     "load_pair",
     "match",
+    "on_sum_scale",
     "permute",
     "plane_through",
     "random_permutations",
