@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from merging.checkpoints import read_checkpoint, write_checkpoint
     from merging.errors import MergingError
     from merging.families import load_family
-    from merging.fusion import diagonal_fisher, fuse, fuse_with_notes, gram_matrices
+    from merging.fusion import (
+        diagonal_fisher,
+        fuse,
+        fuse_with_notes,
+        gram_matrices,
+        on_sum_scale,
+    )
     from merging.landscape import (
         Path,
         Swag,
@@ -69,6 +75,7 @@ _HOMES = MappingProxyType({
     "load_family": "merging.families",
     "load_pair": "merging.zoo",
     "match": "merging.matching",
+    "on_sum_scale": "merging.fusion",
     "permute": "merging.permutation",
     "plane_through": "merging.landscape",
     "random_permutations": "merging.permutation",
@@ -110,6 +117,7 @@ __all__ = [
     "load_family",
     "load_pair",
     "match",
+    "on_sum_scale",
     "permute",
     "plane_through",
     "random_permutations",

@@ -1,6 +1,6 @@
 """*What comes of merging*: one file per rule, and the table `RULES`."""
 
-from merging.fusion.curvature import diagonal_fisher
+from merging.fusion.curvature import diagonal_fisher, on_sum_scale
 from merging.fusion.gradient_matching import implied_weights
 from merging.fusion.grams import gram_matrices
 from merging.fusion.registry import RULES, Fused, fuse, fuse_with_notes
@@ -14,5 +14,6 @@ __all__ = [
     "fuse_with_notes",
     "gram_matrices",
     "implied_weights",
+    "on_sum_scale",
     "remove_task",
 ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from merging.errors import DataError
+from merging.fusion.patches import Convolution, patches, reads_patches
 from merging.params import Params
 
 _EXAMPLES = 500
@@ -24,9 +24,9 @@ def gram_matrices(
 ) -> Params:
     """Mean of `x x'` over everything that each layer reads.
 
-    Every call of an `nn.Linear` counts, with any leading dimensions; of an `nn.Conv2d` with one
-    group, whose inputs are patches. Layers of other kinds, and weights that a module uses by
-    itself (attention's projections), have none: RegMean averages them.
+    Every call of an `nn.Linear` counts, with any leading dimensions; of a convolution over one
+    axis or two with one group, whose inputs are patches. Layers of other kinds, and weights that a
+    module uses by itself (attention's projections), have none: RegMean averages them.
 
     Args:
         model: The architecture.
@@ -80,23 +80,15 @@ def gram_matrices(
 
 
 def _has_gram(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same"
-    return isinstance(layer, nn.Linear)
+    return isinstance(layer, nn.Linear) or (
+        isinstance(layer, Convolution) and layer.groups == 1 and reads_patches(layer)
+    )
 
 
 def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
     """`[rows, d]`: what single outputs read."""
-    if isinstance(layer, nn.Conv2d):
-        padding = (0, 0) if isinstance(layer.padding, str) else layer.padding
-        patches = F.unfold(
-            inputs,
-            layer.kernel_size,
-            dilation=layer.dilation,
-            padding=padding,
-            stride=layer.stride,
-        )
-        return patches.transpose(1, 2).flatten(0, 1)
+    if isinstance(layer, Convolution):
+        return patches(layer, inputs).transpose(1, 2).flatten(0, 1)
     return inputs.flatten(0, -2)
 
 
