@@ -12,8 +12,10 @@ import logging
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from merging.training import train
 from merging.zoo import RECIPES, PairRecipe, counterexample, training_split
 
 log = logging.getLogger("build")
+Ask = Callable[[requests.Request], Any]
 
 
 def write_data() -> None:
@@ -151,15 +154,24 @@ def pair_requests(name: str) -> list[requests.Request]:
     return wanted
 
 
-def write_results(name: str) -> None:
-    """Compute what `pair_requests` lists and pack it."""
+def write_results(name: str, look: Callable[[Ask], object]) -> None:
+    """Compute what pages ask for when something is first looked at, and pack it.
+
+    Args:
+        name: Of the pack.
+        look: Asks for results by the function that it is given, which returns them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         keys: list[str] = []
-        for request in pair_requests(name):
+
+        def ask(request: requests.Request) -> Any:
             start = time.perf_counter()
-            keys += _compute(request, store)
+            keys.extend(_compute(request, store))
             log.info("%s: %s, %.1f s", name, request.title, time.perf_counter() - start)
+            return request.read(store)
+
+        look(ask)
         entries = {key: entry for key in keys if (entry := store.get(key)) is not None}
         write_pack(ASSETS / "results" / f"{name}.zip", entries)
         store.close()
@@ -234,7 +246,7 @@ def main(words: list[str]) -> None:
     read_cards.cache_clear()
     for name in names:
         if "results" in stages:
-            write_results(name)
+            write_results(name, lambda ask, name=name: [ask(r) for r in pair_requests(name)])
     if "results" in stages or "table" in stages:
         write_table()
 

@@ -213,6 +213,25 @@ class TensorErrors:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What a model still knows of a task that was taken out of it.
+
+    Attributes:
+        name: `"joint"`, `"negation"` (task arithmetic) or `"removal"` (Eq. 13-14).
+        scale: How much was removed.
+        removed_accuracy: Accuracy on the task.
+        others_accuracy: Mean accuracy on the other tasks.
+        clamped: Share of the entries whose remaining curvature was clamped; NaN where none is used.
+    """
+
+    name: str
+    scale: float
+    removed_accuracy: float
+    others_accuracy: float
+    clamped: float
+
+
+@dataclass(frozen=True)
 class Mixtures:
     """Weighted means of several models, over a grid of shares.
 

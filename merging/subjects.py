@@ -31,7 +31,7 @@ from merging.checkpoints import (
     stream_checkpoint,
 )
 from merging.data.base import Batches, Dataset
-from merging.data.bundled import DATASETS, load_dataset
+from merging.data.bundled import is_dataset, load_dataset
 from merging.data.reading import read_data
 from merging.errors import DataError, MergingError
 from merging.models.networks import (
@@ -262,7 +262,7 @@ def data_of(name: str, network: Network, store: Store) -> Dataset:
     Raises:
         MergingError: If brought ones are no longer in the store.
     """
-    if name in DATASETS or "/" in name:  # a path names what is made of a bundled set
+    if is_dataset(name):
         return load_dataset(name)
     if not name:
         none = Batches(torch.empty(0, *network.example_inputs[0].shape[1:]), torch.empty(0).long())

@@ -23,24 +23,29 @@ from merging.requests.base import (
     bundled_subject,
     canonical,
 )
+from merging.requests.explanations import (
+    PRIOR_PRECISION,
+    ErrorsRequest,
+    ImpliedWeightsRequest,
+    RemovalRequest,
+    TaskVectorsRequest,
+    mismatch_scans,
+)
 from merging.requests.families import Examples, Family, bundled_family, pair_family
 from merging.requests.fusion import (
     CURVATURE_EXAMPLES,
+    FIRST_RULES,
     KNOBS,
     ORDER_TITLES,
-    PRIOR_PRECISION,
     REFERENCE_TITLES,
     CurvatureRequest,
-    ErrorsRequest,
     FusedStatistics,
     FusionExportRequest,
     FusionRequest,
-    ImpliedWeightsRequest,
     MixturesRequest,
     OrderRequest,
     ReferencesRequest,
     ScanRequest,
-    TaskVectorsRequest,
     fusion,
     lacking,
     on_split,
@@ -94,6 +99,8 @@ from merging.requests.regions import (
 )
 
 __all__ = [
+    "FIRST_RULES",
+    "mismatch_scans",
     "CORRECTION_EXAMPLES",
     "CURVATURE_EXAMPLES",
     "KINDS",
@@ -136,6 +143,7 @@ __all__ = [
     "PathCurveRequest",
     "PathRequest",
     "ReferencesRequest",
+    "RemovalRequest",
     "Request",
     "ScanRequest",
     "SimplexRequest",

@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from merging.entries import Entry
 from merging.fusion_records import (
     CommonOrder,
-    ImpliedWeights,
     MergedScore,
     Mixtures,
     Scan,
-    TaskVectorSummary,
-    TensorErrors,
 )
 from merging.requests.alignments import Download
 from merging.requests.base import Request, canonical
@@ -42,6 +39,15 @@ REFERENCE_TITLES = {
     "probabilities": "Ensemble, mean probability",
     "vote": "Ensemble, majority vote",
 }
+# The rules that are compared first, by the kind of a family.
+FIRST_RULES: Mapping[str, tuple[str, ...]] = {
+    "tasks": (
+        "average", "task_arithmetic", "ties", "dare", "fisher", "regmean", "gradient_matching",
+    ),
+    "fine-tunes": ("uniform_soup", "greedy_soup", "learned_soup", "model_stock", "wise_ft"),
+    "run": ("swa", "ema", "lawa"),
+    "seeds": ("average", "fisher", "coordinate_median", "regmean"),
+}  # fmt: skip
 # The coefficient that a rule is tuned by, and the values that are tried.
 KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "task_arithmetic": ("weights", tuple(k / 10 for k in range(1, 11))),
@@ -51,8 +57,6 @@ KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "ties": ("scale", tuple(k / 5 for k in range(1, 11))),
     "wise_ft": ("t", tuple(k / 10 for k in range(1, 11))),
 }
-# Precision of the prior where errors are split; without one flat entries would be all of them.
-PRIOR_PRECISION = 1.0
 # Training examples that curvature and the inputs' Gram matrices are taken on, per task.
 CURVATURE_EXAMPLES = 1000
 _MOST_MIXTURES = 300  # points of the grid of shares
@@ -352,56 +356,6 @@ def _points(models: int, steps: int) -> int:
     for k in range(1, models):
         points = points * (steps + k) // k
     return points
-
-
-@dataclass(frozen=True)
-class TaskVectorsRequest(Request[TaskVectorSummary]):
-    """How the task vectors of a family compare."""
-
-    task: ClassVar[str] = "task vectors"
-    words: ClassVar[str] = "Comparing what fine-tuning added"
-    family: Family
-
-    def decode(self, entries: list[Entry]) -> TaskVectorSummary:
-        """The comparison."""
-        meta = entries[0].meta
-        return TaskVectorSummary(
-            **entries[0].arrays, any_conflict=meta["any_conflict"], tensors=tuple(meta["tensors"])
-        )
-
-
-@dataclass(frozen=True)
-class ImpliedWeightsRequest(Request[ImpliedWeights]):
-    """The weights that gradient matching gives to single entries."""
-
-    task: ClassVar[str] = "implied weights"
-    words: ClassVar[str] = "Weights of single entries"
-    fusion: FusionRequest
-
-    def needs(self) -> tuple[Request[Any], ...]:
-        """The curvatures."""
-        return self.fusion.needs()
-
-    def decode(self, entries: list[Entry]) -> ImpliedWeights:
-        """The histograms."""
-        return ImpliedWeights(**entries[0].arrays)
-
-
-@dataclass(frozen=True)
-class ErrorsRequest(Request[list[TensorErrors]]):
-    """What sets task arithmetic and gradient matching apart from the joint model."""
-
-    task: ClassVar[str] = "errors"
-    words: ClassVar[str] = "What sets merges apart from the joint model"
-    fusion: FusionRequest
-
-    def needs(self) -> tuple[Request[Any], ...]:
-        """The curvatures."""
-        return self.fusion.needs()
-
-    def decode(self, entries: list[Entry]) -> list[TensorErrors]:
-        """One row per rule and tensor."""
-        return [TensorErrors(**row) for row in entries[0].meta["rows"]]
 
 
 @dataclass(frozen=True)

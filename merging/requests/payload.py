@@ -14,18 +14,21 @@ from merging.requests.alignments import (
     UnitsRequest,
 )
 from merging.requests.base import Request, Subject
+from merging.requests.explanations import (
+    ErrorsRequest,
+    ImpliedWeightsRequest,
+    RemovalRequest,
+    TaskVectorsRequest,
+)
 from merging.requests.families import Examples, Family
 from merging.requests.fusion import (
     CurvatureRequest,
-    ErrorsRequest,
     FusionExportRequest,
     FusionRequest,
-    ImpliedWeightsRequest,
     MixturesRequest,
     OrderRequest,
     ReferencesRequest,
     ScanRequest,
-    TaskVectorsRequest,
 )
 from merging.requests.landscape import CurveRequest, SurfaceRequest
 from merging.requests.models import (
@@ -78,6 +81,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
         TaskVectorsRequest,
         ImpliedWeightsRequest,
         ErrorsRequest,
+        RemovalRequest,
     )
 }
 

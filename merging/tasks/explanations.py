@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,18 +13,22 @@ import numpy as np
 from torch import Tensor
 
 from merging import requests
+from merging.data.base import Batches, concatenate
 from merging.errors import MergingError
+from merging.fusion import diagonal_fisher, fuse, remove_task
 from merging.fusion.base import FusionProblem
 from merging.fusion.mismatch import decompose_error, gradient_mismatch, loss_gradient
 from merging.fusion.task_vectors import compare_by_tensor, compare_task_vectors, weight_histogram
-from merging.fusion_records import TensorErrors
+from merging.fusion_records import Removal, TensorErrors
 from merging.jobs import Context
+from merging.landscape import evaluate
 from merging.members import Members, load_members
 from merging.params import Params
 from merging.store import Store
-from merging.subjects import Stored
+from merging.subjects import Stored, data_of
 from merging.tasks.base import Found, Part, Task
 from merging.tasks.curvatures import scaled_fishers
+from merging.training import Recipe, train
 
 
 def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: Store) -> float:
@@ -128,8 +133,54 @@ def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> Fo
     return {}, {"rows": rows}
 
 
+def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> Found:
+    family, k = request.family, request.removed
+    members = load_members(family, context.store)
+    if members.joint is None or family.base_on is None:
+        raise MergingError("a task is taken out of a joint model, and there is none")
+    own = members.tasks[k]
+    recipe = Recipe("adam", request.lr, request.epochs, 50)
+    tuned = train(
+        json.loads(family.config),
+        recipe,
+        own.train,
+        seed=request.seed,
+        start=members.joint,
+        on_progress=context.report,
+    )
+    base_data = data_of(family.base_on.data, members.network, context.store)
+    everything = concatenate([base_data.train, *(task.train for task in members.tasks)], "train")
+
+    def curvature(state: Params, data: Batches) -> Params:
+        fisher = diagonal_fisher(members.model, state, data, seed=request.seed)
+        return {name: len(data) * value for name, value in fisher.items()}
+
+    h0, ht = curvature(members.joint, everything), curvature(tuned, own.train)
+    rows = [_still_known("joint", 0.0, members.joint, members, k)]
+    for scale in request.scales:
+        negated = fuse("task_arithmetic", models=[tuned], base=members.joint, weights=[-scale])
+        rows.append(_still_known("negation", scale, negated, members, k))
+    for scale in request.scales:
+        removed, clamped = remove_task(
+            members.joint, tuned, h0, ht, weight=scale, delta=request.delta
+        )
+        rows.append(_still_known("removal", scale, removed, members, k, clamped))
+    return {}, {"rows": [asdict(row) for row in rows]}
+
+
+def _still_known(
+    name: str, scale: float, state: Params, members: Members, k: int, clamped: float = math.nan
+) -> Removal:
+    accuracies = [
+        float(evaluate(members.model, state, task.test).accuracy[0]) for task in members.tasks
+    ]
+    own = accuracies.pop(k)
+    return Removal(name, scale, own, sum(accuracies) / max(1, len(accuracies)), clamped)
+
+
 TASKS: Mapping[str, Task] = MappingProxyType({
     "task vectors": _task_vectors,
     "implied weights": _implied_weights,
     "errors": _errors,
+    "removal": _removal,
 })

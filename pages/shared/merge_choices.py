@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -14,14 +14,6 @@ from pages.shared.merge_choice import Choice
 
 PAIR, OWN = "pair", "own"
 _STATISTICS = {"merged": "Merged", "reset": "RESET"}
-_FIRST_RULES: Mapping[str, Sequence[str]] = {
-    "tasks": (
-        "average", "task_arithmetic", "ties", "dare", "fisher", "regmean", "gradient_matching",
-    ),
-    "fine-tunes": ("uniform_soup", "greedy_soup", "learned_soup", "model_stock", "wise_ft"),
-    "run": ("swa", "ema", "lawa"),
-    "seeds": ("average", "fisher", "coordinate_median", "regmean"),
-}  # fmt: skip
 
 
 def choose() -> Choice | None:
@@ -136,7 +128,7 @@ def _keeps_statistics(family: requests.Family) -> bool:
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
     usable = [name for name in requests.usable_rules(choice.family) if _fits(name, choice)]
-    first = [name for name in _FIRST_RULES[choice.kind] if name in usable] or usable[:3]
+    first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
         "Rules",
         usable,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import streamlit as st
 
 from merging import requests, rules, visualization
+from merging.fusion_records import Removal
 from merging.visualization import NamedScan
-from pages.shared import charts, jobs
+from pages.shared import charts, jobs, state
 from pages.shared.merge_choice import Choice
-
-_SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
-
 
 def reasons(choice: Choice) -> None:
     """Gradient mismatch, the one formula behind several rules, task vectors, and errors."""
@@ -28,6 +27,7 @@ def reasons(choice: Choice) -> None:
         _weights(choice)
         if choice.family.joint:
             _errors(choice)
+            _removal(choice)
 
 
 def _mismatch(choice: Choice) -> None:
@@ -36,11 +36,7 @@ def _mismatch(choice: Choice) -> None:
         "At the merged model, the gradients of all tasks differ from those at the models it was "
         "made of. Where they differ much, a merge cannot be what training on all tasks would give."
     )
-    scans = []
-    for rule in _SCANNED:
-        wanted = requests.fusion(choice.family, rule, statistics=choice.statistics)
-        knob, values = requests.KNOBS.get(rule, ("weights", (1.0,)))
-        scans.append(requests.ScanRequest(wanted, knob, values))
+    scans = requests.mismatch_scans(choice.family, choice.statistics)
     found = jobs.follow("merge_mismatch", scans)
     named = [
         NamedScan(rules.RULE_CARDS[f.request.fusion.rule].title, f.request.knob, f.result)
@@ -172,3 +168,44 @@ def _errors(choice: Choice) -> None:
                 "mismatch gives; the rest is that the trained models are no exact minima. "
                 "Bound: the triangle inequality over the tasks."
             )
+
+
+def _removal(choice: Choice) -> None:
+    st.subheader("Taking a task out again", anchor=False)
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        removed = st.selectbox(
+            "Task",
+            range(len(choice.tasks)),
+            format_func=choice.tasks.__getitem__,
+            key=f"merge_removed_{len(choice.tasks)}",
+        )
+    with right:
+        delta = st.select_slider(
+            "Prior δ",
+            [1e-12, 1e-3, 0.1, 1.0, 10.0],
+            1.0,
+            format_func=lambda value: f"{value:g}",
+            key="merge_removal_delta",
+        )
+    st.caption(
+        "The model trained on all tasks is tuned further on this one, and what that added is taken "
+        "off: all entries alike (task arithmetic), or by curvature (Eq. 13 and 14)."
+    )
+    wanted = requests.RemovalRequest(choice.family, int(removed), delta=delta, seed=state.seed())
+    for found in jobs.follow("merge_removal", [wanted]):
+        if found.request == wanted:
+            name = choice.tasks[int(removed)]
+            charts.table([_removal_row(row, name) for row in found.result], key="merge_removal")
+            charts.source(choice.title, "test examples", f"{wanted.epochs} passes, Adam")
+
+
+def _removal_row(row: Removal, task: str) -> dict[str, object]:
+    titles = {"joint": "Nothing removed", "negation": "Task arithmetic", "removal": "By curvature"}
+    clamped = None if math.isnan(row.clamped) else round(100 * row.clamped, 2)
+    return {
+        "Removed": titles[row.name] + (f", α = {row.scale:g}" if row.scale else ""),
+        f"{task} (%)": round(100 * row.removed_accuracy, 2),
+        "Other tasks (%)": round(100 * row.others_accuracy, 2),
+        "Entries clamped (%)": clamped,
+    }

@@ -1,0 +1,114 @@
+"""What can be asked about why a merge is as good as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from merging.entries import Entry
+from merging.fusion_records import ImpliedWeights, Removal, TaskVectorSummary, TensorErrors
+from merging.requests.base import Request
+from merging.requests.families import Family
+from merging.requests.fusion import (
+    KNOBS,
+    FusedStatistics,
+    FusionRequest,
+    ScanRequest,
+    fusion,
+)
+
+# Precision of the prior where errors are split; without one flat entries would be all of them.
+PRIOR_PRECISION = 1.0
+
+
+_SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
+
+
+def mismatch_scans(family: Family, statistics: FusedStatistics = "merged") -> list[ScanRequest]:
+    """Rules with gradient mismatch and test error at several values of their coefficients."""
+    scans = []
+    for rule in _SCANNED:
+        knob, values = KNOBS.get(rule, ("weights", (1.0,)))
+        scans.append(ScanRequest(fusion(family, rule, statistics=statistics), knob, values))
+    return scans
+
+
+@dataclass(frozen=True)
+class TaskVectorsRequest(Request[TaskVectorSummary]):
+    """How the task vectors of a family compare."""
+
+    task: ClassVar[str] = "task vectors"
+    words: ClassVar[str] = "Comparing what fine-tuning added"
+    family: Family
+
+    def decode(self, entries: list[Entry]) -> TaskVectorSummary:
+        """The comparison."""
+        meta = entries[0].meta
+        return TaskVectorSummary(
+            **entries[0].arrays, any_conflict=meta["any_conflict"], tensors=tuple(meta["tensors"])
+        )
+
+
+@dataclass(frozen=True)
+class ImpliedWeightsRequest(Request[ImpliedWeights]):
+    """The weights that gradient matching gives to single entries."""
+
+    task: ClassVar[str] = "implied weights"
+    words: ClassVar[str] = "Weights of single entries"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> ImpliedWeights:
+        """The histograms."""
+        return ImpliedWeights(**entries[0].arrays)
+
+
+@dataclass(frozen=True)
+class ErrorsRequest(Request[list[TensorErrors]]):
+    """What sets task arithmetic and gradient matching apart from the joint model."""
+
+    task: ClassVar[str] = "errors"
+    words: ClassVar[str] = "What sets merges apart from the joint model"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> list[TensorErrors]:
+        """One row per rule and tensor."""
+        return [TensorErrors(**row) for row in entries[0].meta["rows"]]
+
+
+@dataclass(frozen=True)
+class RemovalRequest(Request[list[Removal]]):
+    """One task taken out of the joint model again.
+
+    The joint model is fine-tuned on the task, and what that added is taken off.
+
+    Attributes:
+        family: The family; it has a joint model.
+        removed: Number of the task.
+        scales: Factors to remove it with.
+        delta: Precision of the prior.
+        epochs: Passes over the task's training examples.
+        lr: Step size of Adam.
+        seed: Of the order of the examples and of drawn labels.
+    """
+
+    task: ClassVar[str] = "removal"
+    words: ClassVar[str] = "Taking a task out of the joint model"
+    family: Family
+    removed: int
+    scales: tuple[float, ...] = (0.1, 0.3, 1.0)
+    delta: float = 1e-12
+    epochs: int = 10
+    lr: float = 3e-4
+    seed: int = 0
+
+    def decode(self, entries: list[Entry]) -> list[Removal]:
+        """One row per model."""
+        return [Removal(**row) for row in entries[0].meta["rows"]]
