@@ -10,7 +10,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.14
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev app format check test test-fast chromium bench zoo families clean
+.PHONY: help install install-dev app format check test test-fast chromium bench zoo families experiment clean
 
 help: ## List these commands
 	@echo "One Basin: make <command>"
@@ -107,6 +107,9 @@ zoo: install-dev ## Train the bundled pairs again, with their data, results and 
 
 families: install-dev ## Train the bundled families again
 	$(BIN)/python assets/build_families.py
+
+experiment: install-dev ## Compare all fusion rules on the bundled families, over seeds (minutes)
+	$(BIN)/python assets/experiment.py
 
 clean: ## Remove .venv and everything that tools left behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

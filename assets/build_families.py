@@ -1,4 +1,4 @@
-"""Train the bundled families again and write `assets/families`, weights and cards.
+"""Train the bundled families again: weights, cards, and the results that pages open with.
 
 Run `make families`, or `python assets/build_families.py mnist-mild` for one of them. One thread,
 and seeds: the same machine and PyTorch give the same weights.
@@ -18,7 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from merging.cards import ASSETS
+from assets.build import Ask, write_results
+from merging import requests
+from merging.cards import ASSETS, family_files, read_family_cards
 from merging.checkpoints import fingerprint, write_checkpoint
 from merging.data.bundled import load_dataset
 from merging.families import (
@@ -32,6 +34,7 @@ from merging.families import (
 )
 from merging.landscape import evaluate
 from merging.params import Params
+from merging.rules import RULE_CARDS
 
 log = logging.getLogger("build_families")
 
@@ -108,12 +111,47 @@ def _about(member: Member, params: Params, family: Family, names: list[str]) -> 
     }
 
 
+def look_at(name: str, ask: Ask) -> None:
+    """Ask for what the Merge page shows of a family when it is first looked at."""
+    family = requests.bundled_family(name)
+    ask(requests.SymmetryRequest(family.config))
+    ask(requests.ReferencesRequest(family))
+    order = None if family.base else requests.OrderRequest(family, "merge many")
+    usable = requests.usable_rules(family)
+    for rule in requests.FIRST_RULES[FAMILIES[name].kind]:
+        if rule in usable:
+            wanted = requests.fusion(family, rule, weights=_weights(rule, family), order=order)
+            scan = requests.tuning(wanted)
+            ask(wanted if scan is None else requests.tuned(wanted, ask(scan)))
+    ask(requests.MixturesRequest(family, order))
+    if family.base and FAMILIES[name].config["architecture"] == "mlp":
+        for scan in requests.mismatch_scans(family):
+            ask(scan)
+        ask(requests.TaskVectorsRequest(family))
+        matching = requests.fusion(family, "gradient_matching")
+        ask(requests.ImpliedWeightsRequest(matching))
+        if family.joint:
+            ask(requests.ErrorsRequest(matching))
+
+
+def _weights(rule: str, family: requests.Family) -> tuple[float, ...]:
+    """What the page's factor is before anybody moves it; tuning overrides it."""
+    scales = RULE_CARDS[rule].weights == "scales"
+    return (requests.FIRST_FACTOR,) * len(family.models) if scales else ()
+
+
 def main(words: list[str]) -> None:
-    """Make the families that are named, or all."""
+    """Make the families that are named, or all, or only their results."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    for name in words or list(FAMILIES):
-        make_family(FAMILIES[name])
+    names = [word for word in words if word in FAMILIES] or list(FAMILIES)
+    if "results" not in words:
+        for name in names:
+            make_family(FAMILIES[name])
+        read_family_cards.cache_clear()
+        family_files.cache_clear()
+    for name in names:
+        write_results(name, lambda ask, name=name: look_at(name, ask))
 
 
 if __name__ == "__main__":

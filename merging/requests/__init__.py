@@ -34,6 +34,7 @@ from merging.requests.explanations import (
 from merging.requests.families import Examples, Family, bundled_family, pair_family
 from merging.requests.fusion import (
     CURVATURE_EXAMPLES,
+    FIRST_FACTOR,
     FIRST_RULES,
     KNOBS,
     ORDER_TITLES,
@@ -99,10 +100,10 @@ from merging.requests.regions import (
 )
 
 __all__ = [
-    "FIRST_RULES",
-    "mismatch_scans",
     "CORRECTION_EXAMPLES",
     "CURVATURE_EXAMPLES",
+    "FIRST_FACTOR",
+    "FIRST_RULES",
     "KINDS",
     "KNOBS",
     "LAYER_EXAMPLES",
@@ -165,6 +166,7 @@ __all__ = [
     "from_payload",
     "fusion",
     "lacking",
+    "mismatch_scans",
     "on_split",
     "pair_family",
     "path",

@@ -48,6 +48,8 @@ FIRST_RULES: Mapping[str, tuple[str, ...]] = {
     "run": ("swa", "ema", "lawa"),
     "seeds": ("average", "fisher", "coordinate_median", "regmean"),
 }  # fmt: skip
+# Factor of every task vector until somebody chooses another.
+FIRST_FACTOR = 0.3
 # The coefficient that a rule is tuned by, and the values that are tried.
 KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "task_arithmetic": ("weights", tuple(k / 10 for k in range(1, 11))),

@@ -164,7 +164,7 @@ def _options(chosen: Sequence[str]) -> None:
             "Factor of every model, α",
             -2.0,
             2.0,
-            0.3,
+            requests.FIRST_FACTOR,
             0.05,
             key="merge_alpha",
             persist_state="session",
@@ -193,7 +193,7 @@ def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
         value = state.value(f"merge_{rule}_{option.name}")
         if value is not None:
             options[option.name] = value
-    alpha = float(cast("float", state.value("merge_alpha", 0.3)))
+    alpha = float(cast("float", state.value("merge_alpha", requests.FIRST_FACTOR)))
     weights = (alpha,) * len(choice.family.models) if card.weights == "scales" else ()
     return requests.fusion(
         choice.family,

@@ -13,6 +13,7 @@ from merging.visualization import NamedScan
 from pages.shared import charts, jobs, state
 from pages.shared.merge_choice import Choice
 
+
 def reasons(choice: Choice) -> None:
     """Gradient mismatch, the one formula behind several rules, task vectors, and errors."""
     if not choice.family.base:

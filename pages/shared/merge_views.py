@@ -69,7 +69,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
 def _tuning_words() -> str:
     if merge_choices.tuned():
         return "coefficients chosen on validation examples"
-    return f"coefficients as set, α {state.value('merge_alpha', 0.3):g}"
+    return f"coefficients as set, α {state.value('merge_alpha', requests.FIRST_FACTOR):g}"
 
 
 def _headline(rows: Sequence[NamedScore]) -> None:
