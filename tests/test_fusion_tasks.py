@@ -240,3 +240,16 @@ def test_rules_are_offered_where_they_can_be_used():
     blind = replace(FAMILY, tasks=(), trained_on=(-1,) * 5)
     assert "fisher" not in requests.usable_rules(blind)
     assert "ties" in requests.usable_rules(blind)
+
+
+@pytest.mark.parametrize("way", ["zipit", "transport", "distillation"])
+def test_whole_networks_are_made_one(way, store):
+    options = {"epochs": 2} if way == "distillation" else {}
+    order = requests.OrderRequest(SEEDS, "first") if way == "distillation" else None
+    score = computed(requests.fusion(SEEDS, way, options, order=order), store)
+    naive = computed(requests.fusion(SEEDS, "average"), store)
+    assert naive.accuracy + 0.2 < score.accuracy
+    assert score.bytes < 2 * naive.bytes
+    if way == "distillation":
+        first, last = score.notes["divergence"]
+        assert last < first

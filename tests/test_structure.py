@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "errors": 0, "params": 0, "how_to_export": 0, "options": 0,
     "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "rules": 1,
-    "entries": 1, "archives": 1, "pickle_values": 1, "paths": 1, "regions": 1, "fusion_records": 1,
+    "entries": 1, "archives": 1, "pickle_values": 1, "paths": 1, "regions": 1,
+    "fusion_records": 1, "ways": 1,
     "store": 1, "jobs": 1, "cluster": 1, "conductor": 1, "compute": 1,
     "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
     "training": 2, "zoo": 2, "families": 2, "checkpoints": 2, "pt2_archive": 2, "bringing": 2,
@@ -35,6 +36,7 @@ NEIGHBOURS = {
     "spec": {"records"},
     "permutation": {"spec"},
     "paths": {"methods"},
+    "ways": {"rules"},
     "regions": {"records"},
     "store": {"entries"},
     "jobs": {"store"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -27,36 +27,10 @@ from merging.landscape.statistics import has_batch_norm, reset, with_batch_stati
 from merging.matching.base import ignore
 from merging.options import read_record
 from merging.params import Params, check_same_architecture
+from merging.ways import DistillOptions
 
 # Examples that pass a model at a time when nothing is learnt.
 _CHUNK = 500
-
-
-@dataclass(frozen=True)
-class DistillOptions:
-    """Options of distillation.
-
-    Attributes:
-        temperature: What logits are divided by, of teachers and student.
-        epochs: Passes over the examples.
-        batch_size: Examples per step.
-        lr: Step size of Adam.
-        labels: Weight of the cross-entropy with the labels; 0 needs none.
-    """
-
-    temperature: float = field(
-        default=2.0, metadata={"label": "Temperature", "min": 0.1, "max": 100.0}
-    )
-    epochs: int = field(
-        default=10, metadata={"label": "Passes over the examples", "min": 1, "max": 1000}
-    )
-    batch_size: int = field(
-        default=100, metadata={"label": "Examples per step", "min": 1, "max": 10_000}
-    )
-    lr: float = field(default=1e-3, metadata={"label": "Step size", "min": 1e-6, "max": 1.0})
-    labels: float = field(
-        default=0.0, metadata={"label": "Weight of the labels", "min": 0.0, "max": 100.0}
-    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,29 +32,10 @@ from merging.matching.similarity import units_first
 from merging.options import read_record
 from merging.params import Params
 from merging.spec import PermutationSpec
+from merging.ways import TransportOptions
 
 _SINKHORN_ROUNDS = 2000
 _SINKHORN_ERROR = 1e-6
-
-
-@dataclass(frozen=True)
-class TransportOptions:
-    """Options of fusion by transport.
-
-    Attributes:
-        features: What tells units apart: the weights that make them, or what they do on examples
-            (after the nonlinearity).
-        entropy: Weight of the plan's entropy, in mean costs; 0 gives the exact plan, more lets
-            every unit go to many (Sinkhorn).
-    """
-
-    features: str = field(
-        default="weights",
-        metadata={"label": "Units are told apart by", "choices": ("weights", "activations")},
-    )
-    entropy: float = field(
-        default=0.0, metadata={"label": "Softness of the plan", "min": 0.0, "max": 10.0}
-    )
 
 
 @dataclass(frozen=True)

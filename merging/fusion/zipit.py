@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,31 +31,12 @@ from merging.matching.mixing import mix_axis
 from merging.options import read_record
 from merging.params import Params, check_same_architecture
 from merging.spec import PermutationSpec
+from merging.ways import ZipOptions
 
 Plans = dict[str, Tensor]
 
 # Correlations that are closer than this are equal, and a pair of two models comes first.
 _TIE = 1e-7
-
-
-@dataclass(frozen=True)
-class ZipOptions:
-    """Options of zipping.
-
-    Attributes:
-        damping: Factor of the correlation of what has been merged already (the paper's α): below
-            1, units are merged in twos rather than in larger sets.
-        within: Share of all merges that may put two units of one model together (the paper's β);
-            at 0 every merged unit has one unit of each model, as long as that goes on.
-    """
-
-    damping: float = field(
-        default=1.0, metadata={"label": "Damping of larger sets (α)", "min": 0.0, "max": 1.0}
-    )
-    within: float = field(
-        default=1.0,
-        metadata={"label": "Share of merges within a model (β)", "min": 0.0, "max": 1.0},
-    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from merging.fusion_records import (
 from merging.requests.alignments import Download
 from merging.requests.base import Request, canonical
 from merging.requests.families import Family
-from merging.rules import RULE_CARDS, RuleCard, find_rule_card, read_rule_options
+from merging.rules import RULE_CARDS, RuleCard, read_rule_options
+from merging.ways import WAY_CARDS, find_way
 
 Order = Literal["first", "merge many", "cycle consistent"]
 Labels = Literal["sampled", "true"]
@@ -46,7 +47,7 @@ FIRST_RULES: Mapping[str, tuple[str, ...]] = {
     ),
     "fine-tunes": ("uniform_soup", "greedy_soup", "learned_soup", "model_stock", "wise_ft"),
     "run": ("swa", "ema", "lawa"),
-    "seeds": ("average", "fisher", "coordinate_median", "regmean"),
+    "seeds": ("average", "fisher", "regmean", "zipit", "transport", "distillation"),
 }  # fmt: skip
 # Factor of every task vector until somebody chooses another.
 FIRST_FACTOR = 0.3
@@ -61,6 +62,8 @@ KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
 }
 # Training examples that curvature and the inputs' Gram matrices are taken on, per task.
 CURVATURE_EXAMPLES = 1000
+# Training examples per task that gradient mismatch is taken on.
+MISMATCH_EXAMPLES = 400
 _MOST_MIXTURES = 300  # points of the grid of shares
 
 
@@ -138,7 +141,7 @@ class FusionRequest(Request[MergedScore]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        return find_rule_card(self.rule).title
+        return find_way(self.rule).title
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The common order, and the curvatures, where they are needed."""
@@ -147,7 +150,7 @@ class FusionRequest(Request[MergedScore]):
 
     def curvatures(self) -> tuple[CurvatureRequest, ...]:
         """The models' curvatures, and the base's last, as far as the rule needs them."""
-        card, family = find_rule_card(self.rule), self.family
+        card, family = find_way(self.rule), self.family
         if not (card.needs_fishers and family.tasks):
             return ()
         # A model whose task is not known is looked at on the first.
@@ -186,7 +189,7 @@ def fusion(
     Raises:
         UnknownNameError: If there is no such rule or option.
     """
-    chosen = read_rule_options(find_rule_card(rule), options)
+    chosen = read_rule_options(find_way(rule), options)
     return FusionRequest(family, rule, canonical(asdict(chosen)), **fields)
 
 
@@ -226,7 +229,7 @@ def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
     if knob == "weights":
         return replace(wanted, weights=(value,) * len(wanted.family.models))
     options = {**json.loads(wanted.options), knob: value}
-    chosen = read_rule_options(find_rule_card(wanted.rule), options)
+    chosen = read_rule_options(find_way(wanted.rule), options)
     return replace(wanted, options=canonical(asdict(chosen)))
 
 
@@ -245,7 +248,8 @@ def lacking(card: RuleCard, family: Family) -> str:
 
 def usable_rules(family: Family) -> list[str]:
     """Names of the rules that a family can be fused by."""
-    return [name for name, card in RULE_CARDS.items() if not lacking(card, family)]
+    cards = {**RULE_CARDS, **WAY_CARDS}
+    return [name for name, card in cards.items() if not lacking(card, family)]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def _gradients(members: Members, states: Sequence[Mapping[str, Tensor]]) -> list
     found = []
     for k, state in enumerate(states):
         train = members.own_data(k).train
-        some = train.take(requests.CURVATURE_EXAMPLES)
+        some = train.take(requests.MISMATCH_EXAMPLES)
         gradient = loss_gradient(members.model, state, some)
         found.append({n: g * (len(train) / len(some)) for n, g in gradient.items()})
     return found

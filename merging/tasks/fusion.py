@@ -20,7 +20,7 @@ from merging import requests
 from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
 from merging.errors import MergingError, StoppedError
-from merging.fusion import Fused, fuse_with_notes, gram_matrices
+from merging.fusion import fuse_with_notes, gram_matrices
 from merging.fusion.card import model_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
@@ -30,13 +30,14 @@ from merging.landscape.scores import score
 from merging.matching import align_many
 from merging.members import Members, load_members, ordered
 from merging.params import Params, distance
-from merging.rules import find_rule_card
 from merging.store import Store
 from merging.subjects import Stored, certified
 from merging.symmetry import certify
 from merging.tasks.base import Found, Part, Task
 from merging.tasks.curvatures import scaled_fishers
 from merging.tasks.explanations import mismatch_of
+from merging.tasks.ways import WAYS
+from merging.ways import WAY_CARDS, find_way
 
 
 def _order(request: requests.OrderRequest, part: Part, context: Context) -> Found:
@@ -82,12 +83,40 @@ class _Merged:
     seconds: float
 
 
-def _merge(request: requests.FusionRequest, members: Members, store: Store) -> _Merged:
-    card = find_rule_card(request.rule)
+def _merge(request: requests.FusionRequest, members: Members, context: Context) -> _Merged:
+    card = find_way(request.rule)
     lacking = requests.lacking(card, request.family)
     if lacking:
         raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
-    parents = ordered(members.models, request.order, store)
+    parents = ordered(members.models, request.order, context.store)
+    start = time.perf_counter()
+    if request.rule in WAY_CARDS:
+        found = WAYS[request.rule](request, members, parents, context)
+    else:
+        needs = _needs(request, members, parents, context.store)
+        start = time.perf_counter()  # what a rule needs was not made by the rule
+        found = fuse_with_notes(
+            request.rule,
+            models=parents,
+            base=members.base,
+            weights=request.weights or None,
+            options=json.loads(request.options),
+            seed=request.seed,
+            **needs,
+        )
+    seconds = time.perf_counter() - start
+    params = found.params
+    if request.statistics == "reset":
+        examples = members.training_examples(requests.SHOWN_EXAMPLES)
+        params = reset(members.model, params, examples)
+    return _Merged(params, found.notes, parents, seconds)
+
+
+def _needs(
+    request: requests.FusionRequest, members: Members, parents: Sequence[Params], store: Store
+) -> dict[str, Any]:
+    """What a rule works with beside the models."""
+    card = find_way(request.rule)
     needs: dict[str, Any] = {}
     if card.needs_fishers:
         needs["fishers"], needs["base_fisher"] = scaled_fishers(request, members, store)
@@ -105,27 +134,12 @@ def _merge(request: requests.FusionRequest, members: Members, store: Store) -> _
         needs |= {"model": members.model, "batches": members.validation()}
     if card.needs_sizes:
         needs["sizes"] = members.sizes
-    start = time.perf_counter()
-    found: Fused = fuse_with_notes(
-        request.rule,
-        models=parents,
-        base=members.base,
-        weights=request.weights or None,
-        options=json.loads(request.options),
-        seed=request.seed,
-        **needs,
-    )
-    seconds = time.perf_counter() - start
-    params = found.params
-    if request.statistics == "reset":
-        examples = members.training_examples(requests.SHOWN_EXAMPLES)
-        params = reset(members.model, params, examples)
-    return _Merged(params, found.notes, parents, seconds)
+    return needs
 
 
 def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
-    merged = _merge(request, members, context.store)
+    merged = _merge(request, members, context)
     outputs = [predict(members.model, merged.params, b) for b in members.splits(request.split)]
     return {}, {"score": asdict(_judged(request, members, merged, outputs, context.store))}
 
@@ -272,7 +286,7 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
     """Write the merged model in the types of the first one that was brought."""
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
-    merged = _merge(fusion, members, context.store)
+    merged = _merge(fusion, members, context)
     params = {name: value.to(members.dtypes[name]) for name, value in merged.params.items()}
     recipe = requests.canonical(fusion.payload)
     meta = {"made_by": "One Basin", "what": "merged", "recipe": recipe}
@@ -281,7 +295,7 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
     name = f"{stem}.safetensors"
     if request.what == "folder":
         text = model_card(
-            find_rule_card(fusion.rule),
+            find_way(fusion.rule),
             parents=fusion.family.models,
             base=fusion.family.base,
             weights=fusion.weights,

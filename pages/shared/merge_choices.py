@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import streamlit as st
 
-from merging import cards, requests, rules
+from merging import cards, requests, ways
 from pages.shared import controls, jobs, merge_uploads, state
 from pages.shared.merge_choice import Choice
 
@@ -134,7 +134,7 @@ def choose_rules(choice: Choice) -> list[str]:
         usable,
         selection_mode="multi",
         default=first,
-        format_func=lambda name: rules.RULE_CARDS[name].title,
+        format_func=lambda name: ways.find_way(name).title,
         # Other models can be fused by other rules: their choice is another widget.
         key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
     )
@@ -148,7 +148,7 @@ def choose_rules(choice: Choice) -> list[str]:
 
 def _fits(name: str, choice: Choice) -> bool:
     """Whether a rule means anything for models of that kind: runs have an order, others none."""
-    return rules.RULE_CARDS[name].family != "trajectory" or choice.kind == "run"
+    return ways.find_way(name).family != "trajectory" or choice.kind == "run"
 
 
 def _options(chosen: Sequence[str]) -> None:
@@ -171,12 +171,12 @@ def _options(chosen: Sequence[str]) -> None:
             disabled=tuned(),
             help="For task arithmetic, DARE, gradient matching and removing a task.",
         )
-        with_options = [name for name in chosen if fields(rules.RULE_CARDS[name].options)]
+        with_options = [name for name in chosen if fields(ways.find_way(name).options)]
         for row in range(0, len(with_options), 3):
             for column, name in zip(st.columns(3), with_options[row : row + 3], strict=False):
                 with column:
-                    st.markdown(f"**{rules.RULE_CARDS[name].title}**")
-                    for option in fields(rules.RULE_CARDS[name].options):
+                    st.markdown(f"**{ways.find_way(name).title}**")
+                    for option in fields(ways.find_way(name).options):
                         controls.option_widget(option, key=f"merge_{name}_{option.name}")
 
 
@@ -187,7 +187,7 @@ def tuned() -> bool:
 
 def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
     """The fusion by one rule, with the options that were set."""
-    card = rules.RULE_CARDS[rule]
+    card = ways.find_way(rule)
     options: dict[str, Any] = {}
     for option in fields(card.options):
         value = state.value(f"merge_{rule}_{option.name}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from merging import requests, rules, visualization
+from merging import requests, visualization, ways
 from merging.fusion_records import Removal
 from merging.visualization import NamedScan
 from pages.shared import charts, jobs, state
@@ -40,7 +40,7 @@ def _mismatch(choice: Choice) -> None:
     scans = requests.mismatch_scans(choice.family, choice.statistics)
     found = jobs.follow("merge_mismatch", scans)
     named = [
-        NamedScan(rules.RULE_CARDS[f.request.fusion.rule].title, f.request.knob, f.result)
+        NamedScan(ways.find_way(f.request.fusion.rule).title, f.request.knob, f.result)
         for f in found
     ]
     if not named:
@@ -76,7 +76,7 @@ def _mismatch_rows(scans: list[NamedScan]) -> list[dict[str, object]]:
 
 def _switches(choice: Choice) -> None:
     st.subheader("One formula, several rules", anchor=False)
-    st.code(rules.RULE_CARDS["gradient_matching"].formula, language=None, wrap_lines=True)
+    st.code(ways.find_way("gradient_matching").formula, language=None, wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         h0 = st.toggle("Curvature of the base, H₀", value=True, key="merge_switch_h0")
         ht = st.toggle("Curvature of the tasks, Hₜ", value=True, key="merge_switch_ht")

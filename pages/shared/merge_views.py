@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from merging import requests, rules, visualization
+from merging import requests, visualization, ways
 from merging.fusion_records import MergedScore
 from merging.visualization import NamedScan, NamedScore
 from pages.shared import charts, jobs, merge_choices, shares, state
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def _rule_title(name: str) -> str:
-    return rules.RULE_CARDS[name].title
+    return ways.find_way(name).title
 
 
 def _reference_title(name: str, choice: Choice) -> str:
@@ -252,7 +252,7 @@ def calibration(choice: Choice, chosen: Sequence[str]) -> None:
 def cards(chosen: Sequence[str]) -> None:
     """What every rule is, what it assumes and when it fails."""
     for name in chosen:
-        card = rules.RULE_CARDS[name]
+        card = ways.find_way(name)
         with st.container(border=True):
             st.markdown(f"**{card.title}** · {card.family}")
             st.code(card.formula, language=None, wrap_lines=True)

@@ -1,0 +1,112 @@
+"""The Merge page: families, rules, views, files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from merging import requests
+from merging.cards import list_families, read_family_card
+from tests.app.conftest import charts, figure, labels, pick, said
+
+VIEWS = ("Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away")
+BYTES = 0.5e6
+
+
+@pytest.mark.usefixtures("nothing_asked")
+@pytest.mark.parametrize("family", list_families())
+def test_every_family_opens_on_finished_results(family, open_page):
+    at = open_page("merge", merge_family=family)
+    assert not at.exception
+    assert not at.error
+    assert not at.get("progress")
+    (chart,) = charts(at)
+    assert re.search(r"Merged: .*\d", chart.alt)
+    assert len(chart.spec) < BYTES
+    assert read_family_card(family)["title"] in " ".join(said(at))
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("family", ["mnist-harsh", "mnist-seeds"])
+def test_every_view_is_drawn_before_anything_is_there(view, family, open_page):
+    at = open_page("merge", merge_family=family, merge_view=view, seed=99)
+    assert not at.exception
+    assert not at.error
+    assert len(at.title) == 1
+
+
+@pytest.mark.usefixtures("nothing_asked")
+def test_the_reasons_are_packed_for_the_first_family(open_page):
+    at = open_page("merge", merge_family="mnist-mild", merge_view="Confidence")
+    assert not at.exception
+    assert "Calibration error" in charts(at)[0].alt
+
+
+def test_models_left_out_are_left_out_of_what_is_asked(open_page, asked):
+    open_page("merge", **{"merge_family": "mnist-mild", "merge_members_mnist-mild": [0, 2]})
+    family = requests.bundled_family("mnist-mild").of((0, 2))
+    wanted = {job.key for job in asked}
+    assert requests.ReferencesRequest(family).job().key in wanted
+
+
+def test_one_model_is_not_merged(open_page, asked):
+    at = open_page("merge", **{"merge_family": "mnist-mild", "merge_members_mnist-mild": [0]})
+    assert "Choose at least two models." in said(at)
+    assert not asked
+
+
+def test_coefficients_that_are_set_are_asked_for_as_they_are(open_page, asked):
+    open_page("merge", merge_family="mnist-soup", merge_tuned=False, seed=3)
+    family = requests.bundled_family("mnist-soup")
+    wanted = requests.fusion(family, "wise_ft", {"t": 0.5}, seed=3)
+    assert wanted.job().key in {job.key for job in asked}
+
+
+def test_without_their_base_models_are_fused_by_other_rules(open_page, asked):
+    at = open_page("merge", merge_family="mnist-mild", merge_base=False)
+    names = {json.loads(piece.payload)["request"].get("rule") for j in asked for piece in j.pieces}
+    assert "average" in names
+    assert "ties" not in names
+    assert not at.exception
+
+
+def test_the_pair_in_the_sidebar_can_be_merged(open_page, asked):
+    at = open_page("merge", merge_family="pair", pair="digits-mlp-256")
+    assert not at.exception
+    family = requests.pair_family(requests.bundled_subject("digits-mlp-256"))
+    assert requests.ReferencesRequest(family).job().key in {job.key for job in asked}
+
+
+def test_shares_follow_in_the_browser(open_page, nothing_asked):
+    at = open_page("merge", merge_family="mnist-harsh", merge_view="Shares")
+    assert not at.exception
+    assert any("means computed, linear in between" in line for line in said(at))
+
+
+def test_every_chosen_rule_has_its_card(open_page):
+    at = open_page("merge", merge_family="mnist-run", merge_view="What they do")
+    text = " ".join(str(block.value) for block in at.markdown)
+    assert "**SWA**" in text
+    assert "**Assumes:**" in text
+
+
+def test_a_merged_model_is_made_and_handed_over(open_page, wait_for):
+    at = open_page("merge", merge_family="mnist-run", merge_view="Take away")
+    pick(at, "Make the file").click().run()
+    at = wait_for(at, lambda at: any("merged-swa" in label for label in downloads(at)), "file")
+    assert not at.error
+
+
+def downloads(at):
+    return [element.proto.label for element in at.get("download_button")]
+
+
+def test_the_best_value_of_a_scan_is_ringed(open_page, nothing_asked):
+    at = open_page("merge", merge_family="mnist-harsh", merge_view="Coefficients")
+    first = figure(charts(at)[0])
+    symbols = [trace.get("marker", {}).get("symbol") for trace in first["data"]]
+    assert "circle-open" in symbols
+    assert "Stop" not in labels(at)
