@@ -274,8 +274,8 @@ def _data(subject: Subject, network: Network, store: Store) -> Dataset:
     return dataset(x, y, half, subject.data, network)
 
 
-def uploaded(upload: str, name: str, store: Store) -> bytes:
-    """The bytes of an upload.
+def uploaded(upload: str, name: str, store: Store) -> Path:
+    """Where an upload is.
 
     Raises:
         MergingError: If room was made for others since.
@@ -283,7 +283,7 @@ def uploaded(upload: str, name: str, store: Store) -> bytes:
     path = store.file(upload)
     if path is None:
         raise MergingError(f"the upload of {name} is no longer there; upload it again")
-    return path.read_bytes()
+    return path
 
 
 def keep_checkpoint(

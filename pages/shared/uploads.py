@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 
-from merging import cards, requests
+from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from pages.shared import jobs, state, summaries
@@ -16,14 +18,27 @@ from pages.shared import jobs, state, summaries
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
 _CHOICES = {**_DATA, _OWN: "A file of mine", _NONE: "No examples"}
-_WEIGHTS = ["safetensors", "pt", "pth", "bin", "ckpt", "pt2", "zip"]
-_EXAMPLES = ["npz", "csv", "zip", "gz", "tar"]
 _KINDS = {
     "classification": " of {} classes",
     "regression": ", {} number(s) to predict each",
     "tokens": " of tokens, {} different ones",
 }
 _FROM_FILES, _BY_NAME = "Found from the files", "By name: torchvision or timm"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file that a person gave: uploaded, or chosen in the server's folder.
+
+    Attributes:
+        upload: SHA-256 of what was uploaded.
+        name: The file's name.
+        file: Identity of a file in the server's folder.
+    """
+
+    upload: str
+    name: str
+    file: str = ""
 
 
 def form() -> None:
@@ -59,18 +74,18 @@ def form() -> None:
         )
 
 
-def upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
+def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None:
     """Let a person choose a file, and keep its bytes for a worker.
 
     Args:
         label: What the file is.
-        kinds: Endings that the browser offers.
+        kinds: Endings that the browser offers, with their dots.
         key: Key of the widget.
 
     Returns:
         The SHA-256 of the bytes, and the file's name; None while there is none.
     """
-    file = st.file_uploader(label, type=kinds, key=key)
+    file = st.file_uploader(label, type=[kind.removeprefix(".") for kind in kinds], key=key)
     if file is None:
         return None
     data = file.getvalue()
@@ -81,6 +96,28 @@ def upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
         st.error(str(error), icon=":material/error:")
         return None
     return digest, file.name
+
+
+def _given(label: str, kinds: Sequence[str], key: str) -> Given | None:
+    """A file of the person's, or one of the server's folder where there is one."""
+    uploaded = upload(label, kinds, key)
+    try:
+        if server_folder.is_on():
+            chosen = st.selectbox(
+                f"{label}, from the server's folder",
+                server_folder.names(kinds),
+                index=None,
+                placeholder="Or choose a file on the server",
+                label_visibility="collapsed",
+                key=f"{key}_server",
+            )
+            if chosen is not None:
+                name = str(chosen).rpartition("/")[2]
+                return Given("", name, server_folder.identity(str(chosen)))
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    return None if uploaded is None else Given(*uploaded)
 
 
 def _architecture() -> str:
@@ -99,10 +136,10 @@ def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> 
 
 
 def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    given = upload(f"Model {letter}", _WEIGHTS, f"models_file_{letter.lower()}")
+    given = _given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
     if given is None:
         return None
-    wanted = requests.CheckpointRequest(*given, architecture)
+    wanted = requests.CheckpointRequest(given.upload, given.name, architecture, given.file)
     for found in jobs.follow(f"models_read_{letter}", [wanted]):
         if found.request != wanted:
             return None  # still the file before this one
@@ -143,11 +180,12 @@ def _with_data(
         return requests.Subject(**fields, data="", data_fingerprint="")
     if choice != _OWN:
         return requests.Subject(**fields, data=choice, data_fingerprint=_bundled_data(choice))
-    given = upload("Examples", _EXAMPLES, "models_file_data")
+    given = _given("Examples", server_folder.EXAMPLES, "models_file_data")
     if given is None:
         return None
-    for found in jobs.follow("models_read_data", [requests.DataRequest(*given, a.config)]):
-        if (found.request.upload, found.request.config) != (given[0], a.config):
+    wanted = requests.DataRequest(given.upload, given.name, a.config, given.file)
+    for found in jobs.follow("models_read_data", [wanted]):
+        if replace(found.request, name=given.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
