@@ -72,6 +72,8 @@ EXAMPLES = {
         "what": "aligned",
         "lam": 0.25,
         "statistics": "reset",
+        "prefix": "module.",
+        "container": "pt",
     },
     requests.CheckpointRequest("ab" * 32, "mine.pt"): {
         "upload": "cd" * 32,

@@ -70,7 +70,7 @@ def form() -> None:
             key="models_use",
             icon=":material/visibility:",
             on_click=state.bring,
-            args=(subject,),
+            args=(subject, {"a": a.prefix, "b": b.prefix}),
         )
 
 
