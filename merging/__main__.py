@@ -147,7 +147,9 @@ def _add_choices(child: ArgumentParser, name: str) -> None:
     if name == "merge":
         child.add_argument("--lam", type=float, default=0.5)
     if name in ("match", "merge"):
-        child.add_argument("--out", metavar="FILE", help="where to write; .npz or .safetensors")
+        child.add_argument(
+            "--out", metavar="FILE", help="where to write; .safetensors, .pt, or of match .npz"
+        )
 
 
 if __name__ == "__main__":

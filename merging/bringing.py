@@ -40,6 +40,8 @@ from merging.models.registry import infer_config
 from merging.params import Params, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class BroughtModel:
@@ -67,9 +69,17 @@ class BroughtModel:
         """Inputs of the right shapes."""
         return self.network.example_inputs
 
-    def as_brought(self, params: Mapping[str, Tensor]) -> Params:
-        """Another state dict of this architecture in the dtypes and names of this file."""
-        return in_form(params, self.dtypes, self.prefix)
+    def as_brought(self, params: Mapping[str, Tensor], *, prefix: str | None = None) -> Params:
+        """Another state dict of this architecture in the dtypes and names of this file.
+
+        Args:
+            params: The state dict.
+            prefix: What to put before all names; what was cut off unless given.
+
+        Returns:
+            The state dict to write.
+        """
+        return in_form(params, self.dtypes, self.prefix if prefix is None else prefix)
 
 
 def read_model(

@@ -62,6 +62,7 @@ class Session:
         self.sources: dict[str, str] = {}
         self.notes: list[str] = []
         self.spec = ""
+        self.prefixes = {"a": "", "b": ""}
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:
@@ -113,6 +114,7 @@ class Session:
     def _checkpoint(self, letter: str, path: Path, architecture: str) -> dict[str, Any]:
         found = subjects.keep_checkpoint(path, path.name, self.store, architecture=architecture)
         self.sources[f"model_{letter}"] = str(path)
+        self.prefixes[letter] = found["prefix"]
         self.notes += [f"{path.name}: {note}" for note in found["notes"]]
         return found
 
@@ -211,12 +213,9 @@ def match(arguments: Namespace, session: Session) -> dict[str, Any]:
     }
     kept = session.recipe
     if arguments.out:
-        is_permutation = arguments.out.endswith(".npz")
-        file = session.compute(
-            requests.ExportRequest(
-                subject, alignment, "permutation" if is_permutation else "aligned"
-            )
-        )
+        form = {} if arguments.out.endswith(".npz") else _form(arguments.out, session.prefixes["b"])
+        what: Any = "aligned" if form else "permutation"
+        file = session.compute(requests.ExportRequest(subject, alignment, what, **form))
         Path(arguments.out).write_bytes(file.data)
     session.recipe = kept
     return {
@@ -297,11 +296,21 @@ def merge(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Write the (aligned) model between A and B."""
     subject = session.subject(arguments)
     request = requests.ExportRequest(
-        subject, _alignment(arguments, subject), "merged", arguments.lam, arguments.statistics
+        subject,
+        _alignment(arguments, subject),
+        "merged",
+        arguments.lam,
+        arguments.statistics,
+        **_form(arguments.out or "", session.prefixes["a"]),
     )
     file = session.compute(request)
     Path(arguments.out or file.name).write_bytes(file.data)
     return {"written": arguments.out or file.name, "bytes": len(file.data), "notes": file.notes}
+
+
+def _form(out: str, prefix: str) -> dict[str, Any]:
+    """How a model is written: container by the file's ending, names as they were brought."""
+    return {"prefix": prefix, "container": "pt" if out.endswith((".pt", ".pth")) else "safetensors"}
 
 
 def replay(arguments: Namespace, _: Session) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from merging.bringing import HALF
 from merging.data.base import Batches
 from merging.doctor import SHARED_START, equal_share, weight_cosine
 from merging.landscape import evaluate_family
@@ -32,7 +33,6 @@ _POINTS = 3
 # Of a tensor's largest number to the median of its sizes: trained layers stay far below.
 _HUGE_RANGE = 1e4
 _SHOWN = 3
-_HALF = (torch.float16, torch.bfloat16)
 _WORTH_SAYING = 0.01  # share of numbers
 
 
@@ -155,7 +155,7 @@ def _of_one(letter: str, params: Mapping[str, Tensor]) -> list[str]:
     lines = []
     values = {name: params[name] for name in floating(params) if params[name].numel()}
     kinds = {value.dtype for value in values.values()}
-    for dtype in sorted(kinds & set(_HALF), key=str):
+    for dtype in sorted(kinds & set(HALF), key=str):
         digits = 3 if dtype == torch.float16 else 2
         lines.append(
             f"{letter} is in {_name(dtype)}, about {digits} decimal digits. It is computed in "
@@ -172,8 +172,8 @@ def _numbers_lines(letter: str, values: Mapping[str, Tensor]) -> list[str]:
     """Numbers that are subnormal, or that a half precision cannot hold."""
     total = max(1, sum(value.numel() for value in values.values()))
     subnormal = sum(_below(value, torch.finfo(value.dtype).tiny) for value in values.values())
-    wide = [value for value in values.values() if value.dtype not in _HALF]
-    over = {dtype: sum(_above(v, torch.finfo(dtype).max) for v in wide) for dtype in _HALF}
+    wide = [value for value in values.values() if value.dtype not in HALF]
+    over = {dtype: sum(_above(v, torch.finfo(dtype).max) for v in wide) for dtype in HALF}
     lost = sum(_below(value, torch.finfo(torch.float16).smallest_normal / 2**11) for value in wide)
     lines = []
     if subnormal:

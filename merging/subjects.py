@@ -279,8 +279,8 @@ def data_of(name: str, network: Network, store: Store) -> Dataset:
     return dataset(x, y, half, name, network)
 
 
-def uploaded(upload: str, name: str, store: Store) -> bytes:
-    """The bytes of an upload.
+def uploaded(upload: str, name: str, store: Store) -> Path:
+    """Where an upload is.
 
     Raises:
         MergingError: If room was made for others since.
@@ -288,7 +288,7 @@ def uploaded(upload: str, name: str, store: Store) -> bytes:
     path = store.file(upload)
     if path is None:
         raise MergingError(f"the upload of {name} is no longer there; upload it again")
-    return path.read_bytes()
+    return path
 
 
 def keep_checkpoint(

@@ -39,6 +39,7 @@ REQUESTS = {
     "permutation": requests.ExportRequest(SUBJECT, WEIGHT, "permutation"),
     "aligned": requests.ExportRequest(SUBJECT, WEIGHT, "aligned"),
     "merged": requests.ExportRequest(SUBJECT, WEIGHT, "merged", 0.25),
+    "torch": requests.ExportRequest(SUBJECT, WEIGHT, "merged", container="pt"),
     "rescaled": requests.ExportRequest(SUBJECT, None, "merged", 0.5, "rescale"),
 }
 
@@ -80,6 +81,8 @@ def written(file: str):
     if file.endswith(".npz"):
         with np.load(file) as arrays:
             return dict(arrays)
+    if file.endswith(".pt"):
+        return {name: value.numpy() for name, value in torch.load(file, weights_only=True).items()}
     return {name: value.numpy() for name, value in safetensors.torch.load_file(file).items()}
 
 
@@ -138,6 +141,7 @@ FILES = {
     "permutation": "permutation.npz",
     "aligned": "aligned.safetensors",
     "merged": "merged.safetensors",
+    "torch": "merged.pt",
     "rescaled": "merged.safetensors",
 }
 

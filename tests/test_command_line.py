@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -262,3 +263,19 @@ def test_a_wrong_spec_is_refused_with_the_group_s_name(files, tmp_path, capsys):
     assert "group 'mine' on layers.0.weight[0]" in refused(
         capsys, "match", *files, "--spec", str(spec)
     )
+
+
+def test_what_is_merged_goes_back_in_the_form_that_it_came_in(tmp_path, capsys):
+    pair = merging.load_pair("digits-mlp-256")
+    names = [str(tmp_path / f"{letter}.pt") for letter in "ab"]
+    for name, params in zip(names, (pair.params_a, pair.params_b), strict=True):
+        torch.save({f"module.{key}": value.half() for key, value in params.items()}, name)
+    for out in ("merged.safetensors", "merged.pt"):
+        run(capsys, "merge", *names, "--out", str(tmp_path / out))
+    merged = safetensors.torch.load_file(tmp_path / "merged.safetensors")
+    again = torch.load(tmp_path / "merged.pt", weights_only=True)
+    wrapped = torch.nn.DataParallel(copy.deepcopy(pair.model).half())
+    wrapped.load_state_dict(merged, strict=True)
+    assert set(merged) == set(again)
+    assert {value.dtype for value in merged.values()} == {torch.float16}
+    assert all(torch.equal(merged[name], again[name]) for name in merged)

@@ -102,16 +102,20 @@ EXAMPLES = {
         "what": "aligned",
         "lam": 0.25,
         "statistics": "reset",
+        "prefix": "module.",
+        "container": "pt",
     },
     requests.CheckpointRequest("ab" * 32, "mine.pt"): {
         "upload": "cd" * 32,
         "name": "yours.pt",
         "architecture": "torchvision:resnet18",
+        "file": '{"path":"a.pt"}',
     },
     requests.DataRequest("ab" * 32, "mine.npz", SUBJECT.config): {
         "upload": "cd" * 32,
         "name": "yours.npz",
         "config": "{}",
+        "file": '{"path":"a.npz"}',
     },
     requests.FitRequest(SUBJECT.model_a, SUBJECT.model_b): {"model_a": "x", "model_b": "y"},
 }

@@ -65,14 +65,21 @@ NEIGHBOURS = {
     "forecast": {"doctor"},
     "pt2_archive": {"archives", "checkpoint_guards", "models", "zip_guard"},
     "members": {"requests", "subjects"},
-    "tasks": {"doctor", "forecast", "members", "requests", "subjects"},
+    "tasks": {"doctor", "forecast", "members", "requests", "server_folder", "subjects"},
     "worker": {"tasks"},
     "__main__": {"commands"},
     "commands": {"recipes", "requests", "subjects", "tasks"},
     "recipes": {"requests"},
 }
 # What the interface process holds: none of these may load torch, directly or through others.
-WITHOUT_TORCH = ("merging", "merging.requests", "merging.visualization", "merging.compute")
+WITHOUT_TORCH = (
+    "merging",
+    "merging.requests",
+    "merging.as_code",
+    "merging.server_folder",
+    "merging.visualization",
+    "merging.compute",
+)
 # The only modules that may know a library, or what lies behind the guards.
 ALONE = {
     "dask": {"merging.cluster"},

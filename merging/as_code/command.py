@@ -118,9 +118,9 @@ def _export_command(request: ExportRequest) -> list[str]:
             *_given("lam", request.lam, ExportRequest.lam),
             *_given("statistics", request.statistics, ExportRequest.statistics),
             "--out",
-            "merged.safetensors",
+            f"merged.{request.container}",
         ]
-    ending = "npz" if request.what == "permutation" else "safetensors"
+    ending = "npz" if request.what == "permutation" else request.container
     return ["match", *_method_words(request.alignment), "--out", f"{request.what}.{ending}"]
 
 

@@ -171,9 +171,14 @@ def _export(request: ExportRequest) -> Written:
     if request.what == "merged":
         line, imports = _merged(request, b)
         lines.append(line)
-    written = "merged" if request.what == "merged" else b
-    restored = written if models_of(request.subject).pair else f"a.as_brought({written})"
-    lines.append(f'merging.write_checkpoint("{request.what}.safetensors", {restored})')
+    params, letter = ("merged", "a") if request.what == "merged" else (b, "b")
+    if not models_of(request.subject).pair:
+        prefix = "" if request.prefix else ', prefix=""'
+        params = f"{letter}.as_brought({params}{prefix})"
+    if request.container == "pt":
+        lines.append(f'torch.save({params}, "{request.what}.pt")')
+        return Written(tuple(lines), (*imports, "import torch"))
+    lines.append(f'merging.write_checkpoint("{request.what}.safetensors", {params})')
     return Written(tuple(lines), imports)
 
 

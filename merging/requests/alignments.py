@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from merging.entries import Entry
 from merging.methods import find_card, read_options
 from merging.records import Alignment, GroupUnits, LayerRow
-from merging.requests.base import Request, Statistics, Subject, canonical, tupled
+from merging.requests.base import Request, Statistics, Subject, added, canonical, tupled
 
 # Test examples behind the layer-wise figures: two curves per layer are many.
 LAYER_EXAMPLES = 500
@@ -114,7 +114,14 @@ class Download:
 
 @dataclass(frozen=True)
 class ExportRequest(Request[Download]):
-    """The permutation (`.npz`), or the aligned or merged model (safetensors), as a file."""
+    """The permutation (`.npz`), or the aligned or merged model, as a file.
+
+    Models are written in the dtypes of the file that they come from: B's if aligned, A's if merged.
+
+    Attributes:
+        prefix: What is put before all names: what was cut off when the file was read.
+        container: Of models: `"safetensors"`, or `"pt"` as `torch.save` writes it.
+    """
 
     task: ClassVar[str] = "export"
     subject: Subject
@@ -122,6 +129,8 @@ class ExportRequest(Request[Download]):
     what: Literal["permutation", "aligned", "merged"]
     lam: float = 0.5
     statistics: Statistics = "interpolated"
+    prefix: str = added("")
+    container: Literal["safetensors", "pt"] = added("safetensors")
 
     @property
     def title(self) -> str:

@@ -130,15 +130,17 @@ class BroughtCheckpoint:
 
 @dataclass(frozen=True)
 class CheckpointRequest(Request[BroughtCheckpoint]):
-    """Read an uploaded checkpoint, whose bytes are in the store under `upload`.
+    """Read a checkpoint whose bytes are in the store under `upload`, or that lies on the server.
 
-    `architecture` is a config or a name of a model package, for weights that do not say.
+    `architecture` is a config or a name of a model package, for weights that do not say; `file`
+    the identity of a file in the server's folder.
     """
 
     task: ClassVar[str] = "read checkpoint"
     upload: str
     name: str
     architecture: str = ""
+    file: str = added("")
 
     @property
     def title(self) -> str:
@@ -164,12 +166,13 @@ class BroughtData:
 
 @dataclass(frozen=True)
 class DataRequest(Request[BroughtData]):
-    """Read uploaded examples for an architecture."""
+    """Read examples for an architecture, uploaded or from the server's folder."""
 
     task: ClassVar[str] = "read data"
     upload: str
     name: str
     config: str
+    file: str = added("")
 
     @property
     def title(self) -> str:

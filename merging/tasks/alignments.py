@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from merging import requests
+from merging.bringing import HALF, in_form
 from merging.checkpoints import checkpoint_bytes
 from merging.errors import MergingError, StoppedError
 from merging.jobs import Context
@@ -21,7 +23,7 @@ from merging.matching import MatchProblem, MatchResult, describe_units, match
 from merging.params import distance, lerp
 from merging.records import LayerRow
 from merging.store import Store
-from merging.subjects import Loaded, load
+from merging.subjects import Loaded, load, load_params
 from merging.symmetry import certify
 from merging.tasks.base import Found, Part, Task, aligned_b, permutations_of
 
@@ -152,10 +154,38 @@ def _export(request: requests.ExportRequest, part: Part, context: Context) -> Fo
             "what": request.what,
             "recipe": requests.canonical(request.payload),
         }
-        data, name = checkpoint_bytes(params, meta), f"{stem}-{request.what}.safetensors"
         moved = distance(loaded.params_a, params)
         notes.append(f"{len(params)} tensors, {moved:.4g} from model A in weight space")
+        params, more = _as_brought(params, request, context.store)
+        notes += more
+        data = _model_file(params, meta, request.container)
+        name = f"{stem}-{request.what}.{request.container}"
     return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
+
+
+def _as_brought(
+    params: dict[str, Tensor], request: requests.ExportRequest, store: Store
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A model in the form of the file that it comes from, and what a person should know of it."""
+    subject = request.subject
+    parent = load_params(subject.model_b if request.what == "aligned" else subject.model_a, store)
+    dtypes = {name: value.dtype for name, value in parent.items()}
+    written = in_form(params, dtypes, request.prefix)
+    notes = []
+    narrow = sorted({str(d).removeprefix("torch.") for d in dtypes.values() if d in HALF})
+    if narrow:
+        notes.append(f"Written in {' and '.join(narrow)}, as the file that it comes from.")
+    if request.prefix:
+        notes.append(f"The prefix {request.prefix!r} was put back before all names.")
+    return written, notes
+
+
+def _model_file(params: dict[str, Tensor], meta: dict[str, str], container: str) -> bytes:
+    if container == "safetensors":
+        return checkpoint_bytes(params, meta)
+    file = io.BytesIO()
+    torch.save({name: value.clone() for name, value in params.items()}, file)
+    return file.getvalue()
 
 
 def _merged(

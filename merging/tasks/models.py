@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from merging import requests
+from merging import requests, server_folder
 from merging.doctor import examine
 from merging.errors import SymmetryError
 from merging.forecast import foresee
@@ -44,7 +45,8 @@ def _spec(request: requests.SpecRequest, part: Part, context: Context) -> Found:
     text = ""
     if request.upload:
         try:
-            text = uploaded(request.upload, "the permutation spec", context.store).decode()
+            path = uploaded(request.upload, "the permutation spec", context.store)
+            text = path.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise SymmetryError(f"the permutation spec is no text ({error})") from error
     return {}, keep_spec(text, request.config, context.store, freeze=request.frozen)
@@ -88,13 +90,19 @@ def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -
 
 
 def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: Context) -> Found:
-    data = uploaded(request.upload, request.name, context.store)
-    return {}, keep_checkpoint(data, request.name, context.store, architecture=request.architecture)
+    source = _source(request, context)
+    architecture = request.architecture
+    return {}, keep_checkpoint(source, request.name, context.store, architecture=architecture)
 
 
 def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
-    data = uploaded(request.upload, request.name, context.store)
-    return {}, keep_data(data, request.name, request.config, context.store)
+    return {}, keep_data(_source(request, context), request.name, request.config, context.store)
+
+
+def _source(request: requests.CheckpointRequest | requests.DataRequest, context: Context) -> Path:
+    if request.file:
+        return server_folder.find(request.file)
+    return uploaded(request.upload, request.name, context.store)
 
 
 def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:

@@ -8,13 +8,14 @@ from typing import Any, cast
 import streamlit as st
 
 from merging import methods, requests
-from pages.shared import controls, jobs, state
+from pages.shared import code, controls, jobs, state
 
 _WHAT = {
     "permutation": "Permutation (.npz)",
-    "aligned": "Aligned model B (.safetensors)",
-    "merged": "Merged model (.safetensors)",
+    "aligned": "Aligned model B",
+    "merged": "Merged model",
 }
+_CONTAINERS = {"safetensors": "safetensors", "pt": "PyTorch (.pt)"}
 
 
 def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
@@ -45,7 +46,12 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
                 list(controls.STATISTICS), key="align_statistics"
             )
     request = requests.ExportRequest(
-        state.subject(), alignments[chosen or 0], cast("Any", what), lam, cast("Any", statistics)
+        state.subject(),
+        alignments[chosen or 0],
+        cast("Any", what),
+        lam,
+        cast("Any", statistics),
+        **({} if what == "permutation" else _form(str(what))),
     )
     wanted = state.wanted_file() == request.key
     if not wanted:
@@ -68,6 +74,26 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
         )
         for note in file.notes:
             st.caption(note)
+        code.offer([request], key="align_file")
+
+
+def _form(what: str) -> dict[str, Any]:
+    """How a model is written: container, and names as they were brought."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        container = st.segmented_control(
+            "Format",
+            list(_CONTAINERS),
+            default="safetensors",
+            required=True,
+            format_func=_CONTAINERS.__getitem__,
+            key="align_container",
+        )
+        prefix = state.prefix("b" if what == "aligned" else "a")
+        if prefix and not st.toggle(
+            f"Names with `{prefix}`, as in your file", value=True, key="align_prefix"
+        ):
+            prefix = ""
+    return {"container": container, "prefix": prefix}
 
 
 def _size(count: int) -> str:

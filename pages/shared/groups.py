@@ -63,7 +63,7 @@ def _wanted(config: str) -> requests.SpecRequest | None:
     derived = jobs.read(requests.SymmetryRequest(config))
     names = [group.name for group in derived.groups] if derived is not None else []
     upload = uploads.upload(
-        "A spec as JSON: `{parameter: [group or null per axis]}`", ["json"], "models_file_spec"
+        "A spec as JSON: `{parameter: [group or null per axis]}`", [".json"], "models_file_spec"
     )
     if upload is not None:
         return requests.SpecRequest(config, upload[0])

@@ -7,11 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from merging import requests
+from merging import requests, server_folder
 from pages.shared import jobs, uploads
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
+_KINDS = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
 
 
 def brought() -> Choice | None:
@@ -23,11 +24,11 @@ def brought() -> Choice | None:
     left, right = st.columns(2)
     with left:
         files: list[Any] = st.file_uploader(
-            "Models", uploads.WEIGHTS, accept_multiple_files=True, key="merge_files"
+            "Models", _KINDS, accept_multiple_files=True, key="merge_files"
         )
     with right:
         base_file = st.file_uploader(
-            "Their base, if they were fine-tuned from one", uploads.WEIGHTS, key="merge_base_file"
+            "Their base, if they were fine-tuned from one", _KINDS, key="merge_base_file"
         )
     if not 2 <= len(files) <= _MOST:
         if files:

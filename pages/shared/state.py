@@ -6,7 +6,7 @@ cannot be in an address (models that were brought) is kept beside them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -111,6 +111,12 @@ def subject() -> requests.Subject:
     return replace(found, spec=_specs().get(found.config, ""))
 
 
+def prefix(letter: str) -> str:
+    """What was cut off the names of model `"a"` or `"b"`; nothing of bundled ones."""
+    prefixes: dict[str, str] = st.session_state.get("_prefixes", {})
+    return prefixes.get(letter, "") if is_brought() else ""
+
+
 def choose_spec(config: str, fingerprint: str) -> None:
     """Use a permutation spec for an architecture on all pages; the derived one if it is empty."""
     _specs()[config] = fingerprint
@@ -121,9 +127,15 @@ def _specs() -> dict[str, str]:
     return specs
 
 
-def bring(brought: requests.Subject) -> None:
-    """Look at models that were uploaded. Call before the pair's widget is drawn (a callback)."""
+def bring(brought: requests.Subject, prefixes: Mapping[str, str]) -> None:
+    """Look at models that were uploaded. Call before the pair's widget is drawn (a callback).
+
+    Args:
+        brought: The models.
+        prefixes: What was cut off the names of `"a"` and `"b"`.
+    """
     st.session_state["_brought"] = brought
+    st.session_state["_prefixes"] = dict(prefixes)
     st.session_state["pair"] = BROUGHT
 
 

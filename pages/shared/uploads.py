@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 
-from merging import cards, requests
+from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from pages.shared import jobs, state, summaries
@@ -16,14 +18,27 @@ from pages.shared import jobs, state, summaries
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
 _CHOICES = {**_DATA, _OWN: "A file of mine", _NONE: "No examples"}
-WEIGHTS = ["safetensors", "pt", "pth", "bin", "ckpt", "pt2", "zip"]
-_EXAMPLES = ["npz", "csv", "zip", "gz", "tar"]
 _KINDS = {
     "classification": " of {} classes",
     "regression": ", {} number(s) to predict each",
     "tokens": " of tokens, {} different ones",
 }
 _FROM_FILES, _BY_NAME = "Found from the files", "By name: torchvision or timm"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file that a person gave: uploaded, or chosen in the server's folder.
+
+    Attributes:
+        upload: SHA-256 of what was uploaded.
+        name: The file's name.
+        file: Identity of a file in the server's folder.
+    """
+
+    upload: str
+    name: str
+    file: str = ""
 
 
 def form() -> None:
@@ -55,22 +70,22 @@ def form() -> None:
             key="models_use",
             icon=":material/visibility:",
             on_click=state.bring,
-            args=(subject,),
+            args=(subject, {"a": a.prefix, "b": b.prefix}),
         )
 
 
-def upload(label: str, kinds: list[str], key: str) -> tuple[str, str] | None:
+def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None:
     """Let a person choose a file, and keep its bytes for a worker.
 
     Args:
         label: What the file is.
-        kinds: Endings that the browser offers.
+        kinds: Endings that the browser offers, with their dots.
         key: Key of the widget.
 
     Returns:
         The SHA-256 of the bytes, and the file's name; None while there is none.
     """
-    file = st.file_uploader(label, type=kinds, key=key)
+    file = st.file_uploader(label, type=[kind.removeprefix(".") for kind in kinds], key=key)
     return None if file is None else keep(file)
 
 
@@ -93,6 +108,28 @@ def keep(file: Any) -> tuple[str, str] | None:
     return digest, str(file.name)
 
 
+def _given(label: str, kinds: Sequence[str], key: str) -> Given | None:
+    """A file of the person's, or one of the server's folder where there is one."""
+    uploaded = upload(label, kinds, key)
+    try:
+        if server_folder.is_on():
+            chosen = st.selectbox(
+                f"{label}, from the server's folder",
+                server_folder.names(kinds),
+                index=None,
+                placeholder="Or choose a file on the server",
+                label_visibility="collapsed",
+                key=f"{key}_server",
+            )
+            if chosen is not None:
+                name = str(chosen).rpartition("/")[2]
+                return Given("", name, server_folder.identity(str(chosen)))
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    return None if uploaded is None else Given(*uploaded)
+
+
 def _architecture() -> str:
     """What the person says of the architecture: a name, the server's own function, or nothing."""
     own = os.environ.get("ONE_BASIN_MODEL", "")
@@ -109,10 +146,10 @@ def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> 
 
 
 def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    given = upload(f"Model {letter}", WEIGHTS, f"models_file_{letter.lower()}")
+    given = _given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
     if given is None:
         return None
-    wanted = requests.CheckpointRequest(*given, architecture)
+    wanted = requests.CheckpointRequest(given.upload, given.name, architecture, given.file)
     for found in jobs.follow(f"models_read_{letter}", [wanted]):
         if found.request != wanted:
             return None  # still the file before this one
@@ -164,11 +201,12 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         return "", ""
     if choice != _OWN:
         return str(choice), _bundled_data(str(choice))
-    given = upload("Examples", _EXAMPLES, f"{key}_file_data")
+    given = _given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
     if given is None:
         return None
-    for found in jobs.follow(f"{key}_read_data", [requests.DataRequest(*given, config)]):
-        if (found.request.upload, found.request.config) != (given[0], config):
+    wanted = requests.DataRequest(given.upload, given.name, config, given.file)
+    for found in jobs.follow(f"{key}_read_data", [wanted]):
+        if replace(found.request, name=given.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")

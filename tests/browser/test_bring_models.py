@@ -118,10 +118,10 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
     assert [sorted(perm.tolist()) for perm in perms] == [list(range(256))] * 3
 
     aligned = safetensors.torch.load_file(
-        downloaded(page, "Aligned model B (.safetensors)", "-aligned.safetensors", tmp_path)
+        downloaded(page, "Aligned model B", "-aligned.safetensors", tmp_path)
     )
     merged = safetensors.torch.load_file(
-        downloaded(page, "Merged model (.safetensors)", "-merged.safetensors", tmp_path)
+        downloaded(page, "Merged model", "-merged.safetensors", tmp_path)
     )
     shapes = {name: value.shape for name, value in pair.params_a.items()}
     assert {name: value.shape for name, value in aligned.items()} == shapes
