@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from merging import commands
+from merging import commands, fuse_command
 from merging.errors import MergingError
 from merging.methods import METHOD_CARDS
+from merging.session import Session
 
-_COMMANDS: dict[str, Callable[[Namespace, commands.Session], dict[str, Any]]] = {
+_COMMANDS: dict[str, Callable[[Namespace, Session], dict[str, Any]]] = {
     "inspect": commands.inspect,
     "doctor": commands.doctor,
     "match": commands.match,
     "interpolate": commands.interpolate,
     "surface": commands.surface,
     "merge": commands.merge,
+    "fuse": fuse_command.fuse,
     "replay": commands.replay,
 }
 _MOST_SHOWN = 12
@@ -40,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
         os.environ["ONE_BASIN_MODEL"] = arguments.model
         sys.path.insert(0, str(Path.cwd()))
     try:
-        session = commands.Session()
+        session = Session()
         found = _COMMANDS[arguments.command](arguments, session)
         if arguments.recipe_out:
             session.write_recipe(Path(arguments.recipe_out))
@@ -91,6 +93,9 @@ def _parser() -> ArgumentParser:
         )
         if name == "replay":
             child.add_argument("recipe", help="a file of --recipe-out")
+            continue
+        if name == "fuse":
+            fuse_command.add_arguments(child)
             continue
         child.add_argument(
             "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"

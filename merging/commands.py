@@ -3,157 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
-import time
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from merging import requests, subjects, tasks
-from merging.cards import ASSETS, list_pairs
-from merging.data.bundled import DATASETS, load_dataset
+from merging import requests
 from merging.errors import MergingError
-from merging.jobs import Context
 from merging.methods import METHOD_CARDS
-from merging.recipes import compare, recipe
-from merging.requests import Request, Subject
-from merging.store import Store, open_default
-
-_BAR = 30
-_REPORT_SECONDS = 0.2
-
-
-class _Progress(Context):
-    """Progress as a bar on the terminal, where there is one."""
-
-    def __init__(self, store: Store, key: str, title: str) -> None:
-        super().__init__(store, key)
-        self._title, self._shown = title, 0.0
-
-    def report(self, done: float, total: float, note: str = "") -> None:
-        """Draw the bar."""
-        now = time.monotonic()
-        if not sys.stderr.isatty() or now - self._shown < _REPORT_SECONDS:
-            return
-        self._shown = now
-        filled = round(_BAR * done / total) if total else 0
-        bar = "#" * filled + "." * (_BAR - filled)
-        sys.stderr.write(f"\r{self._title} [{bar}] {note[:40]:40}")
-        sys.stderr.flush()
-
-    def flush(self) -> None:
-        """Nothing is shown before it is done."""
-
-
-class Session:
-    """One run of the command line: a store, the files that were given, and what was computed.
-
-    Args:
-        store: Where results are kept; the app's own by default.
-    """
-
-    def __init__(self, store: Store | None = None) -> None:
-        self.store = store or open_default(bundled=(ASSETS / "results",))[0]
-        self.sources: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.spec = ""
-        self.prefixes = {"a": "", "b": ""}
-        self.recipe: dict[str, Any] = {}
-
-    def subject(self, arguments: Namespace) -> Subject:
-        """The two models, the data and the permutation spec that were named.
-
-        Raises:
-            MergingError: If they cannot be read, or do not fit.
-        """
-        found = self._models(arguments)
-        text, freeze = self.spec, arguments.freeze
-        if arguments.spec:
-            text = Path(arguments.spec).read_text("utf-8")
-        if not text and not freeze:
-            return found
-        spec = subjects.keep_spec(text, found.config, self.store, freeze=freeze)
-        path = self.store.file(spec["fingerprint"]) if spec["fingerprint"] else None
-        self.spec = path.read_text("utf-8") if path is not None else ""
-        self.notes.append(f"A chosen spec: {spec['groups']} groups, {spec['units']:,} units.")
-        return replace(found, spec=spec["fingerprint"])
-
-    def _models(self, arguments: Namespace) -> Subject:
-        if len(arguments.models) == 1:
-            name = arguments.models[0]
-            if name not in list_pairs():
-                raise MergingError(
-                    f"{name!r} is not a bundled pair; give two checkpoints, or one of "
-                    f"{', '.join(list_pairs())}"
-                )
-            self.sources["pair"] = name
-            return requests.bundled_subject(name)
-        if len(arguments.models) != 2:
-            raise MergingError("give two checkpoints, or the name of one bundled pair")
-        architecture = arguments.model or ""
-        if ":" in architecture and not architecture.startswith(("torchvision:", "timm:")):
-            architecture = requests.canonical({"architecture": "own", "function": architecture})
-        found = []
-        for letter, path in zip("ab", arguments.models, strict=True):
-            found.append(self._checkpoint(letter, Path(path), architecture))
-            architecture = architecture or found[0]["config"]
-        data, data_fingerprint = self._data(arguments.data, found[0]["config"])
-        return Subject(
-            found[0]["config"],
-            found[0]["fingerprint"],
-            found[1]["fingerprint"],
-            data,
-            data_fingerprint,
-        )
-
-    def _checkpoint(self, letter: str, path: Path, architecture: str) -> dict[str, Any]:
-        found = subjects.keep_checkpoint(path, path.name, self.store, architecture=architecture)
-        self.sources[f"model_{letter}"] = str(path)
-        self.prefixes[letter] = found["prefix"]
-        self.notes += [f"{path.name}: {note}" for note in found["notes"]]
-        return found
-
-    def _data(self, given: str | None, config: str) -> tuple[str, str]:
-        if not given:
-            return "", ""
-        if given in DATASETS:
-            return given, load_dataset(given).fingerprint
-        path = Path(given)
-        found = subjects.keep_data(path, path.name, config, self.store)
-        self.sources["data"] = str(path)
-        self.notes += found["notes"]
-        return found["fingerprint"], found["fingerprint"]
-
-    def compute(self, request: Request[Any]) -> Any:
-        """The result of a request, computed here if it is not in the store; notes the recipe.
-
-        Raises:
-            MergingError: If it cannot be computed.
-        """
-        start = time.perf_counter()
-        for needed in request.needs():
-            self.compute(needed)
-        for piece in request.job().pieces:
-            if self.store.has([piece.key]):
-                continue
-            context = _Progress(self.store, piece.key, request.title)
-            arrays, meta = tasks.run_piece(piece.payload, context)
-            self.store.put(piece.key, arrays, meta)
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")
-        entries = [entry for entry in request.entries(self.store) if entry is not None]
-        seconds = time.perf_counter() - start
-        self.recipe = recipe(request, entries, self.sources, seconds, self.spec)
-        return request.decode(entries)
-
-    def write_recipe(self, path: Path) -> None:
-        """Write the recipe of the last result."""
-        path.write_text(json.dumps(self.recipe, indent=2) + "\n", "utf-8")
+from merging.recipes import compare
+from merging.requests import Subject
+from merging.session import Session
+from merging.store import Store
 
 
 def inspect(arguments: Namespace, session: Session) -> dict[str, Any]:
@@ -321,32 +186,69 @@ def replay(arguments: Namespace, _: Session) -> dict[str, Any]:
     """
     old = _read_recipe(Path(arguments.recipe))
     request = requests.from_payload(old["request"])
-    sources = old["sources"]
     with tempfile.TemporaryDirectory() as folder:  # an empty store: nothing is taken from before
         fresh = Session(Store(Path(folder)))
         fresh.spec = old.get("spec", "")
-        pair = [sources["pair"]] if "pair" in sources else None
-        given = Namespace(
-            models=pair or [sources["model_a"], sources["model_b"]],
-            model=arguments.model,
-            data=sources.get("data"),
-            spec=None,
-            freeze=[],
-        )
-        if pair is None or fresh.spec:
-            now = fresh.subject(given)
-            then = Subject(**old["request"]["subject"])
-            for letter in ("a", "b"):
-                if getattr(now, f"model_{letter}") != getattr(then, f"model_{letter}"):
-                    raise MergingError(
-                        f"{sources[f'model_{letter}']} is not the model that the recipe was made "
-                        "with (another fingerprint); put the file back"
-                    )
+        if "family" in old["request"]:
+            _restore_family(old, fresh, arguments)
+        else:
+            _restore_pair(old, fresh, arguments)
         fresh.compute(request)
         new = fresh.recipe
         fresh.store.close()
     differences = compare(old, new)
     return {"equal": not differences, "differences": differences, "result": new["result"]}
+
+
+def _restore_pair(old: Mapping[str, Any], fresh: Session, arguments: Namespace) -> None:
+    """Read both models again, and check that they are what they were.
+
+    Raises:
+        MergingError: If one is another model now.
+    """
+    sources = old["sources"]
+    pair = [sources["pair"]] if "pair" in sources else None
+    given = Namespace(
+        models=pair or [sources["model_a"], sources["model_b"]],
+        model=arguments.model,
+        data=sources.get("data"),
+        spec=None,
+        freeze=[],
+    )
+    if pair is not None and not fresh.spec:
+        return
+    now, then = fresh.subject(given), Subject(**old["request"]["subject"])
+    for letter in ("a", "b"):
+        if getattr(now, f"model_{letter}") != getattr(then, f"model_{letter}"):
+            raise MergingError(_not_the_same(sources[f"model_{letter}"]))
+
+
+def _restore_family(old: Mapping[str, Any], fresh: Session, arguments: Namespace) -> None:
+    """Read all models and the base again, and check that they are what they were.
+
+    Raises:
+        MergingError: If one is another model now.
+    """
+    sources = old["sources"]
+    if "models" not in sources:
+        return  # bundled ones are where they were
+    count = int(sources["models"])
+    paths = [sources[f"model_{k}"] for k in range(count)]
+    base = sources.get(f"model_{count}")
+    given = Namespace(models=paths, base=base, model=arguments.model, data=sources.get("data"))
+    now, then = fresh.family(given), old["request"]["family"]
+    for path, mark, before in zip(paths, now.models, then["models"], strict=True):
+        if mark != before:
+            raise MergingError(_not_the_same(path))
+    if now.base != then["base"]:
+        raise MergingError(_not_the_same(str(base)))
+
+
+def _not_the_same(path: str) -> str:
+    return (
+        f"{path} is not the model that the recipe was made with (another fingerprint); put the "
+        "file back"
+    )
 
 
 def _read_recipe(path: Path) -> Mapping[str, Any]:
@@ -373,7 +275,7 @@ def _aligned_by(method: str, arguments: Namespace, subject: Subject) -> requests
     """
     options = {}
     for text in arguments.option:
-        name, value = _option(text)
+        name, value = read_option(text)
         owner, dot, short = name.rpartition(".")
         if not dot or owner == method:
             options[short] = value
@@ -385,7 +287,12 @@ def _aligned_by(method: str, arguments: Namespace, subject: Subject) -> requests
     return requests.alignment(subject, method, options, seed=arguments.seed)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def read_option(text: str) -> tuple[str, Any]:
+    """Name and value of an option that is written as `name=value`; values are JSON or words.
+
+    Raises:
+        MergingError: If there is no equals sign.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise MergingError(f"--option takes name=value, not {text!r}")

@@ -15,8 +15,8 @@ import torch
 import merging
 from merging import as_code, requests
 from merging.__main__ import main
-from merging.commands import Session
 from merging.errors import UnknownNameError
+from merging.session import Session
 from merging.store import Store
 from merging.subjects import keep_checkpoint, keep_spec
 from tests.test_pt2_archive import Small, exported

@@ -1,0 +1,150 @@
+"""The command `fuse`: two models or more made one, from files or bundled families."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from merging import requests
+from merging.commands import read_option
+from merging.errors import MergingError
+from merging.fusion.files import fuse_files
+from merging.rules import RULE_CARDS
+from merging.session import Session
+from merging.ways import WAY_CARDS, find_way
+
+
+def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
+    """Fuse models by a rule, judge the result where there are examples, and write it.
+
+    Raises:
+        MergingError: If models do not fit, or the rule lacks what it needs.
+    """
+    options = dict(read_option(text) for text in arguments.option)
+    if _streams(arguments):
+        return _from_files(arguments, options)
+    family = session.family(arguments)
+    order = None
+    if arguments.order != "none":
+        order = requests.OrderRequest(family, arguments.order, arguments.seed)
+    wanted = requests.fusion(
+        family,
+        arguments.rule,
+        options,
+        weights=_weights(arguments, len(family.models)),
+        order=order,
+        statistics=arguments.statistics,
+        seed=arguments.seed,
+    )
+    found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
+    scan = requests.tuning(wanted) if arguments.tune else None
+    if arguments.tune and scan is None:
+        raise MergingError(f"{found['rule']} has no coefficient to tune; leave --tune out")
+    if scan is not None:
+        result = session.compute(scan)
+        wanted = requests.tuned(wanted, result)
+        found["best on validation examples"] = {scan.knob: result.best}
+    if arguments.out:
+        what: Any = "folder" if arguments.out.endswith(".zip") else "weights"
+        file = session.compute(requests.FusionExportRequest(wanted, what))
+        Path(arguments.out).write_bytes(file.data)
+        found["written"] = arguments.out
+    if family.tasks:
+        found |= _judged(session, wanted)
+    elif not arguments.out:
+        raise MergingError("without examples there is nothing to say: give --data, or --out")
+    return found
+
+
+def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
+    score = session.compute(wanted)
+    return {
+        "accuracy": score.accuracy,
+        "accuracy standard error": score.accuracy_error,
+        "loss": score.loss,
+        "accuracy by task": [task.accuracy for task in score.tasks],
+        "calibration error": score.calibration_error,
+        "distances from the models": list(score.distances),
+        "gradient mismatch": score.mismatch,
+        "notes": dict(score.notes),
+    }
+
+
+def _streams(arguments: Namespace) -> bool:
+    """Whether tensors can go from file to file one by one: nothing else has to be known."""
+    card = find_way(arguments.rule)
+    needs = card.needs_data or card.needs_fishers or card.needs_grams or card.needs_sizes
+    named = len(arguments.models) == 1
+    judged = arguments.data or arguments.tune or arguments.order != "none"
+    out = arguments.out or ".zip"
+    return not (named or judged or needs or out.endswith(".zip")) and arguments.rule in RULE_CARDS
+
+
+def _from_files(arguments: Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    weights = _weights(arguments, len(arguments.models))
+    done = fuse_files(
+        arguments.rule,
+        arguments.models,
+        arguments.out,
+        base=arguments.base,
+        weights=weights or None,
+        options=options,
+        seed=arguments.seed,
+    )
+    return {
+        "rule": find_way(arguments.rule).title,
+        "written": [str(path) for path in done.files],
+        "notes": dict(done.notes),
+    }
+
+
+def _weights(arguments: Namespace, count: int) -> tuple[float, ...]:
+    """One number per model; one number alone is for all of them.
+
+    Raises:
+        MergingError: If it is no list of numbers.
+    """
+    if arguments.weights is None:
+        return ()
+    try:
+        given = tuple(float(text) for text in arguments.weights.split(","))
+    except ValueError:
+        raise MergingError(
+            f"--weights takes numbers with commas between, such as 0.5,0.5, not "
+            f"{arguments.weights!r}"
+        ) from None
+    return given * count if len(given) == 1 else given
+
+
+def add_arguments(child: ArgumentParser) -> None:
+    """What `fuse` can be told."""
+    child.add_argument(
+        "models",
+        nargs="+",
+        help="checkpoints (files or folders), or the name of a bundled family or pair",
+    )
+    child.add_argument("--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS])
+    child.add_argument("--base", metavar="FILE", help="what the models were fine-tuned from")
+    child.add_argument(
+        "--weights", metavar="NUMBERS", help="one number per model with commas between, or one"
+    )
+    child.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
+    child.add_argument("--data", help="a bundled data set's name, or a file of examples")
+    child.add_argument(
+        "--order",
+        default="none",
+        choices=["none", *requests.ORDER_TITLES],
+        help="line the units of the models up first",
+    )
+    child.add_argument(
+        "--tune", action="store_true", help="take the coefficient that is best on validation data"
+    )
+    child.add_argument("--statistics", default="merged", choices=["merged", "reset"])
+    child.add_argument("--seed", type=int, default=0)
+    child.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write: .safetensors; .zip with card and recipe; or, from files without "
+        "--data, a folder",
+    )

@@ -1,0 +1,120 @@
+"""`python -m merging fuse`: families and files in, scores and files out."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+import torch
+
+import merging
+from merging.__main__ import main
+from merging.checkpoints import read_checkpoint, write_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONE_BASIN_STORE", str(tmp_path / "store"))
+
+
+def run(capsys, *words):
+    code = main(["fuse", *map(str, words), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out else err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Three models, and their base, as files."""
+    folder, family = tmp_path_factory.mktemp("models"), merging.load_family("mnist-classes")
+    for k, params in enumerate(family.models[:3]):
+        write_checkpoint(folder / f"{k}.safetensors", params)
+    write_checkpoint(folder / "base.safetensors", family.base)
+    return folder
+
+
+def three(files):
+    return [files / f"{k}.safetensors" for k in range(3)]
+
+
+def test_a_bundled_family_is_fused_and_judged(capsys):
+    code, found = run(capsys, "mnist-classes", "--rule", "ties", "--option", "density=0.5")
+    assert code == 0
+    assert len(found["accuracy by task"]) == 5
+    assert 0.5 < found["accuracy"] < 1
+    assert found["gradient mismatch"] > 0
+
+
+def test_a_coefficient_is_chosen_on_validation_examples(capsys):
+    code, found = run(capsys, "mnist-classes", "--rule", "wise_ft", "--tune")
+    assert code == 0
+    assert 0 < found["best on validation examples"]["t"] <= 1
+    code, message = run(capsys, "mnist-classes", "--rule", "average", "--tune")
+    assert code == 1
+    assert "Weighted mean has no coefficient to tune" in message
+
+
+def test_files_are_fused_tensor_by_tensor(capsys, files, tmp_path):
+    out = tmp_path / "merged.safetensors"
+    words = ["--rule", "task_arithmetic", "--base", files / "base.safetensors", "--weights", "0.3"]
+    code, found = run(capsys, *three(files), *words, "--out", out)
+    assert (code, found["written"]) == (0, [str(out)])
+    models = [read_checkpoint(path)[0] for path in three(files)]
+    base = read_checkpoint(files / "base.safetensors")[0]
+    wanted = merging.fuse("task_arithmetic", models=models, base=base, weights=[0.3] * 3)
+    for name, value in read_checkpoint(out)[0].items():
+        torch.testing.assert_close(value, wanted[name])
+
+
+def test_brought_models_are_judged_written_with_their_card_and_made_again(capsys, files, tmp_path):
+    out, recipe = tmp_path / "merged.zip", tmp_path / "recipe.json"
+    words = [*three(files), "--base", files / "base.safetensors", "--data", "mnist"]
+    words += ["--rule", "gradient_matching", "--weights", "0.3,0.3,0.3"]
+    code, found = run(capsys, *words, "--out", out, "--recipe-out", recipe)
+    assert code == 0
+    assert found["accuracy"] > 0.5
+    with zipfile.ZipFile(out) as archive:
+        assert {"model.safetensors", "README.md", "recipe.json"} <= set(archive.namelist())
+    assert main(["replay", str(recipe), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+
+def test_a_recipe_of_another_model_is_refused(capsys, files, tmp_path):
+    recipe, moved = tmp_path / "recipe.json", tmp_path / "moved.safetensors"
+    moved.write_bytes((files / "1.safetensors").read_bytes())
+    words = [files / "0.safetensors", moved, "--data", "mnist", "--recipe-out", recipe]
+    assert run(capsys, *words)[0] == 0
+    moved.write_bytes((files / "2.safetensors").read_bytes())
+    assert main(["replay", str(recipe), "--json"]) == 1
+    assert "moved.safetensors is not the model that the recipe was made with" in (
+        capsys.readouterr().err
+    )
+
+
+def test_models_of_different_seeds_are_lined_up(capsys):
+    naive = run(capsys, "mnist-seeds")[1]["accuracy"]
+    aligned = run(capsys, "mnist-seeds", "--order", "first")[1]["accuracy"]
+    assert naive + 0.3 < aligned
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nobody"], "'nobody' is no bundled family or pair"),
+        (["mnist-seeds", "--rule", "ties"], "TIES needs a base model"),
+        (["mnist-classes", "--weights", "a,b"], "--weights takes numbers with commas between"),
+        (["mnist-classes", "--weights", "1,2"], "5 models have 2 weights"),
+        (["mnist-classes", "--rule", "ties", "--option", "depth=1"], "TIES has no option 'depth'"),
+    ],
+)
+def test_what_is_wrong_is_said(capsys, words, message):
+    code, said = run(capsys, *words)
+    assert code == 1
+    assert message in said
+
+
+def test_without_examples_a_file_must_be_asked_for(capsys, files):
+    code, said = run(capsys, *three(files))
+    assert code == 1
+    assert "without examples there is nothing to say: give --data, or --out" in said
