@@ -119,8 +119,8 @@ class Probe:
         generator = torch.Generator().manual_seed(seed)
         perms = random_permutations(spec, generator)
         for group, perm in perms.items():
-            while torch.equal(perm, torch.arange(len(perm))):
-                perm = torch.randperm(len(perm), generator=generator)
+            while torch.equal(perm, torch.arange(perm.shape[-1]).expand(perm.shape)):
+                perm = random_permutations(spec, generator)[group]
             perms[group] = perm
         return perms if only is None else {only: perms[only]}
 
