@@ -6,13 +6,13 @@ nested group's permutation is known before its parents are moved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from merging.axes import AxisExpression, Cell
 from merging.errors import SymmetryError
-from merging.spec import AxisExpression
 
 
 def axis_index(expression: AxisExpression, perms: Mapping[str, Tensor]) -> Tensor | None:
@@ -153,3 +153,32 @@ def _permute_crossed(
     front = value.movedim(used, list(range(len(used))))
     moved = front[tuple(i.to(value.device) for i in index)]
     return moved.movedim(list(range(len(used))), used)
+
+
+def cut_cells(
+    value: Tensor, expressions: Sequence[AxisExpression]
+) -> Iterator[tuple[Cell, Tensor]]:
+    """Cut a tensor into parts in which no axis is a concatenation, with one axis for every atom.
+
+    Args:
+        value: The tensor.
+        expressions: What its axes run over.
+
+    Yields:
+        The atoms, each with the axis that it was on, and the part.
+    """
+    yield from _cut(value, tuple(enumerate(expressions)))
+
+
+def _cut(value: Tensor, dims: Cell) -> Iterator[tuple[Cell, Tensor]]:
+    for k, (axis, expression) in enumerate(dims):
+        sizes = [part.size for part in expression.parts]
+        if expression.kind == "product":
+            factors = tuple((axis, part) for part in expression.parts)
+            yield from _cut(value.unflatten(k, sizes), (*dims[:k], *factors, *dims[k + 1 :]))
+            return
+        if expression.kind == "concat":
+            for piece, part in zip(value.split(sizes, dim=k), expression.parts, strict=True):
+                yield from _cut(piece, (*dims[:k], (axis, part), *dims[k + 1 :]))
+            return
+    yield dims, value
