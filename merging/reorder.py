@@ -175,6 +175,8 @@ def _cut(value: Tensor, dims: Cell) -> Iterator[tuple[Cell, Tensor]]:
         sizes = [part.size for part in expression.parts]
         if expression.kind == "product":
             factors = tuple((axis, part) for part in expression.parts)
+            if not any(atom.name for atom in expression.parts[0].atoms()):
+                sizes[0] = -1  # such as examples, of which there may be more
             yield from _cut(value.unflatten(k, sizes), (*dims[:k], *factors, *dims[k + 1 :]))
             return
         if expression.kind == "concat":
