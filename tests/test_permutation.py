@@ -109,7 +109,7 @@ def test_an_axis_is_indexed_digit_by_digit(expression, seed):
 def test_permuting_is_moving_every_entry_by_itself(name):
     spec = network_symmetry(name).spec
     params = random_state(network(name), 4)
-    perms = moving_permutations(spec.sizes, 4)
+    perms = moving_permutations(spec.shapes, 4)
     moved, expected = permute(spec, perms, params), permuted(spec, perms, params)
     assert all(torch.equal(moved[key], expected[key]) for key in params)
 

@@ -177,8 +177,12 @@ def look_inside(terms: Sequence[Term]) -> Inside:
 def _in_turn(
     mixed: Sequence[Term], alone: Mapping[str, Tensor], orders: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Solve children that share terms one after the other until nothing changes."""
-    children = list(dict.fromkeys([*alone, *(c for term in mixed for c in term.children)]))
+    """Solve children that share terms one after the other until nothing changes.
+
+    Those of which nothing is known by themselves come first: the others have an order by now.
+    """
+    children = list(dict.fromkeys(c for term in mixed for c in term.children))
+    children.sort(key=lambda child: child in alone)
     for _ in range(_ROUNDS):
         before = dict(orders)
         for child in children:

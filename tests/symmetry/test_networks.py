@@ -40,7 +40,7 @@ def test_permuting_keeps_the_function_of_the_module_itself(name):
         params = random_state(model, seed)
         (x,) = network_inputs(name, 9, seed=seed)
         x = x.double() if x.is_floating_point() else x
-        moved = permute(spec, moving_permutations(spec.sizes, seed), params)
+        moved = permute(spec, moving_permutations(spec.shapes, seed), params)
         before = outputs(model, params, x)
         assert before.std() > 0
         assert relative_difference(before, outputs(model, moved, x)) < 1e-9
@@ -55,7 +55,7 @@ def test_each_group_keeps_the_function_by_itself(name):
     (x,) = network_inputs(name, 9, seed=1)
     x = x.double() if x.is_floating_point() else x
     before = outputs(model, params, x)
-    for group, perm in moving_permutations(spec.sizes, 7).items():
+    for group, perm in moving_permutations(spec.shapes, 7).items():
         moved = permute(spec, {group: perm}, params)
         assert relative_difference(before, outputs(model, moved, x)) < 1e-9, group
 
@@ -74,7 +74,7 @@ def test_a_derived_spec_is_certified_for_any_seed(name):
 @every_architecture
 def test_every_architecture_is_certified_with_a_planted_permutation(name):
     spec = architecture_symmetry(name).spec
-    planted = moving_permutations(spec.sizes, 3)
+    planted = moving_permutations(spec.shapes, 3)
     certificate = certify(architecture(name), spec, architecture_inputs(name), permutations=planted)
     assert certificate.ok
     assert certificate.share_moved > 0.9
@@ -87,7 +87,7 @@ def test_every_architecture_keeps_its_function_in_the_module_itself(name):
     model = copy.deepcopy(architecture(name)).double()
     params = random_state(model, 2)
     x = architecture_inputs(name, 6)[0].double()
-    moved = permute(spec, moving_permutations(spec.sizes, 2), params)
+    moved = permute(spec, moving_permutations(spec.shapes, 2), params)
     assert relative_difference(outputs(model, params, x), outputs(model, moved, x)) < 1e-9
 
 
