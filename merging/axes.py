@@ -104,6 +104,13 @@ def parent_place(cell: Sequence[tuple[int, Hashable]], place: int, parent: Hasha
     return found[0] if len(found) == 1 else None
 
 
+def parent_places(cell: Cell, place: int) -> tuple[int, ...]:
+    """Where the parents of an atom are in a part of a tensor, outer ones first."""
+    named = [(axis, atom.name) for axis, atom in cell]
+    found = (parent_place(named, place, parent) for parent in cell[place][1].within)
+    return tuple(k for k in found if k is not None)
+
+
 def write_axis(expression: AxisExpression, *, inner: bool = False) -> Any:
     """An expression as JSON: see `PermutationSpec.from_json`."""
     if expression.kind != "atom":
@@ -151,17 +158,19 @@ def _read_parts(entry: dict[str, Any]) -> AxisExpression:
         raise ValueError(f"unknown kind of axis {kind!r}")
     parts = tuple(read_axis(part, None) for part in given)
     sizes = [part.size for part in parts]
-    total = math.prod(sizes) if kind == "product" else sum(sizes)
-    return AxisExpression(total, None, kind, parts)
+    if kind == "product":
+        return AxisExpression(math.prod(sizes), None, "product", parts)
+    return AxisExpression(sum(sizes), None, "concat", parts)
 
 
 def _read_atom(entry: dict[str, Any], size: int | None) -> AxisExpression:
     group, fixed, within = entry.get("group"), entry.get("fixed"), entry.get("within", [])
-    known = set(entry) <= {"group", "within", "fixed", "size"}
+    size = entry.get("size", size)
+    known = set(entry) <= {"group", "within", "fixed", "size"} and isinstance(size, int)
     names = [name for name in (group, fixed) if name is not None]
     if not known or len(names) != 1 or not all(isinstance(n, str) for n in (*names, *within)):
         raise ValueError(
             f"a nested group is {{'group': name, 'within': [names]}}, an index set that keeps its "
-            f"order {{'fixed': name}}, not {entry!r}"
+            f"order {{'fixed': name}}, each with a 'size' inside other axes, not {entry!r}"
         )
-    return AxisExpression(int(entry.get("size", size)), group, within=tuple(within), fixed=fixed)
+    return AxisExpression(int(size or 0), group, within=tuple(within), fixed=fixed)

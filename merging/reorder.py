@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from merging.axes import AxisExpression, Cell
+from merging.axes import AxisExpression, Cell, parent_places
 from merging.errors import SymmetryError
 
 
@@ -124,8 +124,8 @@ def _is_crossed(expression: AxisExpression, perms: Mapping[str, Tensor]) -> bool
     for piece in expression.pieces():
         names = {atom.name for atom in piece}
         for atom in piece:
-            moves = atom.group in perms and perms[atom.group].dim() > 1
-            if moves and not names.issuperset(atom.within):
+            perm = perms.get(atom.group) if atom.group is not None else None
+            if perm is not None and perm.dim() > 1 and not names.issuperset(atom.within):
                 return True
     return False
 
@@ -184,3 +184,22 @@ def _cut(value: Tensor, dims: Cell) -> Iterator[tuple[Cell, Tensor]]:
                 yield from _cut(piece, (*dims[:k], (axis, part), *dims[k + 1 :]))
             return
     yield dims, value
+
+
+def units_first(value: Tensor, cell: Cell, place: int, inner: Sequence[int] = ()) -> Tensor:
+    """Bring the units of one place of a group to the front.
+
+    Args:
+        value: A part of a tensor, as `cut_cells` has it.
+        cell: Its atoms.
+        place: Where the group is.
+        inner: Places of what is to have an axis of its own.
+
+    Returns:
+        `[positions of the parents, units, *inner, everything else]`.
+    """
+    parents = parent_places(cell, place)
+    front = (*parents, place, *inner)
+    moved = value.movedim(front, tuple(range(len(front))))
+    rows = moved.shape[: len(parents)].numel()
+    return moved.reshape(rows, *moved.shape[len(parents) : len(front)], -1)

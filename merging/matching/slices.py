@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from merging.axes import Cell, parent_place
+from merging.axes import Cell, parent_place, parent_places
 from merging.matching.nested import Slices, children_of
 from merging.matching.similarity import WeightSimilarity
 from merging.permutation import permute_tensor
-from merging.reorder import cut_cells
+from merging.reorder import cut_cells, units_first
 
 
 def weight_terms(
@@ -41,11 +41,8 @@ def weight_terms(
         for (cell, a), (_, b) in pairs:
             for place, inner in group_places(cell, group, wanted):
                 names = tuple(str(cell[k][1].group) for k in inner)
-                parents = parent_places(cell, place)
-                a_units, b_units = (
-                    _units(v, (*parents, place, *inner), len(parents)) for v in (a, b)
-                )
-                terms.append(Slices(names, a_units, b_units))
+                front = units_first(a, cell, place, inner), units_first(b, cell, place, inner)
+                terms.append(Slices(names, *front))
     return terms
 
 
@@ -69,17 +66,3 @@ def group_places(
                 and set(parent_places(cell, k)) == {*above, place}
             ]
             yield place, inner
-
-
-def parent_places(cell: Cell, place: int) -> tuple[int, ...]:
-    """Where the parents of an atom are, outer ones first."""
-    named = [(axis, atom.name) for axis, atom in cell]
-    found = (parent_place(named, place, parent) for parent in cell[place][1].within)
-    return tuple(k for k in found if k is not None)
-
-
-def _units(value: Tensor, front: tuple[int, ...], parents: int) -> Tensor:
-    """Bring some axes to the front, and join the first of them into one."""
-    moved = value.movedim(front, tuple(range(len(front))))
-    sizes = moved.shape
-    return moved.reshape(sizes[:parents].numel(), *sizes[parents : len(front)], -1)
