@@ -108,8 +108,8 @@ def describe_permutation(units: GroupUnits) -> str:
     inside = f", {n // units.run:,} × {units.run:,}" if units.run < n else ""
     return (
         f"Permutation of the {counted(n, 'unit')} of {units.group}{inside}: "
-        f"{n - units.fixed_points:,} moved, {units.fixed_points:,} stayed. Median margin of a match over the next best "
-        f"unit {middle}."
+        f"{n - units.fixed_points:,} moved, {units.fixed_points:,} stayed. Median margin of a "
+        f"match over the next best unit {middle}."
     )
 
 
