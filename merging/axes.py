@@ -66,6 +66,12 @@ class AxisExpression:
                 yield tuple(itertools.chain(*factors))
 
     @property
+    def count(self) -> int:
+        """The number of pieces."""
+        counts = [part.count for part in self.parts]
+        return sum(counts) if self.kind == "concat" else math.prod(counts)
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """The groups that occur, each once, in order."""
         return tuple(dict.fromkeys(atom.group for atom in self.atoms() if atom.group is not None))
@@ -146,7 +152,7 @@ def read_axis(entry: Any, size: int | None) -> AxisExpression:
         group, size = entry
         if not (group is None or isinstance(group, str)):
             raise ValueError(f"a group is a name or null, not {group!r}")
-        return AxisExpression(int(size), group)
+        return AxisExpression(_checked(size), group)
     if size is None or not (entry is None or isinstance(entry, str)):
         raise ValueError(f"an axis is a group's name or null, not {entry!r}")
     return AxisExpression(size, entry)
@@ -163,14 +169,20 @@ def _read_parts(entry: dict[str, Any]) -> AxisExpression:
     return AxisExpression(sum(sizes), None, "concat", parts)
 
 
+def _checked(size: Any) -> int:
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"a part of an axis has at least one unit, not {size!r}")
+    return size
+
+
 def _read_atom(entry: dict[str, Any], size: int | None) -> AxisExpression:
     group, fixed, within = entry.get("group"), entry.get("fixed"), entry.get("within", [])
     size = entry.get("size", size)
-    known = set(entry) <= {"group", "within", "fixed", "size"} and isinstance(size, int)
+    known = set(entry) <= {"group", "within", "fixed", "size"}
     names = [name for name in (group, fixed) if name is not None]
     if not known or len(names) != 1 or not all(isinstance(n, str) for n in (*names, *within)):
         raise ValueError(
             f"a nested group is {{'group': name, 'within': [names]}}, an index set that keeps its "
             f"order {{'fixed': name}}, each with a 'size' inside other axes, not {entry!r}"
         )
-    return AxisExpression(int(size or 0), group, within=tuple(within), fixed=fixed)
+    return AxisExpression(_checked(size), group, within=tuple(within), fixed=fixed)

@@ -26,6 +26,10 @@ from merging.records import FrozenAxis
 __all__ = ["AxisExpression", "PermutationSpec", "SymmetryReport"]
 
 
+# Pieces of a tensor that are looked at; networks have tens.
+_MOST_PIECES = 100_000
+
+
 @dataclass(frozen=True)
 class SymmetryReport:
     """What `find_symmetry` saw: what is fixed and why, and operators that it knows no rule for."""
@@ -170,6 +174,8 @@ class PermutationSpec:
         for name, expressions in self.axes.items():
             if not any(atom.group in within for e in expressions for atom in e.atoms()):
                 continue
+            if math.prod(e.count for e in expressions) > _MOST_PIECES:
+                raise SymmetryError(f"{name!r} is in too many pieces for nested groups")
             for cell in cells(expressions):
                 named = [(axis, atom.name) for axis, atom in cell]
                 for place, (axis, atom) in enumerate(cell):

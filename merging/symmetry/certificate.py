@@ -6,6 +6,7 @@ compared in float64 on random inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,10 +162,12 @@ def share_moved(spec: PermutationSpec) -> float:
 
 def summarise(spec: PermutationSpec, certificate: Certificate, seconds: float) -> SymmetrySummary:
     """What screens show of a certified spec."""
-    places, sizes = spec.places(), spec.sizes
+    places = spec.places()
     groups = tuple(
-        GroupCertificate(group, n, tuple(f"{name}[{axis}]" for name, axis in places[group]))
-        for group, n in sizes.items()
+        GroupCertificate(
+            group, math.prod(shape), tuple(f"{name}[{axis}]" for name, axis in places[group])
+        )
+        for group, shape in spec.shapes.items()
     )
     return SymmetrySummary(
         groups,
