@@ -34,14 +34,11 @@ there are.
 
 """
 TAIL = """
-**Grouped convolution and GroupNorm.** With g groups of m channels, every order of the groups
-together with any order inside each of them keeps the function: g! · (m!)^g orderings, a wreath
-product. A spec holds permutations of axes that do not depend on one another, so that each can be
-matched, inverted and composed by itself. The subgroup taken is that of all orders of the groups,
-times one order inside them that all groups share: g! · m! orderings. It contains every order of
-the channels of a depthwise convolution (m = 1). For a grouped convolution no spec of one
-permutation per axis could say more of its inputs: axis 1 of the weight, the inputs inside a
-group, is one axis for all groups.
+**Nested groups.** With g groups of m channels, grouped convolution and GroupNorm keep their function
+under every order of the groups together with any order inside each of them, and attention under every
+order of its heads together with any order inside each: g! · (m!)^g orderings, a wreath product. All of
+it is found. *Groups* counts what is nested (units of a head) as one group; *units* and *orderings*
+count it in every position of what it is nested in.
 """
 
 

@@ -73,7 +73,7 @@ def match(arguments: Namespace, session: Session) -> dict[str, Any]:
         raise MergingError("naive is no matching method; choose another with --method")
     found = session.compute(alignment)
     moved = {
-        group: int((perm != np.arange(len(perm))).sum())
+        group: int((perm != np.arange(perm.shape[-1])).sum())
         for group, perm in found.permutations.items()
     }
     kept = session.recipe

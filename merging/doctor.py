@@ -7,8 +7,9 @@ and what would chance look like (A is matched with a network that learned nothin
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from merging.models.networks import Network
 from merging.params import Params, check_same_architecture, dot, floating, norm
 from merging.permutation import permute, random_permutations
 from merging.records import Diagnosis
+from merging.reorder import cut_cells, units_first
 from merging.spec import PermutationSpec
 
 # Cosine of weights above which two models cannot have been initialised apart: independent ones
@@ -136,28 +138,41 @@ def _recovered(
     back: Mapping[str, Tensor], original: Mapping[str, Tensor], spec: PermutationSpec
 ) -> tuple[int, int]:
     """Units that are back where they were, told by their weights, and units in all."""
-    right = units = 0
-    for group, places in spec.places().items():
-        size = spec.sizes[group]
-        same = torch.ones(size, dtype=torch.bool)
-        for name, axis in places:
-            if spec.axes[name][axis].group == group:
-                a, b = (p[name].movedim(axis, 0).reshape(size, -1) for p in (original, back))
-                same &= (a == b).all(1)
-        right, units = right + int(same.sum()), units + size
-    return right, units
+    right = 0
+    for group, shape in spec.shapes.items():
+        same = torch.ones(math.prod(shape), dtype=torch.bool)
+        pairs = zip(_rows(back, spec, group), _rows(original, spec, group), strict=True)
+        for (_, a), (_, b) in pairs:
+            same &= (a == b).all(1)
+        right += int(same.sum())
+    return right, spec.units
 
 
 def _dead(params: Mapping[str, Tensor], spec: PermutationSpec) -> int:
     """Units all of whose weights are zero on one of their matrices: nothing enters or leaves."""
     dead = 0
-    for group, places in spec.places().items():
-        none = torch.zeros(spec.sizes[group], dtype=torch.bool)
-        for name, axis in places:
-            if spec.axes[name][axis].group == group and params[name].dim() > 1:
-                none |= (params[name].movedim(axis, 0).flatten(1) == 0).all(1)
+    for group, shape in spec.shapes.items():
+        none = torch.zeros(math.prod(shape), dtype=torch.bool)
+        for name, rows in _rows(params, spec, group):
+            if params[name].dim() > 1:
+                none |= (rows == 0).all(1)
         dead += int(none.sum())
     return dead
+
+
+def _rows(
+    params: Mapping[str, Tensor], spec: PermutationSpec, group: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Go through what belongs to the units of a group.
+
+    Yields:
+        Parameter and `[units, everything else]`, for every place of the group on it.
+    """
+    for name in dict.fromkeys(name for name, _ in spec.places()[group]):
+        for cell, part in cut_cells(params[name], spec.axes[name]):
+            for place, (_, atom) in enumerate(cell):
+                if atom.group == group:
+                    yield name, units_first(part, cell, place).flatten(0, 1)
 
 
 def _norms(graph: Graph) -> tuple[str, ...]:

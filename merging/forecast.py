@@ -22,6 +22,7 @@ from merging.data.base import Batches
 from merging.doctor import SHARED_START, equal_share, weight_cosine
 from merging.landscape import evaluate_family
 from merging.matching.assignment import solve_assignment
+from merging.matching.nested import children_of
 from merging.params import floating
 from merging.records import Forecast
 from merging.spec import PermutationSpec
@@ -79,10 +80,10 @@ def foresee(
     """
     speed = calibrate()
     sweep = sum(
-        speed.assignment(units) + _product_flops(spec, params_a, group) / speed.flops
-        for group, units in spec.sizes.items()
+        _assignments(spec, speed, group) + _product_flops(spec, params_a, group) / speed.flops
+        for group in spec.sizes
     )
-    squares = [units**2 for units in spec.sizes.values()]
+    squares = [_rows(spec, group) ** 2 for group in spec.sizes]
     numbers = sum(params_a[name].numel() for name in floating(params_a))
     cosine = weight_cosine(params_a, params_b)
     return Forecast(
@@ -225,8 +226,25 @@ def _above(value: Tensor, limit: float) -> int:
 
 
 def _product_flops(spec: PermutationSpec, params: Mapping[str, Tensor], group: str) -> float:
-    """Operations of a group's similarity: every tensor it is on, as `[n, rest]`, with another."""
-    return sum(2.0 * spec.sizes[group] * params[name].numel() for name, _ in spec.places()[group])
+    """Operations of a group's similarity: every tensor it is on, as `[n, rest]`, with another.
+
+    Where others are nested in the group, their units are compared for every pair of its own.
+    """
+    rows = 2.0 * _rows(spec, group)
+    return sum(rows * params[name].numel() for name, _ in spec.places()[group])
+
+
+def _rows(spec: PermutationSpec, group: str) -> int:
+    """Units that are compared with one another at a time."""
+    sizes = spec.sizes
+    return sizes[group] * max((sizes[child] for child in children_of(spec, group)), default=1)
+
+
+def _assignments(spec: PermutationSpec, speed: Calibration, group: str) -> float:
+    """Seconds of a group's assignment problems, those inside every pair of its units included."""
+    *above, units = spec.shapes[group]
+    inside = sum(speed.assignment(spec.sizes[child]) for child in children_of(spec, group))
+    return math.prod(above) * (speed.assignment(units) + units**2 * inside)
 
 
 def _points_per_second(

@@ -1,11 +1,13 @@
 """Permutations: making, inverting, composing and applying them.
 
 `perm[i]` is B's unit that plays A's unit `i`; applied to B, unit `i` of the result is unit
-`perm[i]` of B.
+`perm[i]` of B. A nested group has a row for every position of its parents in A (`merging.spec`);
+where functions take permutations, `[n]` stands for the same order in all rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -13,31 +15,145 @@ from torch import Tensor
 
 from merging.errors import SymmetryError
 from merging.params import Params
-from merging.spec import AxisExpression, PermutationSpec
+from merging.reorder import axis_index, permute_tensor
+from merging.spec import PermutationSpec
+
+__all__ = [
+    "Permutations",
+    "axis_index",
+    "check_permutations",
+    "compose",
+    "compose_permutations",
+    "cycles",
+    "flat_permutation",
+    "full_permutations",
+    "identity_permutations",
+    "invert",
+    "invert_permutations",
+    "permute",
+    "permute_tensor",
+    "random_permutations",
+]
 
 Permutations = dict[str, Tensor]
 
 
 def identity_permutations(spec: PermutationSpec) -> Permutations:
     """Every unit in its place."""
-    return {group: torch.arange(n) for group, n in spec.sizes.items()}
+    return {
+        group: torch.arange(shape[-1]).expand(shape).clone() for group, shape in spec.shapes.items()
+    }
 
 
 def random_permutations(spec: PermutationSpec, generator: torch.Generator) -> Permutations:
-    """One uniformly random permutation per group.
+    """One uniformly random permutation per group, and per position of a nested group's parents.
 
     Args:
         spec: The permutation spec.
         generator: Source of randomness.
 
     Returns:
-        `{group: int64 [n]}`.
+        `{group: int64 [*parents, n]}`.
     """
-    return {group: torch.randperm(n, generator=generator) for group, n in spec.sizes.items()}
+    return {group: _random(shape, generator) for group, shape in spec.shapes.items()}
+
+
+def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    *above, n = shape
+    rows = [torch.randperm(n, generator=generator) for _ in range(math.prod(above))]
+    return torch.stack(rows).reshape(shape)
+
+
+def full_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> Permutations:
+    """The permutations of all groups, in full shape: `[n]` becomes a row for every parent.
+
+    Args:
+        spec: The permutation spec.
+        perms: Permutations; a group that is missing stays as it is.
+
+    Returns:
+        `{group: int64 [*parents, n]}`, for every group of the spec.
+    """
+    return {
+        group: perms.get(group, torch.arange(shape[-1])).expand(shape)
+        for group, shape in spec.shapes.items()
+    }
+
+
+def invert_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> Permutations:
+    """The permutations that undo `perms`, nested groups included.
+
+    Returns:
+        `{group: int64 [*parents, n]}`, for every group of the spec.
+    """
+    full, undone = full_permutations(spec, perms), Permutations()
+    within = spec.within
+    for group in sorted(full, key=lambda group: len(within.get(group, ()))):
+        parents = within.get(group, ())
+        undone[group] = torch.argsort(
+            full[group][_rows(full[group].shape, parents, within, undone)]
+        )
+    return {group: undone[group] for group in full}
+
+
+def compose_permutations(
+    spec: PermutationSpec, first: Mapping[str, Tensor], then: Mapping[str, Tensor]
+) -> Permutations:
+    """The permutations that have the effect of applying `first`, and `then` to the result.
+
+    Returns:
+        `{group: int64 [*parents, n]}`, for every group of the spec.
+    """
+    one, two = full_permutations(spec, first), full_permutations(spec, then)
+    within = spec.within
+    composed = {}
+    for group, perm in one.items():
+        rows = _rows(perm.shape, within.get(group, ()), within, two)
+        composed[group] = perm[rows].gather(-1, two[group])
+    return composed
+
+
+def _rows(
+    shape: tuple[int, ...],
+    parents: tuple[str, ...],
+    within: Mapping[str, tuple[str, ...]],
+    perms: Mapping[str, Tensor],
+) -> tuple[Tensor, ...]:
+    """Where the rows of a nested group's permutation come from when `perms` move its parents."""
+    above = [torch.arange(size) for size in shape[:-1]]
+    at = dict(zip(parents, torch.meshgrid(*above, indexing="ij") if above else (), strict=True))
+    return tuple(
+        perms[parent][(*(at[p] for p in within.get(parent, ())), at[parent])]
+        if parent in perms
+        else at[parent]
+        for parent in parents
+    )
+
+
+def flat_permutation(spec: PermutationSpec, perms: Mapping[str, Tensor], group: str) -> Tensor:
+    """The permutation of a group's units in all positions of its parents, side by side.
+
+    Args:
+        spec: The permutation spec.
+        perms: Permutations.
+        group: A group.
+
+    Returns:
+        int64 `[parents * n]`, row-major; of a group that is not nested, its permutation.
+    """
+    full, within = full_permutations(spec, perms), spec.within
+    shape = tuple(full[group].shape)
+    index = full[group]
+    rows = _rows(shape, within.get(group, ()), within, full)
+    stride = shape[-1]
+    for source, size in reversed(list(zip(rows, shape[:-1], strict=True))):
+        index = index + stride * source[..., None]
+        stride *= size
+    return index.flatten()
 
 
 def invert(perm: Tensor) -> Tensor:
-    """The permutation that undoes `perm`.
+    """The permutation that undoes `perm`; nested groups: `invert_permutations`.
 
     Example:
         >>> invert(torch.tensor([2, 0, 1])).tolist()
@@ -75,48 +191,6 @@ def cycles(perm: Tensor) -> list[int]:
     return sorted(lengths, reverse=True)
 
 
-def axis_index(expression: AxisExpression, perms: Mapping[str, Tensor]) -> Tensor | None:
-    """Positions that an axis takes its elements from, or None if it keeps its order.
-
-    Args:
-        expression: What the axis runs over.
-        perms: Permutations by group; a group that is missing stays as it is.
-
-    Returns:
-        int64 `[size]`.
-    """
-    if not any(group in perms for group in expression.groups):
-        return None
-    return _index(expression, perms)
-
-
-def _index(expression: AxisExpression, perms: Mapping[str, Tensor]) -> Tensor:
-    if expression.kind == "atom":
-        perm = perms.get(expression.group) if expression.group is not None else None
-        return torch.arange(expression.size) if perm is None else perm
-    parts = [_index(part, perms) for part in expression.parts]
-    if expression.kind == "product":
-        index = parts[0]
-        for part in parts[1:]:
-            index = (index[:, None] * len(part) + part[None, :]).flatten()
-        return index
-    starts = [0]
-    for piece in expression.parts[:-1]:
-        starts.append(starts[-1] + piece.size)
-    return torch.cat([start + part for start, part in zip(starts, parts, strict=True)])
-
-
-def permute_tensor(
-    value: Tensor, expressions: tuple[AxisExpression, ...], perms: Mapping[str, Tensor]
-) -> Tensor:
-    """Permute all axes of one tensor; the tensor itself if nothing moves."""
-    for axis, expression in enumerate(expressions):
-        index = axis_index(expression, perms)
-        if index is not None:
-            value = value.index_select(axis, index.to(value.device))
-    return value
-
-
 def permute(
     spec: PermutationSpec, perms: Mapping[str, Tensor], params: Mapping[str, Tensor]
 ) -> Params:
@@ -124,7 +198,8 @@ def permute(
 
     Args:
         spec: The permutation spec of the architecture.
-        perms: `{group: int64 [n]}`; groups that are missing keep their order.
+        perms: `{group: int64 [n]}`, of nested groups `[*parents, n]` (or `[n]`, the same order for
+            all); groups that are missing keep their order.
         params: State dict, left as it is.
 
     Returns:
@@ -148,17 +223,18 @@ def check_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> No
     Raises:
         SymmetryError: If a group is unknown, or an entry is no int64 bijection of its size.
     """
-    sizes = spec.sizes
+    shapes = spec.shapes
     for group, perm in perms.items():
-        if group not in sizes:
-            raise SymmetryError(f"the spec has no group {group!r}; it has {', '.join(sizes)}")
-        n = sizes[group]
-        if perm.dtype != torch.int64 or perm.shape != (n,):
+        if group not in shapes:
+            raise SymmetryError(f"the spec has no group {group!r}; it has {', '.join(shapes)}")
+        shape = shapes[group]
+        n = shape[-1]
+        if perm.dtype != torch.int64 or tuple(perm.shape) not in (shape, (n,)):
             raise SymmetryError(
                 f"the permutation of {group!r} is {perm.dtype} {list(perm.shape)}; "
-                f"expected int64 [{n}]"
+                f"expected int64 {list(shape)}"
             )
-        if not torch.equal(torch.sort(perm).values.cpu(), torch.arange(n)):
+        if not torch.equal(torch.sort(perm).values.cpu(), torch.arange(n).expand(perm.shape)):
             raise SymmetryError(
                 f"the permutation of {group!r} names a unit twice: expected 0 to {n - 1}, once each"
             )

@@ -350,7 +350,8 @@ class Alignment:
 
     Attributes:
         method: The method's name.
-        permutations: `{group: int64 [n]}`; `perm[i]` is B's unit that plays A's unit `i`.
+        permutations: `{group: int64 [n]}`; `perm[i]` is B's unit that plays A's unit `i`. Of
+            nested groups `[*parents, n]`: a row for every position of A's parents.
         objective: The method's own objective, per sweep or step.
         objective_name: What the objective is, in words with its unit.
         converged: Whether the method stopped by itself.
@@ -382,8 +383,9 @@ class Alignment:
 
     @property
     def units_moved(self) -> int:
-        """Number of units that did not stay in their place."""
-        return sum(int((perm != np.arange(perm.size)).sum()) for perm in self.permutations.values())
+        """Number of units that did not stay in their place; of nested ones, in their parent's."""
+        moved = (perm != np.arange(perm.shape[-1]) for perm in self.permutations.values())
+        return sum(int(found.sum()) for found in moved)
 
 
 @dataclass(frozen=True)
@@ -392,7 +394,7 @@ class GroupUnits:
 
     Attributes:
         group: The group's name.
-        permutation: int64 `[n]`.
+        permutation: int64 `[n]`; of a nested group, its units in all positions of its parents.
         before: Cosine similarity of A's units (rows) with B's units in their own order (columns),
             int8 in units of 1/127, at most 256 x 256: larger groups keep the largest absolute
             value of every block.
@@ -402,6 +404,8 @@ class GroupUnits:
         margin: `[n]` that similarity less the best of any other unit of B.
         fixed_points: Units that stay in their place.
         cycles: Lengths of the permutation's cycles, longest first.
+        parents: Sizes of the groups that this one is nested in.
+        fixed_parents: Number of positions of what it is nested in that keeps its order.
     """
 
     group: str
@@ -413,6 +417,13 @@ class GroupUnits:
     margin: NDArray[np.float64]
     fixed_points: int
     cycles: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    fixed_parents: int = 1
+
+    @property
+    def run(self) -> int:
+        """Units in one position of the parents; all of them where there are none."""
+        return self.permutation.size // (int(np.prod(self.parents)) * self.fixed_parents)
 
 
 @dataclass(frozen=True)

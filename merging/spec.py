@@ -3,53 +3,31 @@
 A permutation `perm` of a group is int64 `[n]`; `perm[i]` is B's unit that plays A's unit `i`. An
 axis of a parameter carries an expression: nothing (it keeps its order), a group, a row-major
 product of expressions, or a concatenation of expressions.
+
+A group that is nested in others has an order of its own for every position of these, its parents:
+int64 `[*parents, n]`. Rows go by A's parents: with `p` the parent's permutation, `perm[r, i] = j`
+says that unit `j` of B's parent `p[r]` plays unit `i` of A's parent `r`. All orders of the parents
+with all orders inside each are a wreath product.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from merging.axes import AxisExpression, cells, parent_place, read_axis, write_axis
 from merging.errors import SymmetryError
 from merging.records import FrozenAxis
 
+__all__ = ["AxisExpression", "PermutationSpec", "SymmetryReport"]
 
-@dataclass(frozen=True)
-class AxisExpression:
-    """What one axis runs over.
 
-    Attributes:
-        size: Length of the axis.
-        group: The permutation group, for an atom that may be permuted.
-        kind: `"atom"`, `"product"` (row-major) or `"concat"`.
-        parts: Factors of a product, or pieces of a concatenation.
-    """
-
-    size: int
-    group: str | None = None
-    kind: Literal["atom", "product", "concat"] = "atom"
-    parts: tuple[AxisExpression, ...] = ()
-
-    def atoms(self) -> Iterator[AxisExpression]:
-        """Go through the atoms.
-
-        Yields:
-            Every atom, from left to right.
-        """
-        if self.kind == "atom":
-            yield self
-        for part in self.parts:
-            yield from part.atoms()
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups that occur, each once, in order."""
-        return tuple(dict.fromkeys(atom.group for atom in self.atoms() if atom.group is not None))
+# Pieces of a tensor that are looked at; networks have tens.
+_MOST_PIECES = 100_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +53,7 @@ class PermutationSpec:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of units of every group.
+        """Number of units of every group; of a nested one, for each position of its parents.
 
         Raises:
             SymmetryError: If a group has two sizes.
@@ -91,9 +69,38 @@ class PermutationSpec:
         return sizes
 
     @property
+    def within(self) -> dict[str, tuple[str, ...]]:
+        """The parents of every nested group, outer ones first."""
+        return {
+            atom.group: atom.within
+            for _, _, atom in self._atoms()
+            if atom.group is not None and atom.within
+        }
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every group's permutation: sizes of the parents, then of the group."""
+        named = {atom.name: atom.size for _, _, atom in self._atoms()}
+        within = self.within
+        return {
+            group: (*(named[parent] for parent in within.get(group, ())), n)
+            for group, n in self.sizes.items()
+        }
+
+    @property
+    def units(self) -> int:
+        """Number of units of all groups; those of nested ones for every position of the parents."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
     def log10_orderings(self) -> float:
         """log10 of the number of orderings of all units that leave the function alone."""
-        return sum(math.lgamma(n + 1) for n in self.sizes.values()) / math.log(10)
+        orders = (math.prod(above) * math.lgamma(n + 1) for *above, n in self.shapes.values())
+        return sum(orders) / math.log(10)
+
+    def nested_in(self, name: str) -> tuple[str, ...]:
+        """The groups that have an order of their own for every position of an index set."""
+        return tuple(group for group, parents in self.within.items() if name in parents)
 
     def places(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """For every group, the (parameter, axis) pairs that it occurs on."""
@@ -105,18 +112,39 @@ class PermutationSpec:
 
     def without(self, groups: frozenset[str], reason: str) -> PermutationSpec:
         """The spec with some groups frozen, and the reason noted."""
-        axes = {
-            name: tuple(_without(expression, groups) for expression in expressions)
-            for name, expressions in self.axes.items()
-        }
-        frozen = tuple(
+        parents = {parent for names in self.within.values() for parent in names}
+        return self._changed(
+            groups,
+            reason,
+            lambda atom: AxisExpression(
+                atom.size, fixed=atom.group if atom.group in parents else None
+            ),
+        )
+
+    def sharing(self, groups: frozenset[str], reason: str) -> PermutationSpec:
+        """The spec with one order, for all positions of their parents, of some nested groups."""
+        return self._changed(groups, reason, lambda atom: replace(atom, within=()))
+
+    def _changed(
+        self,
+        groups: frozenset[str],
+        reason: str,
+        change: Callable[[AxisExpression], AxisExpression],
+    ) -> PermutationSpec:
+        def changed(expression: AxisExpression) -> AxisExpression:
+            if expression.group in groups:
+                return change(expression)
+            return replace(expression, parts=tuple(changed(part) for part in expression.parts))
+
+        axes = {name: tuple(changed(e) for e in given) for name, given in self.axes.items()}
+        noted = tuple(
             FrozenAxis(name, axis, self.sizes[group], reason)
             for group, found in self.places().items()
             if group in groups
             for name, axis in found
         )
         report = SymmetryReport(
-            self.report.frozen + frozen, self.report.unknown_operators, self.report.seconds
+            self.report.frozen + noted, self.report.unknown_operators, self.report.seconds
         )
         return PermutationSpec(axes, report)
 
@@ -139,16 +167,41 @@ class PermutationSpec:
                     f"{name!r} has shape {list(shape)}, but the permutation spec expects {wanted}"
                 )
 
+        self._check_nesting()
+
+    def _check_nesting(self) -> None:
+        within = self.within
+        for name, expressions in self.axes.items():
+            if not any(atom.group in within for e in expressions for atom in e.atoms()):
+                continue
+            if math.prod(e.count for e in expressions) > _MOST_PIECES:
+                raise SymmetryError(f"{name!r} is in too many pieces for nested groups")
+            for cell in cells(expressions):
+                named = [(axis, atom.name) for axis, atom in cell]
+                for place, (axis, atom) in enumerate(cell):
+                    parents = within.get(atom.group or "", ())
+                    above = {p for parent in parents for p in within.get(parent, ())}
+                    missing = [p for p in parents if parent_place(named, place, p) is None]
+                    if atom.within != parents or missing or not above <= set(parents):
+                        raise SymmetryError(
+                            f"{name!r} axis {axis} carries {atom.group!r}, which is nested in "
+                            f"{', '.join(parents)} elsewhere in the spec: every tensor must name "
+                            "the same parents, and theirs, and have each of them once in the same "
+                            "product or on another axis"
+                        )
+
     def to_json(self) -> str:
         """The spec as JSON, as `from_json` reads it."""
-        return json.dumps({name: [_write(e) for e in axes] for name, axes in self.axes.items()})
+        return json.dumps({name: [write_axis(e) for e in axes] for name, axes in self.axes.items()})
 
     @staticmethod
     def from_json(text: str, params: Mapping[str, Tensor]) -> PermutationSpec:
         """Read a spec in the form `{parameter: [group or null per axis]}`.
 
         An entry may also be `{"product": [...]}` or `{"concat": [...]}` of entries, in which an
-        atom is `[group or null, size]`.
+        atom is `[group or null, size]`. A nested group is `{"group": name, "within": [parents]}`
+        and an index set that keeps its order, but has groups nested in it, `{"fixed": name}`; in a
+        product or a concatenation they have a `"size"` besides.
 
         Args:
             text: The JSON text.
@@ -165,7 +218,7 @@ class PermutationSpec:
             entries = json.loads(text)
             axes = {
                 name: tuple(
-                    _read(entry, size)
+                    read_axis(entry, size)
                     for entry, size in zip(given, params[name].shape, strict=True)
                 )
                 for name, given in entries.items()
@@ -190,38 +243,3 @@ class PermutationSpec:
             for axis, expression in enumerate(expressions):
                 for atom in expression.atoms():
                     yield name, axis, atom
-
-
-def _without(expression: AxisExpression, groups: frozenset[str]) -> AxisExpression:
-    parts = tuple(_without(part, groups) for part in expression.parts)
-    group = None if expression.group in groups else expression.group
-    return AxisExpression(expression.size, group, expression.kind, parts)
-
-
-def _write(expression: AxisExpression) -> Any:
-    if expression.kind == "atom":
-        return expression.group
-    return {expression.kind: [_write_part(part) for part in expression.parts]}
-
-
-def _write_part(part: AxisExpression) -> Any:
-    return [part.group, part.size] if part.kind == "atom" else _write(part)
-
-
-def _read(entry: Any, size: int | None) -> AxisExpression:
-    if isinstance(entry, dict):
-        ((kind, given),) = entry.items()
-        parts = tuple(_read(part, None) for part in given)
-        if kind not in ("product", "concat"):
-            raise ValueError(f"unknown kind of axis {kind!r}")
-        sizes = [part.size for part in parts]
-        total = math.prod(sizes) if kind == "product" else sum(sizes)
-        return AxisExpression(total, None, kind, parts)
-    if isinstance(entry, list):
-        group, size = entry
-        if not (group is None or isinstance(group, str)):
-            raise ValueError(f"a group is a name or null, not {group!r}")
-        return AxisExpression(int(size), group)
-    if size is None or not (entry is None or isinstance(entry, str)):
-        raise ValueError(f"an axis is a group's name or null, not {entry!r}")
-    return AxisExpression(size, entry)

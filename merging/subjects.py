@@ -214,8 +214,7 @@ def keep_spec(
     if written != derived.to_json():
         mark = hashlib.sha256(written.encode()).hexdigest()
         store.put_file(mark, written.encode(), ".json")
-    sizes = spec.sizes
-    return {"fingerprint": mark, "groups": len(sizes), "units": sum(sizes.values())}
+    return {"fingerprint": mark, "groups": len(spec.sizes), "units": spec.units}
 
 
 def network_of(config: str, store: Store) -> Network:

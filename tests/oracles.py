@@ -14,13 +14,38 @@ from torch import Tensor, nn
 from merging.spec import AxisExpression, PermutationSpec
 
 
-def source_of(expression: AxisExpression, perms: Mapping[str, Tensor], position: int) -> int:
-    """Where position `position` of a permuted axis comes from, digit by digit."""
+def digits_of(expression: AxisExpression, position: int) -> dict[str, int]:
+    """At which position of every named index set a position of an axis is."""
+    if expression.kind == "concat":
+        for part in expression.parts:
+            if position < part.size:
+                return digits_of(part, position)
+            position -= part.size
+    if expression.kind == "product":
+        found: dict[str, int] = {}
+        for part in reversed(expression.parts):
+            position, digit = divmod(position, part.size)
+            found |= digits_of(part, digit)
+        return found
+    return {} if expression.name is None else {expression.name: position}
+
+
+def source_of(
+    expression: AxisExpression,
+    perms: Mapping[str, Tensor],
+    position: int,
+    above: Mapping[str, int] | None = None,
+) -> int:
+    """Where position `position` of a permuted axis comes from, digit by digit.
+
+    `above` has the positions on other axes, for groups that are nested in what is there.
+    """
+    above = {**(above or {}), **digits_of(expression, position)}
     if expression.kind == "concat":
         start = 0
         for part in expression.parts:
             if position < start + part.size:
-                return start + source_of(part, perms, position - start)
+                return start + source_of(part, perms, position - start, above)
             start += part.size
     if expression.kind == "product":
         digits = []
@@ -29,9 +54,12 @@ def source_of(expression: AxisExpression, perms: Mapping[str, Tensor], position:
             digits.append((part, digit))
         total = 0
         for part, digit in reversed(digits):
-            total = total * part.size + source_of(part, perms, digit)
+            total = total * part.size + source_of(part, perms, digit, above)
         return total
     perm = perms.get(expression.group) if expression.group else None
+    if perm is not None and perm.dim() > 1:
+        for parent in expression.within:
+            perm = perm[above[parent]]
     return position if perm is None else int(perm[position])
 
 
@@ -41,24 +69,32 @@ def permuted(
     """`permute`, entry by entry."""
     moved = {}
     for name, value in params.items():
-        if name not in spec.axes:
-            moved[name] = value.clone()
-            continue
-        sources = [[source_of(e, perms, i) for i in range(e.size)] for e in spec.axes[name]]
-        entries = [value[index] for index in itertools.product(*sources)]
-        moved[name] = torch.stack(entries).reshape(value.shape) if value.dim() else value.clone()
+        axes = spec.axes.get(name, ())
+        entries = []
+        for places in itertools.product(*(range(e.size) for e in axes)):
+            found = [digits_of(e, i) for e, i in zip(axes, places, strict=True)]
+            index = []
+            for k, (e, i) in enumerate(zip(axes, places, strict=True)):
+                others = {n: d for j, one in enumerate(found) if j != k for n, d in one.items()}
+                index.append(source_of(e, perms, i, others))
+            entries.append(value[tuple(index)])
+        moved[name] = torch.stack(entries).reshape(value.shape) if axes else value.clone()
     return moved
 
 
-def moving_permutations(sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
-    """Random permutations, none of them the identity."""
+def moving_permutations(sizes: Mapping[str, int | tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """Random permutations, none of them the identity; of nested groups, in no row."""
     generator = torch.Generator().manual_seed(seed)
     perms = {}
-    for group, n in sizes.items():
-        perm = torch.arange(n)
-        while torch.equal(perm, torch.arange(n)):
-            perm = torch.randperm(n, generator=generator)
-        perms[group] = perm
+    for group, shape in sizes.items():
+        *above, n = (shape,) if isinstance(shape, int) else shape
+        rows = []
+        for _ in range(math.prod(above)):
+            perm = torch.arange(n)
+            while torch.equal(perm, torch.arange(n)):
+                perm = torch.randperm(n, generator=generator)
+            rows.append(perm)
+        perms[group] = torch.stack(rows).reshape(*above, n)
     return perms
 
 

@@ -10,9 +10,12 @@ from merging.permutation import (
     axis_index,
     check_permutations,
     compose,
+    compose_permutations,
     cycles,
+    flat_permutation,
     identity_permutations,
     invert,
+    invert_permutations,
     permute,
     permute_tensor,
     random_permutations,
@@ -109,7 +112,7 @@ def test_an_axis_is_indexed_digit_by_digit(expression, seed):
 def test_permuting_is_moving_every_entry_by_itself(name):
     spec = network_symmetry(name).spec
     params = random_state(network(name), 4)
-    perms = moving_permutations(spec.sizes, 4)
+    perms = moving_permutations(spec.shapes, 4)
     moved, expected = permute(spec, perms, params), permuted(spec, perms, params)
     assert all(torch.equal(moved[key], expected[key]) for key in params)
 
@@ -201,3 +204,40 @@ def test_a_spec_that_does_not_fit_the_parameters_is_refused():
         permute(SPEC, {}, {"v": torch.zeros(3, 2)})
     with pytest.raises(SymmetryError, match=r"'w' has shape \[3, 4\], but .* expects \[3, 2\]"):
         permute(SPEC, {}, {"w": torch.zeros(3, 4)})
+
+
+@pytest.mark.parametrize("name", ["grouped-query attention", "grouped convolution", "group norm"])
+def test_nested_permutations_are_undone_and_composed_with_their_parents(name):
+    spec, params = network_symmetry(name).spec, random_state(network(name), 0)
+    first, then = (random_permutations(spec, torch.Generator().manual_seed(k)) for k in (0, 1))
+    moved = permute(spec, first, params)
+    back = permute(spec, invert_permutations(spec, first), moved)
+    assert all(torch.equal(back[key], params[key]) for key in params)
+    twice = permute(spec, compose_permutations(spec, first, then), params)
+    expected = permute(spec, then, moved)
+    assert all(torch.equal(twice[key], expected[key]) for key in params)
+
+
+def test_rows_go_by_the_parents_of_a():
+    h, d = AxisExpression(2, "h"), AxisExpression(3, "d", within=("h",))
+    perms = {"h": torch.tensor([1, 0]), "d": torch.tensor([[1, 2, 0], [0, 2, 1]])}
+    value = torch.tensor([0, 1, 2, 10, 11, 12])
+    moved = permute_tensor(value, (product(h, d),), perms)
+    assert moved.tolist() == [11, 12, 10, 0, 2, 1]
+    spec = PermutationSpec({"w": (product(h, d),)})
+    assert flat_permutation(spec, perms, "d").tolist() == [4, 5, 3, 0, 2, 1]
+    assert flat_permutation(spec, perms, "h").tolist() == [1, 0]
+    on_two_axes = permute_tensor(value.reshape(2, 3), (h, d), perms)
+    assert on_two_axes.flatten().tolist() == moved.tolist()
+    with pytest.raises(SymmetryError, match="'d' is nested in h, on another axis"):
+        axis_index(d, perms)
+
+
+def test_one_row_stands_for_all_of_a_nested_group():
+    spec, params = network_symmetry("group norm").spec, random_state(network("group norm"), 0)
+    (nested,) = spec.within
+    one = torch.tensor([2, 0, 1])
+    rows = permute(spec, {nested: one.expand(2, 3)}, params)
+    assert all(torch.equal(permute(spec, {nested: one}, params)[k], rows[k]) for k in params)
+    with pytest.raises(SymmetryError, match=r"\[3, 3\]; expected int64 \[2, 3\]"):
+        permute(spec, {nested: one.expand(3, 3)}, params)

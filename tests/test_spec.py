@@ -118,3 +118,60 @@ def test_a_spec_is_checked_against_names_and_shapes():
         spec.check({name: value for name, value in PARAMS.items() if name != "b"})
     with pytest.raises(SymmetryError, match=r"'w' has shape \[6\]"):
         spec.check({**PARAMS, "w": torch.zeros(6)})
+
+
+NESTED = {
+    "w": [{"product": [["h", 2], {"group": "d", "within": ["h"], "size": 3}]}, None],
+    "b": [{"product": [["h", 2], {"group": "d", "within": ["h"], "size": 3}]}],
+}
+
+
+def test_nested_groups_are_read_and_written_and_counted_for_every_parent():
+    spec = read(NESTED)
+    assert spec.sizes == {"h": 2, "d": 3}
+    assert spec.shapes == {"h": (2,), "d": (2, 3)}
+    assert (spec.within, spec.nested_in("h"), spec.nested_in("d")) == ({"d": ("h",)}, ("d",), ())
+    assert spec.units == 2 + 2 * 3
+    assert spec.log10_orderings == pytest.approx(math.log10(2 * 6**2))
+    again = PermutationSpec.from_json(spec.to_json(), PARAMS)
+    assert again.axes == spec.axes
+
+
+def test_a_parent_may_keep_its_order_and_may_be_on_another_axis():
+    spec = read({"w": [{"fixed": "tokens"}, {"group": "d", "within": ["tokens"]}]})
+    assert spec.shapes == {"d": (6, 4)}
+    assert PermutationSpec.from_json(spec.to_json(), PARAMS).axes == spec.axes
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"w": [{"group": "d", "within": ["h"]}, None]}, r"'w' axis 0 carries 'd', .* nested in h"),
+        (NESTED | {"b": [{"product": [["h", 2], ["d", 3]]}]}, "'b' axis 0 carries 'd'"),
+        ({"w": ["h", {"group": "d", "within": ["h"]}], "b": [["d", 6]]}, "'d'"),
+        ({"w": [{"group": "d", "inside": ["h"]}, None]}, "a nested group is"),
+        ({"w": [{"product": [["h", 0], ["d", 6]]}, None]}, "at least one unit, not 0"),
+        (
+            {"w": [{"product": [["g", 2], {"group": "h", "within": ["g"], "size": 3}]},
+                   {"group": "d", "within": ["h"]}]},
+            "the same parents, and theirs",
+        ),
+    ],
+    ids=["no parent", "not nested elsewhere", "other sizes", "unknown key", "empty", "not closed"],
+)  # fmt: skip
+def test_nested_groups_that_cannot_be_are_refused(axes, message):
+    with pytest.raises(SymmetryError, match=message):
+        read(axes)
+
+
+def test_a_frozen_parent_keeps_its_name_and_what_is_nested_in_it():
+    spec = read(NESTED).without(frozenset({"h"}), "by hand")
+    assert spec.shapes == {"d": (2, 3)}
+    assert [frozen.reason for frozen in spec.report.frozen] == ["by hand"] * 2
+    assert read(NESTED).without(frozenset({"d"}), "by hand").shapes == {"h": (2,)}
+
+
+def test_sharing_gives_a_nested_group_one_order_for_all():
+    spec = read(NESTED).sharing(frozenset({"d"}), "one order for all")
+    assert spec.shapes == {"h": (2,), "d": (3,)}
+    assert {frozen.reason for frozen in spec.report.frozen} == {"one order for all"}

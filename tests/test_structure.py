@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The floor of every module or package of `merging`; a package's modules share its floor.
 FLOORS = {
-    "errors": 0, "params": 0, "how_to_export": 0, "options": 0,
-    "spec": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1, "methods": 1, "rules": 1,
+    "errors": 0, "params": 0, "how_to_export": 0, "options": 0, "axes": 0,
+    "spec": 1, "reorder": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1,
+    "methods": 1, "rules": 1,
     "entries": 1, "archives": 1, "pickle_values": 1, "paths": 1, "regions": 1,
     "fusion_records": 1, "ways": 1,
     "store": 1, "jobs": 1, "cluster": 1, "conductor": 1, "compute": 1,
@@ -34,7 +35,7 @@ NEIGHBOURS = {
     "params": {"errors"},
     "options": {"errors"},
     "spec": {"records"},
-    "permutation": {"spec"},
+    "permutation": {"reorder", "spec"},
     "paths": {"methods"},
     "ways": {"rules"},
     "regions": {"records"},

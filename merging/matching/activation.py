@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from merging.errors import StoppedError
 from merging.matching.activations import Moments, activation_sites, stream_moments
-from merging.matching.assignment import solve_assignment
 from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
+from merging.matching.nested import Products, children_of, step
 from merging.methods import ActivationOptions, find_card
-from merging.permutation import Permutations, identity_permutations
+from merging.permutation import Permutations, axis_index, identity_permutations
+from merging.spec import AxisExpression, PermutationSpec
 
 
 def match_activations(
@@ -23,8 +25,8 @@ def match_activations(
 ) -> MatchResult:
     """Pair the units that do most alike on the examples, every group by itself.
 
-    Where one activation carries several groups (heads, and units within heads), they are solved
-    in turn until nothing improves.
+    Where one activation carries several groups, they are solved in turn until nothing improves;
+    a group (heads) together with what is nested in it (units of a head).
 
     Args:
         problem: The two models and the examples.
@@ -48,8 +50,8 @@ def match_activations(
         stopped = True
     scored = [(m, m.similarity(options.similarity)) for m in read]
     start = identity_permutations(problem.spec)
-    perms = _solve(scored, start)
-    objective = (_score(scored, start), _score(scored, perms))
+    perms = _solve(problem.spec, scored, start)
+    objective = tuple(_score(problem.spec, scored, found) for found in (start, perms))
     return MatchResult(
         perms,
         objective,
@@ -71,7 +73,9 @@ def _limited(
     return taken
 
 
-def _solve(scored: Sequence[tuple[Moments, Tensor]], start: Permutations) -> Permutations:
+def _solve(
+    spec: PermutationSpec, scored: Sequence[tuple[Moments, Tensor]], start: Permutations
+) -> Permutations:
     perms = dict(start)
     stale = set(perms)
     while stale:
@@ -79,38 +83,69 @@ def _solve(scored: Sequence[tuple[Moments, Tensor]], start: Permutations) -> Per
             if group not in stale:
                 continue
             stale.discard(group)
-            touching = [(m, s) for m, s in scored if group in m.groups]
-            if not touching:
+            terms = [term for m, s in scored for term in _terms(spec, m, s, group, perms)]
+            if not terms:
                 continue
-            matrix = sum((_for_group(m, s, group, perms) for m, s in touching), torch.zeros(()))
-            best, rows = solve_assignment(matrix), torch.arange(len(perms[group]))
-            gain = float((matrix[rows, best] - matrix[rows, perms[group]]).sum())
-            if gain > 1e-12 * float(matrix.abs().sum()):
-                perms[group] = best
-                stale |= {g for m, _ in touching for g in m.groups} - {group}
+            gain, update = step(spec, group, perms, terms)
+            if gain > 1e-12 * sum(float(term.joint.abs().sum()) for term in terms):
+                perms.update(update)
+                stale |= {g for m, _ in scored if set(update) & set(m.groups) for g in m.groups}
+                stale = (stale & set(perms)) - {group}
     return perms
 
 
-def _for_group(moments: Moments, similarity: Tensor, group: str, perms: Permutations) -> Tensor:
-    """Similarity of one group's units with the other factors of the joint units held."""
-    k, count = moments.groups.index(group), len(moments.groups)
-    joint = similarity.reshape(*moments.sizes, *moments.sizes)
-    for j, other in enumerate(moments.groups):
-        if j != k:
-            joint = joint.index_select(count + j, perms[other])
-    # Sum over equal positions of the other factors.
-    left = list(range(count))
-    right = [count if j == k else j for j in range(count)]
-    return torch.einsum(joint, left + right, [k, count])
+def _terms(
+    spec: PermutationSpec,
+    moments: Moments,
+    similarity: Tensor,
+    group: str,
+    perms: Mapping[str, Tensor],
+) -> Iterator[Products]:
+    """Similarity of one group's units, relative to B in the order of the permutations.
+
+    Yields:
+        One term, or none where the group, or what it is nested in, is not among the joint units.
+    """
+    within = spec.within
+    needed = (*within.get(group, ()), group)
+    if not set(needed) <= set(moments.groups):
+        return
+    children = tuple(child for child in children_of(spec, group) if child in moments.groups)
+    order = _joint_order(spec, moments, perms)
+    joint = similarity[:, order].reshape(*moments.sizes, *moments.sizes)
+    # Sum over equal positions of what is not named; the parents' are kept apart.
+    count = len(moments.groups)
+    place = {name: k for k, name in enumerate(moments.groups)}
+    apart = [place[name] for name in (group, *children)]
+    right = [count + k if k in apart else k for k in range(count)]
+    parents = [place[name] for name in needed[:-1]]
+    pairs = [k for own in apart for k in (own, count + own)]
+    found = torch.einsum(joint, [*range(count), *right], [*parents, *pairs])
+    rows = found.shape[: len(parents)].numel()
+    yield Products(children, found.reshape(rows, *found.shape[len(parents) :]))
 
 
-def _score(scored: Sequence[tuple[Moments, Tensor]], perms: Permutations) -> float:
-    total = 0.0
-    for moments, similarity in scored:
-        matrix = _for_group(moments, similarity, moments.groups[0], perms)
-        perm = perms[moments.groups[0]]
-        total += float(matrix[torch.arange(len(perm)), perm].sum())
-    return total
+def _joint_order(spec: PermutationSpec, moments: Moments, perms: Mapping[str, Tensor]) -> Tensor:
+    """Where the joint units come from when B is permuted."""
+    within = spec.within
+    atoms = tuple(
+        AxisExpression(n, name, within=within.get(name, ()))
+        if name in perms
+        else AxisExpression(n, fixed=name)
+        for name, n in zip(moments.groups, moments.sizes, strict=True)
+    )
+    joint = AxisExpression(math.prod(moments.sizes), None, "product", atoms)
+    order = axis_index(joint, perms)
+    return torch.arange(joint.size) if order is None else order
+
+
+def _score(
+    spec: PermutationSpec,
+    scored: Sequence[tuple[Moments, Tensor]],
+    perms: Mapping[str, Tensor],
+) -> float:
+    paired = (s.gather(1, _joint_order(spec, m, perms)[:, None]) for m, s in scored)
+    return sum(float(values.sum()) for values in paired)
 
 
 METHOD = Method(find_card("activation"), match_activations)

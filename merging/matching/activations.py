@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from merging.errors import SymmetryError
 from merging.matching.base import OnProgress
 from merging.methods import Similarity
+from merging.reorder import cut_cells
 from merging.spec import AxisExpression, PermutationSpec
 from merging.symmetry import Derivation, derive
 
@@ -53,7 +54,8 @@ class Site:
 class Moments:
     """Sums over samples for the joint units of some groups at one site, in float64.
 
-    `groups` are the factors of the joint units, row-major; most sites have one.
+    `groups` are the factors of the joint units, row-major; most sites have one. What they are
+    nested in is among them, also where it keeps its order.
     """
 
     groups: tuple[str, ...]
@@ -104,7 +106,7 @@ def activation_sites(
     derivation = derive(model, example_inputs)
     rename = _rename(derivation.spec, spec)
     values = {
-        node: tuple(_renamed(e, rename) for e in expressions)
+        node: tuple(_renamed(e, rename, spec) for e in expressions)
         for node, expressions in derivation.values.items()
     }
     read: dict[fx.Node, None] = {}
@@ -180,22 +182,13 @@ def joint_units(
         The atoms whose row-major product the units are, and the matrix. Pieces without a group
         are left out, and so are those with one group on two axes.
     """
-    for k, expression in enumerate(expressions):
-        if expression.kind == "product":
-            sizes = [part.size for part in expression.parts]
-            wider = (*expressions[:k], *expression.parts, *expressions[k + 1 :])
-            yield from joint_units(value.unflatten(k, sizes), wider)
-            return
-        if expression.kind == "concat":
-            pieces = value.split([part.size for part in expression.parts], dim=k)
-            for piece, part in zip(pieces, expression.parts, strict=True):
-                yield from joint_units(piece, (*expressions[:k], part, *expressions[k + 1 :]))
-            return
-    atoms = tuple(e for e in expressions if e.group is not None)
-    if atoms and len({atom.group for atom in atoms}) == len(atoms):
-        dims = [k for k, e in enumerate(expressions) if e.group is not None]
-        last = value.movedim(dims, list(range(-len(dims), 0)))
-        yield atoms, last.flatten(-len(dims)).reshape(-1, _product(atoms))
+    for cell, part in cut_cells(value, expressions):
+        dims = [k for k, (_, atom) in enumerate(cell) if atom.name is not None]
+        atoms = tuple(cell[k][1] for k in dims)
+        names = [atom.name for atom in atoms]
+        if any(atom.group for atom in atoms) and len(set(names)) == len(names):
+            last = part.movedim(dims, list(range(-len(dims), 0)))
+            yield atoms, last.flatten(-len(dims)).reshape(-1, _product(atoms))
 
 
 def _product(atoms: tuple[AxisExpression, ...]) -> int:
@@ -214,7 +207,7 @@ def _add(
 ) -> None:
     sums = (a.sum(0), b.sum(0), (a**2).sum(0), (b**2).sum(0), a.T @ b)
     if key not in moments:
-        groups = tuple(str(atom.group) for atom in atoms)
+        groups = tuple(str(atom.name) for atom in atoms)
         moments[key] = Moments(groups, tuple(atom.size for atom in atoms), len(a), *sums)
         return
     kept = moments[key]
@@ -250,16 +243,27 @@ def _rename(derived: PermutationSpec, spec: PermutationSpec) -> dict[str, str]:
     }
 
 
-def _renamed(expression: AxisExpression, rename: Mapping[str, str]) -> AxisExpression:
-    parts = tuple(_renamed(part, rename) for part in expression.parts)
+def _renamed(
+    expression: AxisExpression, rename: Mapping[str, str], spec: PermutationSpec
+) -> AxisExpression:
+    """The expression with the spec's names of groups, and of what these are nested in."""
+    parts = tuple(_renamed(part, rename, spec) for part in expression.parts)
     group = rename.get(expression.group) if expression.group is not None else None
-    return AxisExpression(expression.size, group, expression.kind, parts)
+    parents = {parent for found in spec.within.values() for parent in found}
+    fixed = expression.name if group is None and expression.name in parents else None
+    within = spec.within.get(group, ()) if group is not None else ()
+    return AxisExpression(expression.size, group, expression.kind, parts, within, fixed)
 
 
 def _comparable(expressions: tuple[AxisExpression, ...]) -> set[str]:
-    """Groups whose units can be compared at a value: those that `joint_units` yields."""
+    """Groups whose units can be compared at a value: `joint_units` yields them and parents."""
     value = torch.empty([e.size for e in expressions], device="meta")
-    return {str(atom.group) for atoms, _ in joint_units(value, expressions) for atom in atoms}
+    return {
+        atom.group
+        for atoms, _ in joint_units(value, expressions)
+        for atom in atoms
+        if atom.group is not None and set(atom.within) <= {other.name for other in atoms}
+    }
 
 
 def _name(node: fx.Node) -> str:

@@ -75,6 +75,30 @@ def solve_transport(costs: Tensor) -> Tensor:
     return torch.from_numpy(plan)
 
 
+def solve_assignments(similarities: Tensor) -> Tensor:
+    """Solve many small assignment problems, each by itself.
+
+    Args:
+        similarities: `[..., n, n]`.
+
+    Returns:
+        int64 `[..., n]`.
+
+    Raises:
+        ValueError: If the similarities are not square, or hold NaN or infinity.
+    """
+    *above, n, columns = similarities.shape
+    if n != columns:
+        raise ValueError(f"a similarity must be square, not {[n, columns]}")
+    if n == 2:  # by far the most in number, where there are many
+        kept = similarities.diagonal(dim1=-2, dim2=-1).sum(-1)
+        swapped = similarities.flip(-1).diagonal(dim1=-2, dim2=-1).sum(-1)
+        first = (swapped > kept).long()
+        return torch.stack((first, 1 - first), -1)
+    rows = [solve_assignment(matrix) for matrix in similarities.reshape(-1, n, n)]
+    return torch.stack(rows).reshape(*above, n) if rows else torch.zeros(*above, n).long()
+
+
 class AssignmentSeries:
     """One assignment problem solved again and again while its similarity changes a little.
 

@@ -68,7 +68,8 @@ class MatchResult:
     """The permutation that a method found.
 
     Attributes:
-        permutations: `{group: int64 [n]}`; `perm[i]` is B's unit that plays A's unit `i`.
+        permutations: `{group: int64 [n]}`; `perm[i]` is B's unit that plays A's unit `i`. Of
+            nested groups `[*parents, n]`, a row for every position of A's parents.
         objective: The method's own objective: at the start, then per sweep or step.
         objective_name: What the objective is, in words.
         converged: Whether the method stopped by itself.

@@ -1,7 +1,7 @@
 """Coordinate descent on the inner product of the weights (Ainsworth et al. 2023, Algorithm 1).
 
-One group is solved at a time with all others held, as a linear assignment problem; a group is
-skipped while nothing that its similarity depends on has changed.
+One group is solved at a time with all others held, as a linear assignment problem, or together with
+what is nested in it; a group is skipped while nothing that its similarity depends on has changed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from merging.matching.nested import step
 from merging.matching.running import RunningSimilarity
 from merging.matching.similarity import WeightSimilarity
+from merging.matching.slices import weight_terms
 from merging.params import norm
 from merging.permutation import Permutations
 
@@ -23,7 +24,7 @@ class Descent:
     """Where a descent ended.
 
     Attributes:
-        permutations: One permutation per group.
+        permutations: One permutation per group, of nested ones for every position of the parents.
         objective: `<A, pi(B)>` at the start and after every sweep.
         converged: Whether the last sweep changed nothing.
     """
@@ -45,7 +46,7 @@ def descend(
 
     Args:
         similarity: Weights of both models.
-        start: Permutations to start from; left as they are.
+        start: Permutations of all groups to start from, in full shape; left as they are.
         generator: Source of the orders.
         max_sweeps: Sweeps at the most.
         on_sweep: Called after every sweep with what is reached; may raise to stop.
@@ -68,11 +69,13 @@ def descend(
             if group not in stale:
                 continue
             stale.discard(group)
-            gain, perm = _solve(running, group, perms)
+            gain, update = _solve(running, group, perms)
             if gain > least:
-                perms[group] = perm
+                moved = [g for g, perm in update.items() if not torch.equal(perm, perms[g])]
+                perms.update(update)
                 gained += gain
-                stale |= similarity.neighbours(group)
+                around = {g for name in moved for g in similarity.neighbours(name)}
+                stale |= around if similarity.is_quadratic(group) else around - {group}
         objective.append(objective[-1] + gained)
         reached = Descent(dict(perms), tuple(objective), converged=not stale)
         if on_sweep is not None:
@@ -82,11 +85,18 @@ def descend(
     return reached
 
 
-def _solve(running: RunningSimilarity, group: str, perms: Permutations) -> tuple[float, Tensor]:
-    """The best permutation of one group with the others held, and what it gains."""
-    best, gain = running.solve(group, perms)
+def _solve(
+    running: RunningSimilarity, group: str, perms: Permutations
+) -> tuple[float, Permutations]:
+    """The best permutations of one group and what is nested in it, and what they gain."""
     weights = running.weights
+    if group in weights.nested:
+        terms = weight_terms(weights, group, perms)
+        gain, update = step(weights.spec, group, perms, terms) if terms else (0.0, {})
+    else:
+        best, gain = running.solve(group, perms)
+        update = {group: best}
     if gain > 0 and weights.is_quadratic(group):
-        # The matrix holds the group's other place where it was, so it only proposes.
-        gain = weights.objective({**perms, group: best}) - weights.objective(perms)
-    return gain, best
+        # The similarity holds the group's other place where it was, so it only proposes.
+        gain = weights.objective({**perms, **update}) - weights.objective(perms)
+    return gain, update

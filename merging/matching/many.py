@@ -19,7 +19,7 @@ from merging.matching.many_models import Models, Reached, rise
 from merging.matching.many_universe import climb
 from merging.matching.registry import match
 from merging.options import read_record
-from merging.permutation import Permutations, compose, invert
+from merging.permutation import Permutations, compose_permutations, invert_permutations
 from merging.spec import PermutationSpec
 
 Kind = Literal["first", "merge many", "cycle consistent"]
@@ -185,8 +185,8 @@ def relative_to_first(
     Returns:
         New permutations; those of the first model are the identity.
     """
-    back = {group: invert(orders[0][group]) for group in spec.sizes}
-    return [_composed(spec, perms, back) for perms in orders]
+    back = invert_permutations(spec, orders[0])
+    return [compose_permutations(spec, perms, back) for perms in orders]
 
 
 def cycle_error(
@@ -204,7 +204,7 @@ def cycle_error(
     """
     astray = units = 0
     for a, b, c in combinations(sorted({m for pair in pairs for m in pair}), 3):
-        around = _composed(spec, pairs[b, c], pairs[a, b])
+        around = compose_permutations(spec, pairs[b, c], pairs[a, b])
         for group, perm in around.items():
             astray += int((perm != pairs[a, c][group]).sum())
             units += perm.numel()
@@ -280,10 +280,3 @@ def _own_error(spec: PermutationSpec, orders: Sequence[Mapping[str, Tensor]]) ->
         for a, b in combinations(range(len(orders)), 2)
     }
     return cycle_error(spec, pairs) if len(orders) > 2 else 0.0
-
-
-def _composed(
-    spec: PermutationSpec, first: Mapping[str, Tensor], then: Mapping[str, Tensor]
-) -> Permutations:
-    """The effect of applying `first`, and `then` to the result."""
-    return {group: compose(first[group], then[group]) for group in spec.sizes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -36,7 +37,11 @@ class WeightSimilarity:
         }
         self.params_a = {name: params_a[name].to("cpu", torch.float64) for name in self.axes}
         self.params_b = {name: params_b[name].to("cpu", torch.float64) for name in self.axes}
+        self.spec = spec
         self.sizes = spec.sizes
+        within = spec.within
+        # Groups that are nested in others, or have others nested in them.
+        self.nested = {g for g in self.sizes if g in within or spec.nested_in(g)}
         self.places = {
             group: [place for place in places if place[0] in self.axes]
             for group, places in spec.places().items()
@@ -57,7 +62,10 @@ class WeightSimilarity:
         )
 
     def matrix(self, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-        """Similarity `[n, n]` of A's units with B's, all other groups at their permutations."""
+        """Similarity `[n, n]` of A's units with B's, all other groups at their permutations.
+
+        For groups that are not nested and have none nested in them: see `nested` for others.
+        """
         total = self._constant_part(group).clone()
         for name, axis in self.varying_places(group):
             total += self._place(name, axis, group, perms)
@@ -92,13 +100,8 @@ class WeightSimilarity:
 
     def _place(self, name: str, axis: int, group: str, perms: Mapping[str, Tensor]) -> Tensor:
         expressions = self.axes[name]
-        value = self.params_b[name]
-        others = {g: p for g, p in perms.items() if g != group}
-        for k, expression in enumerate(expressions):
-            applied = others if k == axis else perms
-            keep = [AxisExpression(e.size) for e in expressions]
-            keep[k] = expression
-            value = permute_tensor(value, tuple(keep), applied)
+        around = tuple(_in_order(e, group) if k == axis else e for k, e in enumerate(expressions))
+        value = permute_tensor(self.params_b[name], around, perms)
         pairs = zip(
             units_first(self.params_a[name], axis, expressions[axis], group),
             units_first(value, axis, expressions[axis], group),
@@ -106,6 +109,13 @@ class WeightSimilarity:
         )
         n = self.sizes[group]
         return sum((a @ b.T for a, b in pairs), torch.zeros(n, n, dtype=torch.float64))
+
+
+def _in_order(expression: AxisExpression, group: str) -> AxisExpression:
+    """The expression with a group's units left as they are."""
+    if expression.group == group:
+        return AxisExpression(expression.size)
+    return replace(expression, parts=tuple(_in_order(part, group) for part in expression.parts))
 
 
 def units_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.matching.base import MatchProblem
-from merging.matching.similarity import WeightSimilarity, units_first
-from merging.permutation import cycles, identity_permutations
+from merging.matching.nested import look_inside
+from merging.matching.similarity import WeightSimilarity
+from merging.matching.slices import weight_terms
+from merging.permutation import cycles, flat_permutation, full_permutations
 from merging.records import GroupUnits
+from merging.spec import PermutationSpec
 
 # Rows and columns of a similarity that a screen gets at the most.
 _SHOWN = 256
@@ -22,7 +26,9 @@ def describe_units(problem: MatchProblem, perms: Mapping[str, Tensor]) -> list[G
     """Compare the units of both models by their weights, for every group.
 
     The similarity is the cosine of the units' incoming and outgoing weights, taken together, with
-    all other groups of B in the order of the permutations.
+    all other groups of B in the order of the permutations. Units of a nested group are those in
+    all positions of its parents, side by side; what is nested in a group is in the best order for
+    every pair of its units.
 
     Args:
         problem: The two models.
@@ -32,42 +38,55 @@ def describe_units(problem: MatchProblem, perms: Mapping[str, Tensor]) -> list[G
         One record per group.
     """
     weights = WeightSimilarity(problem.spec, problem.params_a, problem.params_b, problem.weights)
-    full = {**identity_permutations(problem.spec), **perms}
+    full = full_permutations(problem.spec, perms)
     return [_describe(weights, group, full) for group in problem.spec.sizes]
 
 
 def _describe(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]) -> GroupUnits:
-    perm = perms[group]
-    matrix = weights.matrix(group, perms)
-    lengths_a = _unit_norms(weights, weights.params_a, group)
-    lengths_b = _unit_norms(weights, weights.params_b, group)
-    cosine = matrix / (lengths_a[:, None] * lengths_b[None, :]).clamp_min(1e-30)
+    perm = flat_permutation(weights.spec, perms, group)
+    cosine = _cosine(weights, group, perms)
     n = len(perm)
-    matched = cosine[torch.arange(n), perm]
+    matched = cosine.diagonal()
     others = cosine.clone()
-    others[torch.arange(n), perm] = -torch.inf
+    others.fill_diagonal_(-torch.inf)
     margin = matched - (others.max(1).values if n > 1 else torch.zeros(n))
     block = -(-n // _SHOWN)
+    free, fixed = _parents(weights.spec, group)
     return GroupUnits(
         group,
         perm.numpy(),
+        _shown(cosine[:, torch.argsort(perm)], block),
         _shown(cosine, block),
-        _shown(cosine[:, perm], block),
         block,
         matched.numpy(),
         margin.numpy(),
         int((perm == torch.arange(n)).sum()),
         tuple(cycles(perm)),
+        free,
+        fixed,
     )
 
 
-def _unit_norms(weights: WeightSimilarity, params: Mapping[str, Tensor], group: str) -> Tensor:
-    """Length of every unit's weights; the order of the other groups does not matter to it."""
-    total = torch.zeros(weights.sizes[group], dtype=torch.float64)
-    for name, axis in weights.places[group]:
-        for units in units_first(params[name], axis, weights.axes[name][axis], group):
-            total += (units**2).sum(1)
-    return total.sqrt()
+def _parents(spec: PermutationSpec, group: str) -> tuple[tuple[int, ...], int]:
+    """Sizes of a group's parents that may be permuted, and number of positions of the others."""
+    sizes = dict(zip(spec.within.get(group, ()), spec.shapes[group][:-1], strict=True))
+    free = tuple(size for parent, size in sizes.items() if parent in spec.sizes)
+    return free, math.prod(sizes.values()) // math.prod(free)
+
+
+def _cosine(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]) -> Tensor:
+    """Cosine `[n, n]` of A's units (rows) with B's, in the order of the permutations (columns)."""
+    n = math.prod(weights.spec.shapes[group])
+    product = torch.zeros(n, n, dtype=torch.float64)
+    squares_a, squares_b = torch.zeros(2, n, dtype=torch.float64)
+    for term in weight_terms(weights, group, perms, children=()):
+        a, b = term.a.reshape(n, -1), term.b.reshape(n, -1)
+        product += a @ b.T
+        squares_a, squares_b = squares_a + (a**2).sum(1), squares_b + (b**2).sum(1)
+    if weights.spec.nested_in(group) and group not in weights.spec.within:
+        product = look_inside(weight_terms(weights, group, perms)).best[0]
+    lengths = squares_a.sqrt()[:, None] * squares_b.sqrt()[None, :]
+    return product / lengths.clamp_min(1e-30)
 
 
 def _shown(cosine: Tensor, block: int) -> NDArray[np.int8]:

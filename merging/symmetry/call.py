@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx
@@ -64,12 +64,15 @@ class Call:
         arguments: Arguments by their name in the operator's schema, defaults included.
         shapes: Shapes of the tensors that the call returns.
         node: The node of the graph.
+        inner: What the operator computes on its way, such as the norms it divides by: axes of
+            tensors that are in no argument and no result. They say what is nested in what.
     """
 
     operator: str
     arguments: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...]
     node: fx.Node
+    inner: list[Axes] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,8 +114,21 @@ class Call:
         unify(a, b, f"does not fit at {self.place}")
 
     def fix(self, axis: Axis, why: str) -> None:
-        """State that an axis keeps its order, because of this call."""
+        """State that an axis keeps its order, because of this call.
+
+        The call reads along it, so no other axis's order may depend on the position.
+        """
         fix(axis, f"{why} at {self.place}")
+        for value in self.arguments.values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, TensorAxes) and not isinstance(item, Rows):
+                    self.along(item.axes, axis)
+
+    def along(self, axes: Axes, *gone: Axis) -> None:
+        """State that the call combines the elements along some axes of a tensor."""
+        left = [axis for axis in axes if all(axis is not other for other in gone)]
+        if len(left) < len(axes):
+            self.inner.append(left)
 
     def fixed(self, size: int, why: str) -> Axis:
         """A new axis that keeps its order, because of this call."""

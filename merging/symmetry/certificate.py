@@ -6,6 +6,7 @@ compared in float64 on random inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Certificate:
         max_relative_difference: Largest difference of outputs, relative to the largest output.
         tolerance: What is allowed.
         groups: Number of permutation groups.
-        units: Number of units in all groups.
+        units: Number of units in all groups; of nested ones, for all positions of their parents.
         share_moved: Share of the parameters that sit on an axis with a group.
     """
 
@@ -78,19 +79,30 @@ def derive_certified(model: nn.Module, example_inputs: Sequence[Tensor]) -> Deri
     probe = Probe(model, example_inputs)
     if probe.difference(derivation.spec, seed=0) <= TOLERANCE:
         return derivation
-    bad = frozenset(
-        group
-        for group in derivation.spec.sizes
-        if not probe.difference(derivation.spec, seed=0, only=group) <= TOLERANCE
-    ) or frozenset(derivation.spec.sizes)
-    place = probe.first_difference(derivation, bad)
-    spec = derivation.spec.without(bad, f"permuting it changes the function at {place}")
-    if not probe.difference(spec, seed=0) <= TOLERANCE:
-        raise SymmetryError(
-            f"no permutation spec of {type(model).__name__} could be certified: outputs change at "
-            f"{place}, even with {len(bad)} groups frozen. Give a hand-written spec"
+    spec = derivation.spec
+    for nested in (True, False):
+        # Orders of their own for heads and such are given up first; then the groups.
+        bad = frozenset(
+            group
+            for group in (spec.within if nested else spec.sizes)
+            if not probe.difference(spec, seed=0, only=group) <= TOLERANCE
+        ) or frozenset(() if nested else spec.sizes)
+        if not bad:
+            continue
+        place = probe.first_difference(derivation, bad)
+        spec = (
+            spec.sharing(
+                bad, f"one order for all: an order for each changes the function at {place}"
+            )
+            if nested
+            else spec.without(bad, f"permuting it changes the function at {place}")
         )
-    return Derivation(spec, derivation.graph, derivation.values)
+        if probe.difference(spec, seed=0) <= TOLERANCE:
+            return Derivation(spec, derivation.graph, derivation.values)
+    raise SymmetryError(
+        f"no permutation spec of {type(model).__name__} could be certified: outputs change at "
+        f"{place}, even with {len(bad)} groups frozen. Give a hand-written spec"
+    )
 
 
 def certify(
@@ -124,8 +136,7 @@ def certify(
     spec.check(model.state_dict())
     _check_tied(spec, probe.graph)
     difference = probe.difference(spec, seed=seed, permutations=permutations)
-    sizes = spec.sizes
-    return Certificate(difference, TOLERANCE, len(sizes), sum(sizes.values()), share_moved(spec))
+    return Certificate(difference, TOLERANCE, len(spec.sizes), spec.units, share_moved(spec))
 
 
 def _check_tied(spec: PermutationSpec, graph: Graph) -> None:
@@ -151,10 +162,12 @@ def share_moved(spec: PermutationSpec) -> float:
 
 def summarise(spec: PermutationSpec, certificate: Certificate, seconds: float) -> SymmetrySummary:
     """What screens show of a certified spec."""
-    places, sizes = spec.places(), spec.sizes
+    places = spec.places()
     groups = tuple(
-        GroupCertificate(group, n, tuple(f"{name}[{axis}]" for name, axis in places[group]))
-        for group, n in sizes.items()
+        GroupCertificate(
+            group, math.prod(shape), tuple(f"{name}[{axis}]" for name, axis in places[group])
+        )
+        for group, shape in spec.shapes.items()
     )
     return SymmetrySummary(
         groups,

@@ -3,16 +3,15 @@
 Every operator of the exported graph has a rule that says which axes are the same index set. An
 operator without a rule fixes every axis that it touches, and is named in the report.
 
-Where an axis is `outer x inner` (heads x units of a head, groups x channels of a group), one
-order of the inner units is taken for all outer ones: `S_outer x S_inner`, a subgroup of the
-wreath product `S_inner wr S_outer` in which every outer unit has an inner order of its own.
+Where an index set is nested in another (units of a head in heads, channels of a group in groups),
+its order may differ from one position of the other to the next: `nesting` finds these.
 """
 
 from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
@@ -36,6 +35,7 @@ from merging.symmetry import (
 from merging.symmetry.call import Axes, Call, Rows, TensorAxes
 from merging.symmetry.expressions import Axis, fix, fixed_axis, normal
 from merging.symmetry.fused import HANDED_ON, handed_on
+from merging.symmetry.nesting import find_parents
 
 Rule = Callable[[Call], "Axes | list[TensorAxes]"]
 
@@ -89,7 +89,7 @@ def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
     example_inputs = in_own_type(model, example_inputs)
     params = {name: value.detach() for name, value in model.state_dict().items()}
     axes, unknown = _collect(graph, params, example_inputs)
-    names = _group_names(axes, params)
+    names = _names(axes, params)
     written = {
         name: tuple(_write(axis, names) for axis in value) for name, value in axes.state.items()
     }
@@ -107,8 +107,26 @@ def derive(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
 
 @dataclass(frozen=True)
 class _Equations:
+    """Axes of the state dict, of what nodes return, and of what operators compute on the way."""
+
     state: dict[str, Axes]
     values: dict[fx.Node, Any]
+    inner: list[Axes]
+
+    def tensors(self) -> Iterator[Axes]:
+        """Go through all tensors.
+
+        Yields:
+            The axes of each; of one whose rows have their own, of every row.
+        """
+        yield from self.state.values()
+        yield from self.inner
+        for value in self.values.values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, Rows):
+                    yield from item.rows
+                elif isinstance(item, TensorAxes):
+                    yield item.axes
 
 
 def _collect(
@@ -126,9 +144,10 @@ def _collect(
     for node, given in zip(graph.inputs, inputs, strict=True):
         values[node] = TensorAxes([fixed_axis(n, "axis of the input") for n in given.shape])
     unknown: dict[str, None] = {}
+    inner: list[Axes] = []
 
     def visit(node: fx.Node, value: Any) -> Any:
-        values[node] = _apply(node, value, values, unknown)
+        values[node] = _apply(node, value, values, unknown, inner)
         return value
 
     with torch.no_grad():
@@ -138,7 +157,7 @@ def _collect(
         if isinstance(value, TensorAxes):
             for axis in value.axes:
                 fix(axis, "axis of the output")
-    return _Equations(state, values), list(unknown)
+    return _Equations(state, values, inner), list(unknown)
 
 
 def _fix_unread(graph: Graph, state: Mapping[str, Axes]) -> None:
@@ -151,7 +170,11 @@ def _fix_unread(graph: Graph, state: Mapping[str, Axes]) -> None:
 
 
 def _apply(
-    node: fx.Node, value: Any, values: Mapping[fx.Node, Any], unknown: dict[str, None]
+    node: fx.Node,
+    value: Any,
+    values: Mapping[fx.Node, Any],
+    unknown: dict[str, None],
+    inner: list[Axes],
 ) -> Any:
     """What a call returns: axes for tensors, the value itself for sizes."""
     shapes = _shapes(value)
@@ -163,6 +186,7 @@ def _apply(
         return values[source][index]
     call = _call(node, shapes, values)
     result = _by_rule(call)
+    inner.extend(call.inner)
     if result is None:
         unknown[call.operator] = None
         for tensor in call.tensors():
@@ -236,26 +260,57 @@ def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
     return ()
 
 
-def _group_names(axes: _Equations, params: Mapping[str, Tensor]) -> dict[int, str]:
-    """Name every free atom after the first parameter axis that it occurs on."""
-    names: dict[int, str] = {}
+@dataclass(frozen=True)
+class _Names:
+    """Names of atoms by their `id`: groups, index sets that others are nested in, and parents."""
+
+    groups: dict[int, str]
+    fixed: dict[int, str]
+    within: dict[int, tuple[str, ...]]
+
+
+def _names(axes: _Equations, params: Mapping[str, Tensor]) -> _Names:
+    """Name every atom that may be permuted, or has one nested in it, after its first place."""
+    named = _first_places(axes, params)
+    parents = find_parents(axes.tensors(), [atom for atom, _ in named.values()])
+    groups = {key: place for key, (atom, place) in named.items() if not atom.fixed}
+    outer = {id(parent) for found in parents.values() for parent in found}
+    fixed = {key: place for key, (atom, place) in named.items() if atom.fixed and key in outer}
+    places = groups | fixed
+    within = {
+        key: tuple(places[id(parent)] for parent in found)
+        for key, found in parents.items()
+        if key in groups
+    }
+    return _Names(groups, fixed, within)
+
+
+def _first_places(axes: _Equations, params: Mapping[str, Tensor]) -> dict[int, tuple[Axis, str]]:
+    """Every atom of the state dict, with the name of the first parameter axis it occurs on."""
+    found: dict[int, tuple[Axis, str]] = {}
     for name in params:
         for k, axis in enumerate(axes.state[name]):
             atoms = list(normal(axis).atoms())
             for position, atom in enumerate(atoms):
-                if atom.fixed or atom.size < 2 or id(atom) in names:
-                    continue
-                place = f"{name}[{k}]"
-                names[id(atom)] = place if len(atoms) == 1 else f"{place}.{position}"
-    return names
+                if atom.size > 1:
+                    place = f"{name}[{k}]"
+                    place = place if len(atoms) == 1 else f"{place}.{position}"
+                    found.setdefault(id(atom), (atom, place))
+    return found
 
 
-def _write(axis: Axis, names: Mapping[int, str]) -> AxisExpression:
+def _write(axis: Axis, names: _Names) -> AxisExpression:
     axis = normal(axis)
     if axis.kind == "atom":
-        return AxisExpression(axis.size, names.get(id(axis)))
+        key = id(axis)
+        return AxisExpression(
+            axis.size,
+            names.groups.get(key),
+            within=names.within.get(key, ()),
+            fixed=names.fixed.get(key),
+        )
     parts = tuple(_write(part, names) for part in axis.parts)
-    if all(atom.group is None for part in parts for atom in part.atoms()):
+    if all(atom.name is None for part in parts for atom in part.atoms()):
         return AxisExpression(axis.size)
     return AxisExpression(axis.size, None, axis.kind, parts)
 

@@ -2,10 +2,7 @@
 
 Grouped convolution and GroupNorm, with `g` groups of `m` channels, keep their function under every
 order of the groups together with any order inside each: a wreath product, `g! (m!)^g` orderings.
-What is taken is the subgroup of all orders of the groups, times one order inside them that all
-groups share (`g! m!`), so that the groups of a spec stay independent: each is matched, inverted
-and composed by itself. Besides, the inputs inside a group are one axis of a grouped weight, which
-one permutation per axis cannot treat differently for each group.
+The rules state what is an index set; which ones are nested in others, `nesting` reads off.
 """
 
 from __future__ import annotations
@@ -35,8 +32,7 @@ def convolution(call: Call) -> Axes:
     """Convolution `[n, channels, *spatial]`, grouped and depthwise too.
 
     With `g` groups, input channels are `g x inputs per group` and output channels
-    `g x outputs per group`: whole groups may change places, and so may channels if they do it
-    alike in every group.
+    `g x outputs per group`: whole groups may change places, and so may channels in every group.
     """
     axes, weight, groups = call.axes("input"), call.axes("weight"), call["groups"] or 1
     transposed = "transpose" in call.operator or bool(call["transposed"])
@@ -71,6 +67,7 @@ def _affine(call: Call, names: tuple[str, ...], axes: Axes) -> None:
 def batch_norm(call: Call) -> Axes:
     """Per channel: affine parameters and running statistics follow the channels."""
     axes = call.axes("input")
+    call.inner.append(axes[:2])
     _affine(call, ("weight", "bias", "running_mean", "running_var"), axes[1:2])
     return axes
 
@@ -79,6 +76,7 @@ def layer_norm(call: Call) -> Axes:
     """Over the last axes: symmetric in them, with an affine map that follows."""
     axes = call.axes("input")
     normalized = call["normalized_shape"] or []
+    call.inner.append(axes[: len(axes) - len(normalized)])
     _affine(call, ("weight", "bias"), axes[len(axes) - len(normalized) :])
     return axes
 
@@ -87,7 +85,9 @@ def group_norm(call: Call) -> Axes:
     """Channels are `groups x channels per group`."""
     axes, groups = call.axes("input"), call["num_groups"]
     if groups > 1:
-        call.same(axes[1], product([Axis(groups), Axis(axes[1].size // groups)]))
+        group = Axis(groups)
+        call.same(axes[1], product([group, Axis(axes[1].size // groups)]))
+        call.inner.append([axes[0], group, *axes[2:]])
     _affine(call, ("weight", "bias"), axes[1:2])
     return axes
 
@@ -166,6 +166,7 @@ def attention(call: Call) -> Axes:
     scores = [*batch, query[-2], key[-2]]
     if isinstance(call["attn_mask"], TensorAxes):
         scores = call.broadcast([scores, call.axes("attn_mask")])
+    call.inner.extend([scores, scores[:-1]])  # the softmax is along the keys
     return [*scores[:-1], value[-1]]
 
 

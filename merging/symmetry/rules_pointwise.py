@@ -35,7 +35,10 @@ def _reduced(call: Call) -> Axes:
 
 def equivariant(call: Call) -> Axes:
     """A function along an axis that follows any reordering of it (softmax)."""
-    return call.axes(_input(call))
+    axes = call.axes(_input(call))
+    for dim in dim_list(call["dim"], len(axes)):
+        call.inner.append([*axes[:dim], *axes[dim + 1 :]])
+    return axes
 
 
 def fix_along(call: Call) -> Axes:

@@ -7,6 +7,7 @@ from merging.visualization.calibration import plot_reliability
 from merging.visualization.curve_values import NamedCurve
 from merging.visualization.curves import plot_curves
 from merging.visualization.cycles import (
+    chance_cycles,
     expected_cycles,
     plot_cycles,
     plot_margins,
@@ -73,6 +74,7 @@ __all__ = [
     "NamedScan",
     "NamedScore",
     "NamedSurface",
+    "chance_cycles",
     "describe_contributions",
     "describe_curves",
     "describe_cycles",

@@ -31,6 +31,16 @@ def expected_cycles(n: int) -> float:
     return float((1 / np.arange(1, n + 1)).sum())
 
 
+def chance_cycles(units: GroupUnits) -> float:
+    """Mean number of cycles of a random permutation of a group's units.
+
+    A cycle of `k` parents, each with a random order inside, makes cycles of the units inside as
+    one random order of them does. Where the parents keep their order, each is by itself.
+    """
+    above = np.prod([expected_cycles(n) for n in units.parents])
+    return float(units.fixed_parents * above * expected_cycles(units.run))
+
+
 def plot_cycles(units: GroupUnits, *, dark: bool = False, compact: bool = False) -> go.Figure:
     """Draw the lengths of the longest cycles, beside those of a random permutation.
 
@@ -40,7 +50,7 @@ def plot_cycles(units: GroupUnits, *, dark: bool = False, compact: bool = False)
         compact: Whether the figure must fit a phone.
 
     Returns:
-        The figure.
+        The figure; lengths at random are left out for a nested group, which has others.
     """
     n = units.permutation.size
     shown = np.array(units.cycles[:MOST_BARS], np.int32)
@@ -56,9 +66,10 @@ def plot_cycles(units: GroupUnits, *, dark: bool = False, compact: bool = False)
         name="this permutation",
         hovertemplate="cycle %{x}: %{y} units<extra></extra>",
     )
+    likely = (chance >= 1) & (units.run == n)
     figure.add_scatter(
-        x=ranks[chance >= 1],
-        y=chance[chance >= 1],
+        x=ranks[likely],
+        y=chance[likely],
         mode="markers",
         marker={"symbol": "diamond-open", "size": 10, "color": ink.text, "line": {"width": 2}},
         name="mean of random permutations",
@@ -72,7 +83,7 @@ def plot_cycles(units: GroupUnits, *, dark: bool = False, compact: bool = False)
         bargap=0.35,
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         xaxis={"title": {"text": "Cycle, longest first"}, "showgrid": False, "dtick": 1}
-        | {"range": [0.4, max(shown.size, int((chance >= 1).sum())) + 0.6]},
+        | {"range": [0.4, max(shown.size, int(likely.sum())) + 0.6]},
         yaxis={"title": {"text": "Length (units)"}, "type": "log", "dtick": 1}
         | {"range": [-0.3, float(np.log10(max(n, 2))) + 0.15]},
     )
@@ -80,10 +91,9 @@ def plot_cycles(units: GroupUnits, *, dark: bool = False, compact: bool = False)
 
 
 def _summary(units: GroupUnits, gap: str) -> str:
-    expected = expected_cycles(units.permutation.size)
     return (
-        f"{counted(len(units.cycles), 'cycle')} (about {expected:.1f} at random),{gap}"
-        f"{counted(units.fixed_points, 'fixed point')} (1 at random)"
+        f"{counted(len(units.cycles), 'cycle')} (about {chance_cycles(units):.1f} at random),{gap}"
+        f"{counted(units.fixed_points, 'fixed point')} ({units.fixed_parents} at random)"
     )
 
 

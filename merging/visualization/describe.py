@@ -10,7 +10,7 @@ from merging.paths import PATH_CARDS
 from merging.records import Alignment, Baseline, GroupUnits, LayerRow, PlanePath, Surface
 from merging.regions import SwagSamples
 from merging.visualization.curve_values import NamedCurve
-from merging.visualization.cycles import expected_cycles
+from merging.visualization.cycles import chance_cycles, expected_cycles
 from merging.visualization.layers import QUANTITIES, Quantity, layer_values
 from merging.visualization.permutation import WHOLE
 from merging.visualization.surface import NamedSurface
@@ -123,10 +123,11 @@ def describe_permutation(units: GroupUnits) -> str:
     n = units.permutation.size
     known = units.margin[np.isfinite(units.margin)]
     middle = f"{np.median(known):.2f}" if known.size else "unknown"
+    inside = f", {n // units.run:,} × {units.run:,}" if units.run < n else ""
     return (
-        f"Permutation of the {counted(n, 'unit')} of {units.group}: {n - units.fixed_points:,} "
-        f"moved, {units.fixed_points:,} stayed. Median margin of a match over the next best "
-        f"unit {middle}."
+        f"Permutation of the {counted(n, 'unit')} of {units.group}{inside}: "
+        f"{n - units.fixed_points:,} moved, {units.fixed_points:,} stayed. Median margin of a "
+        f"match over the next best unit {middle}."
     )
 
 
@@ -145,10 +146,18 @@ def describe_similarity(units: GroupUnits) -> str:
 def describe_cycles(units: GroupUnits) -> str:
     """Say the number of cycles and fixed points, beside those of a random permutation."""
     n = units.permutation.size
-    return (
+    found = (
         f"The permutation of {units.group} has {counted(len(units.cycles), 'cycle')}, the longest "
         f"of {counted(max(units.cycles, default=0), 'unit')}, and "
-        f"{counted(units.fixed_points, 'fixed point')}. A random permutation of {n:,} units has "
+        f"{counted(units.fixed_points, 'fixed point')}. "
+    )
+    if units.run < n:
+        return found + (
+            f"A random one of {n // units.run:,} × {units.run:,} units has about "
+            f"{chance_cycles(units):.1f} cycles and {counted(units.fixed_parents, 'fixed point')}."
+        )
+    return found + (
+        f"A random permutation of {n:,} units has "
         f"about {expected_cycles(n):.1f} cycles, the longest of about {0.62433 * n:.0f} units, "
         "and 1 fixed point."
     )

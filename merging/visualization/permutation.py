@@ -25,6 +25,7 @@ from merging.visualization.ticks import whole_ticks
 
 Order = Literal["index", "cycle", "match"]
 WHOLE = 127  # int8 units of a cosine similarity of 1
+MOST_LINES = 32  # between what the units of a nested group belong to
 BAR_AT = 54  # pixels from an axis to the colour bar below it, for ticks and title
 
 _TITLES: dict[str, tuple[str, str]] = {
@@ -64,6 +65,8 @@ def plot_permutation(
         mode="lines", line={"color": inks(dark).axis, "width": 1}, hoverinfo="skip",
         name="same place",
     )  # fmt: skip
+    if order == "index":
+        _separate(figure, units, "", dark)
     figure.add_trace(_dots(units, order))
     pad = max(0.02 * n, 0.5)
     axis = {"range": [-pad, n - 1 + pad], "constrain": "domain"}
@@ -76,6 +79,21 @@ def plot_permutation(
         coloraxis=_margin_colours(units, _bar_place(figure), dark, compact),
     )
     return figure
+
+
+def _separate(figure: go.Figure, units: GroupUnits, suffix: str, dark: bool) -> None:
+    """Draw thin lines between what the units of a nested group belong to."""
+    places = np.arange(units.run, units.permutation.size, units.run) - 0.5
+    if places.size > MOST_LINES:
+        return
+    style = {"type": "line", "line": {"width": 1, "color": inks(dark).axis, "dash": "dot"}}
+    for at in places.tolist():
+        figure.add_shape(
+            style, x0=at, x1=at, y0=0, y1=1, xref=f"x{suffix}", yref=f"y{suffix} domain"
+        )
+        figure.add_shape(
+            style, y0=at, y1=at, x0=0, x1=1, yref=f"y{suffix}", xref=f"x{suffix} domain"
+        )
 
 
 def _dots(units: GroupUnits, order: Order) -> go.Scatter:
@@ -178,6 +196,7 @@ def plot_similarity(units: GroupUnits, *, dark: bool = False, compact: bool = Fa
             "<extra></extra>",
         )  # fmt: skip
         figure.update_layout(_similarity_axes(units, k, compact))
+        _separate(figure, units, suffix, dark)
         figure.add_annotation(
             text=title, x=0, y=1, xref=f"x{suffix} domain", yref=f"y{suffix} domain",
             xanchor="left", yanchor="bottom", yshift=4, font_size=14 if compact else 15,

@@ -405,11 +405,19 @@ def one_group(units: list[GroupUnits], *, key: str) -> GroupUnits:
     chosen = st.selectbox(
         "Permutation group",
         range(len(units)),
-        format_func=lambda k: f"{units[k].group} · {units[k].permutation.size} units",
+        format_func=lambda k: f"{units[k].group} · {_how_many(units[k])}",
         key=f"{key}_group",
-        help="Named after the first parameter axis that it occurs on.",
+        help="Named after the first parameter axis that it occurs on. Of a group that is nested in "
+        "another, such as the units of a head, all units are shown side by side: 4 × 16 are four "
+        "heads of 16 units, each with an order of its own.",
     )
     return units[chosen or 0]
+
+
+def _how_many(units: GroupUnits) -> str:
+    size = units.permutation.size
+    times = "" if units.run == size else f"{size // units.run} × "
+    return f"{times}{units.run} units"
 
 
 def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:

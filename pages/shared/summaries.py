@@ -345,10 +345,10 @@ def methods_words(found: Sequence[Found[Any]]) -> list[str]:
 
 def unit_metrics(units: GroupUnits) -> None:
     """Fixed points, cycles and similarity of one group, beside what chance would give."""
-    n = units.permutation.size
     columns = st.columns(4)
-    columns[0].metric("Fixed points (by chance: 1)", units.fixed_points, border=True)
-    expected = visualization.expected_cycles(n)
+    chance = f"Fixed points (by chance: {units.fixed_parents})"
+    columns[0].metric(chance, units.fixed_points, border=True)
+    expected = visualization.chance_cycles(units)
     columns[1].metric(f"Cycles (by chance: {expected:.1f})", len(units.cycles), border=True)
     columns[2].metric("Similarity of matched units", f"{units.matched.mean():.3f}", border=True)
     sure = float((units.margin > 0).mean())
@@ -371,8 +371,8 @@ def unit_rows(units: GroupUnits) -> list[Row]:
     """Who plays whom in one group."""
     return [
         {
-            "Unit of A": k,
-            "Unit of B": int(b),
+            **_unit_of("A", k, units),
+            **_unit_of("B", int(b), units),
             "Similarity": round(float(s), 4),
             "Margin": round(float(m), 4),
         }
@@ -380,6 +380,14 @@ def unit_rows(units: GroupUnits) -> list[Row]:
             zip(units.permutation, units.matched, units.margin, strict=True)
         )
     ]
+
+
+def _unit_of(model: str, unit: int, units: GroupUnits) -> Row:
+    """A unit by its number; of a nested group, also by what it belongs to."""
+    if units.run == units.permutation.size:
+        return {f"Unit of {model}": unit}
+    owner, inside = divmod(unit, units.run)
+    return {f"Unit of {model}": unit, f"{model}: inside": f"{owner}, place {inside}"}
 
 
 def layer_rows(rows: Sequence[LayerRow]) -> list[Row]:

@@ -114,7 +114,7 @@ def test_a_model_and_itself_get_the_score_of_the_identity(method, name):
 def test_a_planted_permutation_of_one_hidden_layer_is_undone_exactly(method):
     model, a, spec, batches = one_hidden_layer()
     for seed in range(3):
-        planted = moving_permutations(spec.sizes, seed)
+        planted = moving_permutations(spec.shapes, seed)
         options = {"epochs": 1, "lr": 1e-5} if method == "straight_through" else None
         found = match(
             method, model, a, permute(spec, planted, a), spec=spec, batches=batches, seed=seed,

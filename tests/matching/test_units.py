@@ -1,5 +1,7 @@
 """How units are paired, compared by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ def test_the_similarity_is_the_cosine_of_incoming_and_outgoing_weights():
     model = perceptron(4, 5, 3)
     spec = find_symmetry(model, (torch.randn(2, 4),))
     a, b = random_state(model, 1), random_state(model, 2)
-    perms = moving_permutations(spec.sizes, 0)
+    perms = moving_permutations(spec.shapes, 0)
     (found,) = describe_units(MatchProblem(model, spec, a, b), perms)
 
     def unit(state, i):
@@ -51,14 +53,14 @@ def test_a_model_and_itself_have_cosine_one_on_the_diagonal(name):
         np.testing.assert_allclose(found.matched, 1.0, rtol=1e-6)
         assert (np.diagonal(found.before) == 127).all()
         assert np.array_equal(found.before, found.after)
-        assert found.fixed_points == spec.sizes[found.group]
+        assert found.fixed_points == math.prod(spec.shapes[found.group])
 
 
 def test_the_other_groups_are_in_their_new_order():
     model = perceptron(4, 5, 6, 3)
     spec = find_symmetry(model, (torch.randn(2, 4),))
     a = random_state(model, 1)
-    planted = moving_permutations(spec.sizes, 3)
+    planted = moving_permutations(spec.shapes, 3)
     back = {group: torch.argsort(perm) for group, perm in planted.items()}
     problem = MatchProblem(model, spec, a, permuted(spec, planted, a))
     for found in describe_units(problem, back):

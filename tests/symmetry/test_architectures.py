@@ -119,7 +119,7 @@ def test_each_group_by_itself_keeps_the_function_of_the_module(name):
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
     before = run(model, params, inputs)
     assert before.std() > 0
-    perms = moving_permutations(found(name).sizes, 3)
+    perms = moving_permutations(found(name).shapes, 3)
     for group in perms:
         moved = permute(found(name), {group: perms[group]}, params)
         assert relative_difference(before, run(model, moved, inputs)) < 1e-9, group

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -260,12 +261,19 @@ def function_keeping(model, params, x, places):
     return found
 
 
+def all_orders(shape):
+    """Every permutation of a group, a row for every position of its parents."""
+    *above, n = shape
+    rows = itertools.product(list(all_permutations(n)), repeat=math.prod(above))
+    return (torch.stack(drawn).reshape(shape) for drawn in rows)
+
+
 def spanned(spec, params, places):
     """All choices of one permutation per axis that the spec allows."""
-    sizes = spec.sizes
+    shapes = spec.shapes
     found = set()
-    for drawn in itertools.product(*(list(all_permutations(n)) for n in sizes.values())):
-        perms = dict(zip(sizes, drawn, strict=True))
+    for drawn in itertools.product(*(list(all_orders(shape)) for shape in shapes.values())):
+        perms = dict(zip(shapes, drawn, strict=True))
         indices = []
         for name, axis in places:
             index = axis_index(spec.axes[name][axis], perms)
@@ -292,7 +300,7 @@ def test_the_spec_is_all_that_keeps_the_function_and_nothing_else(case):
     assert function_keeping(model, params, x, places) == spanned(spec, params, places)
 
 
-def test_group_norm_allows_what_keeps_groups_together_and_the_spec_stays_within():
+def test_group_norm_allows_all_that_keeps_groups_together_and_so_does_the_spec():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         build = nn.Sequential(linear(1, 4), nn.GroupNorm(2, 4), nn.Tanh(), linear(4, 1))
@@ -309,8 +317,49 @@ def test_group_norm_allows_what_keeps_groups_together_and_the_spec_stays_within(
     together = {p for p in itertools.permutations(range(4)) if {p[0] // 2, p[1] // 2} != {0, 1}}
     assert kept == together
     allowed = {indices[0] for indices in spanned(spec, params, places)}
-    assert len(allowed) == 4
-    assert allowed < kept
+    assert len(allowed) == 8
+    assert allowed == kept
+
+
+def test_every_head_has_an_order_of_its_own_and_there_is_nothing_beyond():
+    model = Net(_attend_wide, **{n: bare(2, 4) for n in ("q", "k", "v")}, out=bare(4, 1)).eval()
+    x = torch.randn(5, 3, 2)
+    spec = find_symmetry(model, (x,))
+    model = model.double()
+    params, x = random_state(model, 1), x.double()
+    places = [("q.weight", 0), ("k.weight", 0), ("v.weight", 0), ("out.weight", 1)]
+    before, kept = outputs(model, params, x), set()
+    for units, values in itertools.product(list(all_permutations(4)), repeat=2):
+        chosen = [units, units, values, values]
+        after = outputs(model, applied(model, params, places, chosen), x)
+        if torch.allclose(before, after, rtol=0, atol=1e-10):
+            kept.add(tuple(tuple(index.tolist()) for index in chosen))
+    assert kept == spanned(spec, params, places)
+    assert len(kept) == 2 * 2**2 * 2**2
+
+
+def test_every_group_of_a_convolution_has_an_order_of_its_own_and_there_is_nothing_beyond():
+    model = nn.Sequential(
+        nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 4, 1, groups=2), nn.Tanh(), nn.Flatten(),
+        linear(4, 1),
+    ).eval()  # fmt: skip
+    spec = find_symmetry(model, (torch.randn(3, 1, 1),))
+    # As a matrix, the grouped weight has blocks; what keeps them can be written as one again.
+    blocks = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2))
+    orders = list(all_permutations(4))
+    kept = {
+        (tuple(one.tolist()), tuple(two.tolist()))
+        for one, two in itertools.product(orders, repeat=2)
+        if torch.equal(blocks[two][:, one], blocks)
+    }
+    places = [("0.weight", 0), ("2.weight", 0)]
+    assert kept == spanned(spec, model.state_dict(), places)
+    assert len(kept) == 2 * 2**2 * 2**2
+
+
+def _attend_wide(m, x):
+    q, k, v = (part(x).unflatten(-1, (2, 2)).transpose(1, 2) for part in (m.q, m.k, m.v))
+    return m.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).flatten(1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -321,7 +370,8 @@ def test_every_permutation_of_every_small_group_keeps_the_function(name):
     (x,) = network_inputs(name, 3, seed=3)
     x = x.double() if x.is_floating_point() else x
     before = outputs(model, params, x)
-    for group, n in spec.sizes.items():
-        for perm in all_permutations(n) if n <= 4 else ():
+    for group, shape in spec.shapes.items():
+        few = math.factorial(shape[-1]) ** math.prod(shape[:-1]) <= 36
+        for perm in all_orders(shape) if few else ():
             after = outputs(model, permute(spec, {group: perm}, params), x)
             torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-10)

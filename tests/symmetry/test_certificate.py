@@ -100,7 +100,7 @@ def test_an_operator_without_a_rule_is_named_and_its_axes_are_fixed(operator, us
     assert certify(model, spec, x).ok
     wide = copy.deepcopy(model).double()
     params = random_state(wide, 1)
-    moved = permute(spec, moving_permutations(spec.sizes, 1), params)
+    moved = permute(spec, moving_permutations(spec.shapes, 1), params)
     inputs = torch.randn(5, 4, dtype=torch.float64)
     before = outputs(wide, params, inputs)
     assert relative_difference(before, outputs(wide, moved, inputs)) < 1e-9
@@ -217,7 +217,7 @@ def test_tied_parameters_are_one_group_and_stay_equal():
     (places,) = spec.places().values()
     assert {("embed.weight", 1), ("unembed.weight", 1)} <= set(places)
     params = random_state(network(name), 0)
-    moved = permute(spec, moving_permutations(spec.sizes, 0), params)
+    moved = permute(spec, moving_permutations(spec.shapes, 0), params)
     assert torch.equal(moved["embed.weight"], moved["unembed.weight"])
 
 

@@ -1,6 +1,7 @@
 """Every way to join, cut and mix tensors: the groups are those by hand, the function is kept."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_permuting_keeps_the_function_of_the_module_itself(name):
         params = random_state(model, seed)
         (x,) = network_inputs(name, 9, seed=seed)
         x = x.double() if x.is_floating_point() else x
-        moved = permute(spec, moving_permutations(spec.sizes, seed), params)
+        moved = permute(spec, moving_permutations(spec.shapes, seed), params)
         before = outputs(model, params, x)
         assert before.std() > 0
         assert relative_difference(before, outputs(model, moved, x)) < 1e-9
@@ -55,7 +56,7 @@ def test_each_group_keeps_the_function_by_itself(name):
     (x,) = network_inputs(name, 9, seed=1)
     x = x.double() if x.is_floating_point() else x
     before = outputs(model, params, x)
-    for group, perm in moving_permutations(spec.sizes, 7).items():
+    for group, perm in moving_permutations(spec.shapes, 7).items():
         moved = permute(spec, {group: perm}, params)
         assert relative_difference(before, outputs(model, moved, x)) < 1e-9, group
 
@@ -68,13 +69,13 @@ def test_a_derived_spec_is_certified_for_any_seed(name):
         assert certificate.ok
         assert certificate.max_relative_difference <= 1e-12
         assert certificate.tolerance == 1e-9
-        assert certificate.units == sum(derived.sizes.values())
+        assert certificate.units == sum(math.prod(s) for s in derived.shapes.values())
 
 
 @every_architecture
 def test_every_architecture_is_certified_with_a_planted_permutation(name):
     spec = architecture_symmetry(name).spec
-    planted = moving_permutations(spec.sizes, 3)
+    planted = moving_permutations(spec.shapes, 3)
     certificate = certify(architecture(name), spec, architecture_inputs(name), permutations=planted)
     assert certificate.ok
     assert certificate.share_moved > 0.9
@@ -87,7 +88,7 @@ def test_every_architecture_keeps_its_function_in_the_module_itself(name):
     model = copy.deepcopy(architecture(name)).double()
     params = random_state(model, 2)
     x = architecture_inputs(name, 6)[0].double()
-    moved = permute(spec, moving_permutations(spec.sizes, 2), params)
+    moved = permute(spec, moving_permutations(spec.shapes, 2), params)
     assert relative_difference(outputs(model, params, x), outputs(model, moved, x)) < 1e-9
 
 
@@ -115,7 +116,8 @@ def test_a_summary_says_what_the_spec_and_the_certificate_say():
     assert summary.certified
     assert summary.log10_orderings == pytest.approx(spec.log10_orderings)
     assert summary.seconds == 0.25
-    assert {group.name: group.units for group in summary.groups} == spec.sizes
+    units = {group: math.prod(shape) for group, shape in spec.shapes.items()}
+    assert {group.name: group.units for group in summary.groups} == units
     axes = {group.name: group.axes for group in summary.groups}
     assert "2.weight[1]" in axes["0.weight[0].1"]
     assert {f.parameter for f in summary.frozen} >= {"0.weight", "5.bias"}

@@ -102,11 +102,11 @@ def test_permuting_keeps_the_function_of_the_module_itself(name):
     before = eager(wide, params, inputs)
     assert before.std() > 0
     tolerance = 1e-5 if name.startswith(("Llama", "T5")) else 1e-9  # their norms cast to float32
-    for group, perm in moving_permutations(spec.sizes, 1).items():
+    for group, perm in moving_permutations(spec.shapes, 1).items():
         moved = permute(spec, {group: perm}, params)
         assert any(not torch.equal(moved[n], params[n]) for n in params), group
         assert relative_difference(before, eager(wide, moved, inputs)) < tolerance, group
-    moved = permute(spec, moving_permutations(spec.sizes, 2), params)
+    moved = permute(spec, moving_permutations(spec.shapes, 2), params)
     assert relative_difference(before, eager(wide, moved, inputs)) < tolerance
 
 
@@ -143,7 +143,7 @@ def test_fused_projections_are_cut_only_where_all_readers_take_single_positions(
     assert certify(model, spec, x).ok
 
 
-def test_a_head_of_its_own_order_keeps_the_function_and_the_spec_takes_one_for_all_heads():
+def test_a_head_of_its_own_order_keeps_the_function_and_the_spec_has_it():
     def attend(m, x):
         q, k, v = (heads_of(part(x), 2) for part in (m.q, m.k, m.v))
         return m.out(joined(F.scaled_dot_product_attention(q, k, v))).mean(1)
@@ -158,6 +158,9 @@ def test_a_head_of_its_own_order_keeps_the_function_and_the_spec_takes_one_for_a
     moved = {**params, "v.weight": params["v.weight"][first], "v.bias": params["v.bias"][first]}
     moved["out.weight"] = params["out.weight"][:, first]
     torch.testing.assert_close(eager(model, moved, (x,)), eager(model, params, (x,)))
+    values = spec.axes["v.weight"][0].parts[1].group
+    own = permute(spec, {values: torch.tensor([[1, 0], [0, 1]])}, params)
+    assert all(torch.equal(own[name], moved[name]) for name in moved)
 
 
 def test_equal_elements_tie_no_groups_but_what_is_written_into_them_does():
