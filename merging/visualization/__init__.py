@@ -26,7 +26,7 @@ from merging.visualization.permutation import (
     plot_permutation,
     plot_similarity,
 )
-from merging.visualization.simplex import describe_simplex, plot_simplex
+from merging.visualization.simplex import describe_simplex, plot_simplex, shares_words
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -66,4 +66,5 @@ __all__ = [
     "plot_simplex",
     "plot_surface_3d",
     "plot_surfaces",
+    "shares_words",
 ]
