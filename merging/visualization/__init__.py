@@ -34,14 +34,12 @@ from merging.visualization.surface import (
 from merging.visualization.surface_3d import plot_surface_3d
 from merging.visualization.theme import (
     METHOD_STYLES,
-    PATH_STYLE,
     MethodStyle,
     method_style,
 )
 
 __all__ = [
     "METHOD_STYLES",
-    "PATH_STYLE",
     "MethodStyle",
     "NamedCurve",
     "NamedSurface",
