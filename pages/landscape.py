@@ -23,7 +23,12 @@ surfaces = summaries.named_surfaces(found, samples)
 regions.simplex(jobs.follow("landscape_simplex", controls.simplex_requests(choice)), choice.metric)
 if surfaces:
     charts.show(
-        visualization.plot_surfaces(surfaces, metric=choice.metric, **charts.look()),
+        visualization.plot_surfaces(
+            surfaces,
+            metric=choice.metric,
+            cap=regions.cap(surfaces) if choice.metric == "loss" else None,
+            **charts.look(),
+        ),
         key="landscape_surfaces",
         alt=visualization.describe_surfaces(surfaces),
         rows=summaries.surface_rows(surfaces),

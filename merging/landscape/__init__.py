@@ -14,6 +14,7 @@ from merging.landscape.plane import (
     grid_axes,
     new_points,
     plane_through,
+    strip_axes,
 )
 from merging.landscape.simplex import (
     SIMPLEX_LEVELS,
@@ -65,6 +66,7 @@ __all__ = [
     "repair",
     "reset",
     "simplex_points",
+    "strip_axes",
     "swag_moments",
     "variance_ratios",
 ]

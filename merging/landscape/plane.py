@@ -164,6 +164,30 @@ def grid_axes(
     return x, y
 
 
+def strip_axes(
+    plane: Plane, resolution: int, margin: float = 0.1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates of a grid that is wider than high, for a third model close to the line.
+
+    Across the line it reaches as far again as the third model lies from it, or 15 % of the
+    distance of the first two if that is more: a square would show mostly what is far away.
+
+    Args:
+        plane: A plane through three models.
+        resolution: Points per side, along and across.
+        margin: Margin along the line, as a share of the distance of the first two models.
+
+    Returns:
+        x and y, `[resolution]` each.
+    """
+    corners = np.array(plane.corners)
+    length, height = corners[1, 0], corners[2, 1]
+    low, high = corners[:, 0].min() - margin * length, corners[:, 0].max() + margin * length
+    half = max(1.5 * height, 0.15 * length)
+    x = np.linspace(low, high, resolution)
+    return x, np.linspace(height / 2 - half, height / 2 + half, resolution)
+
+
 def evaluate_plane(
     model: nn.Module,
     plane: Plane,

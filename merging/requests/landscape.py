@@ -91,6 +91,8 @@ class SurfaceRequest(Request[Surface]):
             it.
         shown: Further models to draw, projected on the plane. Paths are drawn whole.
         level: Index of the finest grid: 9, 17, 33 or 65 points per side.
+        margin: Around the models, as a share of the window. Where a bend is the last point, along
+            the line only: the window is then a strip that is about as high as the bend asks for.
     """
 
     task: ClassVar[str] = "surface"

@@ -23,6 +23,7 @@ from merging.landscape import (
     new_points,
     plane_policy,
     plane_through,
+    strip_axes,
 )
 from merging.records import PlanePoint
 from merging.store import Store
@@ -61,7 +62,8 @@ def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> 
         return {}, {"points": points, "paths": paths}
     level = part["level"]
     cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
-    x, y = grid_axes(plane, LEVELS[level], request.margin)
+    axes = strip_axes if isinstance(request.points[-1], requests.PathRequest) else grid_axes
+    x, y = axes(plane, LEVELS[level], request.margin)
     batches = loaded.split(request.split)
     statistics = loaded.statistics_examples(request.statistics)
     values = evaluate_points(

@@ -47,7 +47,7 @@ from merging.visualization.rule_scores import (
     sorted_scores,
 )
 from merging.visualization.scans import NamedScan, plot_scans
-from merging.visualization.simplex import describe_simplex, plot_simplex
+from merging.visualization.simplex import describe_simplex, plot_simplex, shares_words
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -61,14 +61,12 @@ from merging.visualization.task_vectors import (
 )
 from merging.visualization.theme import (
     METHOD_STYLES,
-    PATH_STYLE,
     MethodStyle,
     method_style,
 )
 
 __all__ = [
     "METHOD_STYLES",
-    "PATH_STYLE",
     "MethodStyle",
     "NamedCurve",
     "NamedScan",
@@ -116,5 +114,6 @@ __all__ = [
     "plot_surfaces",
     "plot_task_vectors",
     "rank_correlation",
+    "shares_words",
     "sorted_scores",
 ]

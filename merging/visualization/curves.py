@@ -41,7 +41,8 @@ def plot_curves(
     Where numbers are predicted, which are neither right nor wrong, there is the loss alone.
 
     A click on the legend isolates a method: its lines, its band of ±2 standard errors and its
-    barrier. Values that are not finite leave gaps.
+    barrier. Paths have no band; theirs are in the words under the pointer. Values that are not
+    finite leave gaps.
 
     Args:
         curves: One per method and split.
@@ -82,7 +83,8 @@ def _traces(
             continue
         shared = {"legendgroup": named.title, "xaxis": "x", "yaxis": _Y[metric]}
         values = drawn.values(metric)
-        yield _band(values, metric, colour, shared)
+        if not named.on_path:  # as many bands again would hide the lines
+            yield _band(values, metric, colour, shared)
         yield go.Scatter(
             x=values.lams,
             y=values.mean,

@@ -219,6 +219,20 @@ def _lay_out(figure: go.Figure, index: int, columns: int, rows: int) -> None:
     })
 
 
+def shares_words(weights: Sequence[float], titles: Sequence[str]) -> str:
+    """A mixture in words, models without a share left out.
+
+    Example:
+        >>> shares_words([0.25, 0, 0.75], ["A", "B", "C"])
+        '25 % A + 75 % C'
+    """
+    return " + ".join(
+        f"{100 * share:.0f} % {title}"
+        for title, share in zip(titles, weights, strict=True)
+        if share > 0
+    )
+
+
 def describe_simplex(simplex: SimplexLoss, titles: Sequence[str] | None = None) -> str:
     """Say the loss of the corners, and where the lowest loss was found.
 
@@ -232,15 +246,11 @@ def describe_simplex(simplex: SimplexLoss, titles: Sequence[str] | None = None) 
     called = titles or simplex.names
     if simplex.best < 0:
         return f"No losses of the {len(called)} models yet, 0 points."
-    corners = ", ".join(
+    corners = "; ".join(
         f"{title} {simplex.corner(name):.3g}"
         for title, name in zip(called, simplex.names, strict=True)
     )
-    shares = ", ".join(
-        f"{100 * share:.0f} % {title}"
-        for title, share in zip(called, simplex.weights[simplex.best], strict=True)
-        if share > 0
-    )
+    shares = shares_words(simplex.weights[simplex.best].tolist(), called)
     what = f"{simplex.split.capitalize()} loss".strip()
     return (
         f"{what} of {len(simplex.loss):,} weighted means of {len(called)} models. Corners: "

@@ -83,8 +83,9 @@ def plot_surfaces(
     for named, part, scale, panel in zip(surfaces, parts, scales, sheet.panels, strict=True):
         axis = "coloraxis" if shared_scale else f"coloraxis{panel.suffix}"
         _add_surface(figure, part, scale, panel, axis)
+        crowds = [(samples.mean.x, samples.mean.y) for samples in named.samples]
+        add_points(figure, named.method, named.surface, panel, crowds)
         add_samples(figure, named.samples, scale, named.surface.scale, panel, axis)
-        add_points(figure, named.method, named.surface, panel)
         _add_probe(figure, part, panel, dark)
         _lay_out_panel(figure, named, panel, dark, compact)
         bar = _colour_axis(scale, sheet, None if shared_scale else panel)

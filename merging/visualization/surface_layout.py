@@ -13,6 +13,7 @@ AXIS_ROOM = 52  # pixels for the ticks and the title below a panel
 BAR_ROOM = 62  # pixels for a colour bar with its title
 TITLE_ROOM = 32
 LINE_ROOM = 20  # pixels for a line of the caption below the colour bar
+FLAT = 0.5  # panels that are lower than this share of their width are stacked
 ROW_PIXELS = 760  # what a laptop leaves beside the sidebar; wider screens leave room at the sides
 
 
@@ -49,6 +50,8 @@ class Sheet:
 def lay_out(surfaces: Sequence[Surface], shared: bool, compact: bool) -> Sheet:
     """Lay out one panel per surface, as high as the surfaces ask for at equal aspect.
 
+    Flat ones are stacked: side by side they would be too low to see.
+
     Args:
         surfaces: What is drawn.
         shared: Whether one colour bar serves all panels.
@@ -64,16 +67,21 @@ def lay_out(surfaces: Sequence[Surface], shared: bool, compact: bool) -> Sheet:
         high = float(np.clip(290 * ratio, 160, 420))
         gap = AXIS_ROOM + TITLE_ROOM + (0 if shared else BAR_ROOM)
         margin = {"l": 58, "r": 12, "t": TITLE_ROOM, "b": below}
-        return _stacked(len(surfaces), high, gap, margin)
+        return _stacked(len(surfaces), high, gap, margin, 290)
     margin = {"l": 66, "r": 20, "t": TITLE_ROOM + 4, "b": below}
+    if ratio < FLAT and len(surfaces) > 1:
+        high = float(np.clip(0.8 * ROW_PIXELS * ratio, 160, 320))
+        gap = AXIS_ROOM + TITLE_ROOM + (0 if shared else BAR_ROOM)
+        return _stacked(len(surfaces), high, gap, margin, high / max(ratio, 1e-6))
     return _in_a_row(len(surfaces), ratio, margin)
 
 
-def _stacked(count: int, high: float, gap: float, margin: dict[str, int]) -> Sheet:
+def _stacked(count: int, high: float, gap: float, margin: dict[str, int], pixels: float) -> Sheet:
     inner = count * high + max(count - 1, 0) * gap
     tops = [1 - k * (high + gap) / max(inner, 1) for k in range(count)]
     panels = [
-        Panel(k, (0.0, 1.0), (max(top - high / inner, 0.0), top), 290) for k, top in enumerate(tops)
+        Panel(k, (0.0, 1.0), (max(top - high / inner, 0.0), top), pixels)
+        for k, top in enumerate(tops)
     ]
     return Sheet(tuple(panels), round(inner) + margin["t"] + margin["b"], margin, (0.0, 1.0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,13 @@ def _mark(point: PlanePoint, scale: float, method: str, several: bool) -> Mark:
     return Mark(name, *place, style.symbol, style.light, "pi")
 
 
-def add_points(figure: go.Figure, method: str, surface: Surface, panel: Panel) -> None:
+def add_points(
+    figure: go.Figure,
+    method: str,
+    surface: Surface,
+    panel: Panel,
+    crowds: Sequence[tuple[float, float]] = (),
+) -> None:
     """Draw the models of a surface, their paths and their labels on one panel.
 
     Args:
@@ -76,6 +83,7 @@ def add_points(figure: go.Figure, method: str, surface: Surface, panel: Panel) -
         method: The surface's own method.
         surface: The surface with its points.
         panel: Where on the figure.
+        crowds: Where further points will be drawn, which labels must not cover.
     """
     drawn = marks(surface, method)
     axes = {"xaxis": f"x{panel.suffix}", "yaxis": f"y{panel.suffix}", "showlegend": False}
@@ -94,7 +102,9 @@ def add_points(figure: go.Figure, method: str, surface: Surface, panel: Panel) -
     for path in surface.paths:
         figure.add_traces(_trained(path, surface.scale, axes))
     figure.add_traces([_dot(mark, axes) for mark in drawn])
-    for label, shift in zip(labels, place_labels(labels, surface, panel), strict=True):
+    kept_free = [Label("", x / surface.scale, y / surface.scale, gap=14) for x, y in crowds]
+    shifts = place_labels([*labels, *kept_free], surface, panel)
+    for label, shift in zip(labels, shifts, strict=False):
         figure.add_annotation(
             text=label.text, x=label.x, y=label.y, xref=axes["xaxis"], yref=axes["yaxis"],
             xshift=shift[0], yshift=shift[1], font={"size": 13, "color": PRINT}, bgcolor=PLATE,

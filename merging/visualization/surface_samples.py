@@ -44,10 +44,10 @@ def add_samples(
             mode="markers",
             marker={
                 "symbol": "diamond",
-                "size": 9,
+                "size": 8,
                 "color": float32(coloured(around.loss, around.accuracy, scale.metric)),
                 "coloraxis": axis,
-                "line": {"width": 1.5, "color": "#ffffff"},
+                "line": {"width": 1, "color": "#ffffff"},
             },
             customdata=float32(np.column_stack([around.loss, 100 * around.accuracy, places[:, 2]])),
             hovertemplate="SWAG sample (%{x:.2f}, %{y:.2f})<br>loss %{customdata[0]:.3f}<br>"

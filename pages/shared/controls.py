@@ -163,13 +163,15 @@ def statistics_choice(options: Sequence[str], *, key: str) -> Any:
     )
 
 
+# Bends lie close to the line: a window with wider margins would show mostly what is far from it.
+_PATH_MARGIN = 0.1
 SurfaceKind = Literal["aligned", "path", "three", "random", "simplex"]
 KINDS = {
     "aligned": "A, B and the aligned B",
-    "path": "A, B and the bend of a trained path",
+    "path": "Trained path",
     "three": "Any three models",
     "random": "Random directions",
-    "simplex": "Mixtures of three or four",
+    "simplex": "Mixtures",
 }
 
 
@@ -345,6 +347,7 @@ def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
             level=choice.level,
             split=choice.split,
             statistics=choice.statistics,
+            margin=_PATH_MARGIN if choice.kind == "path" else 0.25,
             seed=state.seed() if choice.kind == "random" else 0,
         )
         for plane in planes

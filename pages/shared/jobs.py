@@ -105,7 +105,8 @@ def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
             if status.state in ("missing", "interrupted"):
                 service().submit(request.job())
         statuses = [service().status(request.job()) for request in missing]
-    active = any(status.state in ACTIVE for status in statuses)
+    # A job may have ended since the page looked for its result: then the page has to look again.
+    active = any(status.state in (*ACTIVE, "done") for status in statuses)
     poll = st.fragment(_progress, run_every=_POLL_SECONDS if active else None)
     poll(slot, tuple(missing), _total(statuses), active, [True])
 
@@ -129,7 +130,8 @@ def _progress(
     in_page_run = bool(page_runs) and page_runs.pop()
     statuses = [service().status(request.job()) for request in missing]
     live = [_has_partial(r) for r, s in zip(missing, statuses, strict=True) if s.state in ACTIVE]
-    if active and not in_page_run and (_total(statuses) != before or any(live)):
+    ended = any(status.state == "done" for status in statuses)
+    if active and not in_page_run and (ended or _total(statuses) != before or any(live)):
         st.rerun()
     with st.container(border=True, key=f"{slot}_progress"):
         for request, status in zip(missing, statuses, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from merging import requests, visualization
+from merging.regions import SimplexLoss
 from pages.shared import charts, controls, state, summaries
 from pages.shared.jobs import Found
 
@@ -51,8 +52,8 @@ def explain_paths(found: Sequence[Found[Any]], statistics: str) -> None:
     text = (
         "A trained path shows that some low way leads from one model to the other. It does not "
         "show that the straight line is low, nor that the two share a basin: its bends were "
-        "trained for this, on the training examples, which a straight line never is. So where a "
-        "path is drawn for test examples, only those are new to it."
+        "trained for this. They were trained on the training examples, so only the test examples "
+        "are new to a path; its ±2 standard errors are as wide as the bands of the lines."
     )
     if first.result.curve.statistics.startswith("RESET"):
         text += (
@@ -86,9 +87,25 @@ def _number(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+def cap(surfaces: Sequence[visualization.NamedSurface]) -> float | None:
+    """Loss beyond which colours do not change on planes with a path; None on all others.
+
+    A bend's direction is often a steep one, and its far heights would leave no colours for the
+    line and the path: colours end at three times the highest loss of the lines.
+    """
+    highest = []
+    for named in surfaces:
+        grid = named.surface
+        if not grid.paths:
+            return None
+        line = grid.loss[np.abs(grid.y).argmin(), (grid.x >= 0) & (grid.x <= grid.scale)]
+        highest += line[np.isfinite(line)].tolist()
+    return 3 * max(highest) if highest else None
+
+
 def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
     """Whether the paths and the samples on some planes lie in them, and what they show."""
-    lines = []
+    lines, close = [], False
     for named in surfaces:
         scale = named.surface.scale
         for path in named.surface.paths:
@@ -100,9 +117,12 @@ def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
                 )
         for samples in named.samples:
             off = float(np.median([point.residual for point in samples.points])) / scale
+            spread = np.ptp([(point.x, point.y) for point in samples.points], axis=0).max() / scale
+            close = close or bool(spread < _SEEN)
             lines.append(
-                f"{len(samples.points)} SWAG samples around {_around(samples.around)} (diamonds, "
-                f"in the colour of their own loss: {samples.loss.min():.3f} to "
+                f"{named.title}: {len(samples.points)} SWAG samples around "
+                f"{_around(samples.around)} (diamonds, in the colour of their own loss: "
+                f"{samples.loss.min():.3f} to "
                 f"{samples.loss.max():.3f}) lie about {off:.3f} ‖B − A‖ off the plane; from "
                 f"{samples.snapshots} snapshots of SGD, statistics {samples.statistics}."
             )
@@ -111,8 +131,17 @@ def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
             "The bend was trained on the training examples; that the plane is low around it says "
             "nothing about other planes."
         )
+    if close:
+        lines.append(_TOO_CLOSE)
     for line in lines:
         st.caption(line)
+
+
+_SEEN = 0.02  # of the distance from A to B: about a marker
+_TOO_CLOSE = (
+    "Where the training loss is almost zero, SGD hardly moves: samples then lie on their model's "
+    "mark. A larger step size spreads them."
+)
 
 
 def _around(name: str) -> str:
@@ -137,10 +166,17 @@ def simplex(found: Sequence[Found[Any]], metric: Any) -> None:
             f"statistics {losses.statistics}",
         )
         st.caption(
-            f"{visualization.describe_simplex(losses, titles)} Every point is the mean of the "
-            "corners, weighted by how near they are. What this does not show: mixtures layer by "
-            "layer, weights outside 0 to 1. A lowest point picked on test examples flatters itself."
+            f"{_lowest(losses, titles)}Every point is the mean of the corners, weighted by how "
+            "near they are. What this does not show: mixtures layer by layer, weights outside 0 "
+            "to 1. A lowest point that was picked on test examples flatters itself."
         )
+
+
+def _lowest(losses: SimplexLoss, titles: Sequence[str]) -> str:
+    if losses.best < 0:
+        return ""
+    shares = visualization.shares_words(losses.weights[losses.best].tolist(), titles)
+    return f"Lowest of the mixtures: {losses.loss[losses.best]:.3f} at {shares}. "
 
 
 def _corner_title(point: requests.Corner) -> str:
@@ -151,7 +187,7 @@ def _corner_title(point: requests.Corner) -> str:
     return f"π(B), {summaries.method_title(point.method).lower()}"
 
 
-def _simplex_rows(losses: Any, titles: Sequence[str]) -> list[Row]:
+def _simplex_rows(losses: SimplexLoss, titles: Sequence[str]) -> list[Row]:
     return [
         {
             **{f"Share of {t} (%)": round(100 * w, 2) for t, w in zip(titles, row, strict=True)},

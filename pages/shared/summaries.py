@@ -206,7 +206,7 @@ def path_title(path: requests.PathRequest) -> str:
     """What screens call a path."""
     kind = paths.PATH_CARDS[path.kind].title
     if path.alignment is None:
-        return f"{kind} path"
+        return f"{kind} path, naive"
     return f"{kind} path, {_title(path.alignment.method).lower()}"
 
 

@@ -17,6 +17,7 @@ from merging.landscape import (
     grid_axes,
     new_points,
     plane_through,
+    strip_axes,
 )
 from merging.params import distance, dot, lerp
 from tests.cases import (
@@ -262,3 +263,13 @@ def test_progress_and_stopping_reach_the_caller():
     with pytest.raises(StoppedError, match="enough"):
         evaluate_plane(model, plane, synthetic_batches("mlp", 4), 3, on_progress=watch)
     assert seen == [(k, 9) for k in range(1, 5)]
+
+
+@pytest.mark.parametrize("height", [0.01, 0.5])
+def test_a_strip_holds_its_models_and_is_as_high_as_the_third_asks_for(height):
+    corners = ({"w": torch.tensor(row)} for row in ([0.0, 0], [2.0, 0], [1.0, height]))
+    x, y = strip_axes(plane_through(*corners), 9, margin=0.1)
+    assert (x[0], x[-1]) == pytest.approx((-0.2, 2.2))
+    assert y[0] < 0 < height < y[-1]
+    assert (y[0] + y[-1]) / 2 == pytest.approx(height / 2)
+    assert np.ptp(y) == pytest.approx(max(3 * height, 0.3 * 2))

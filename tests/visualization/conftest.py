@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from merging.records import Alignment, Curve, GroupUnits, LayerRow, PlanePoint, Surface
+from merging.regions import SimplexLoss
 
 
 def _curve(barrier=0.6, *, split="test", points=25, low=0.0, high=1.0, examples=400, seed=0):
@@ -69,6 +70,23 @@ def _units(n=64, *, seed=0):
         "fc1", permutation, *images, block, matched, matched - others.max(axis=1),
         int((permutation == own).sum()), _cycles(permutation),
     )  # fmt: skip
+
+
+def _simplex(side=8, names=("A", "B", "weight"), *, known=None):
+    weights = simplex_grid(side, len(names))[:known]
+    loss = 0.1 + 2 * weights[:, 0] * weights[:, 1] + weights[:, -1]
+    return SimplexLoss(names, weights, loss, np.exp(-loss), 0.02 * loss, side, "test", 400)
+
+
+def simplex_grid(side, corners):
+    """All shares in steps of 1 / side, by counting."""
+    steps = np.indices((side + 1,) * corners).reshape(corners, -1).T
+    return steps[steps.sum(1) == side] / side
+
+
+@pytest.fixture
+def make_simplex():
+    return _simplex
 
 
 @pytest.fixture

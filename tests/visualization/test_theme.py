@@ -18,17 +18,18 @@ from merging.visualization import (
     plot_objectives,
     plot_permutation,
     plot_similarity,
+    plot_simplex,
     plot_surface_3d,
     plot_surfaces,
 )
-from merging.visualization.theme import CIVIDIS, DARK, LIGHT, inks
+from merging.visualization.theme import CIVIDIS, DARK, LIGHT, PATH_STYLE, inks
 
 LIMIT = 500_000
 PLOTLY_COLOURS = ("636efa", "ef553b", "00cc96", "ab63fa", "e5ecf6", "2a3f5f")
 
 
 @pytest.fixture
-def figures(make_curve, make_surface, make_units, make_alignment, rows):
+def figures(make_curve, make_surface, make_simplex, make_units, make_alignment, rows):
     """A drawing of everything at its largest, by name."""
     curves = [
         NamedCurve(method, make_curve(split=split, points=61, seed=k), label)
@@ -43,6 +44,7 @@ def figures(make_curve, make_surface, make_units, make_alignment, rows):
         "curves": lambda **look: plot_curves(curves, **look),
         "surfaces": lambda **look: plot_surfaces(surfaces[1:], **look),
         "surfaces apart": lambda **look: plot_surfaces(surfaces[1:], shared_scale=False, **look),
+        "simplex": lambda **look: plot_simplex(make_simplex(32), **look),
         "surface 3d": lambda **look: plot_surface_3d(surfaces[1].surface, **look),
         "permutation": lambda **look: plot_permutation(units, **look),
         "similarity": lambda **look: plot_similarity(units, **look),
@@ -94,6 +96,12 @@ def test_colours_grow_lighter_with_the_loss():
     assert lightness == sorted(lightness)
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_paths_stand_out_from_both_backgrounds(dark):
+    assert contrast(PATH_STYLE.colour(dark), inks(dark).background) >= 3
+    assert PATH_STYLE.colour(dark) not in {s.colour(dark) for s in METHOD_STYLES.values()}
+
+
 def test_markers_are_all_different():
     assert len({style.symbol for style in METHOD_STYLES.values()}) == len(METHOD_STYLES)
 
@@ -130,7 +138,8 @@ def test_every_axis_has_a_title_and_every_figure_a_height(figures):
         layout = draw(compact=True).layout
         assert layout.height
         axes = [key for key in layout.to_plotly_json() if re.fullmatch(r"[xy]axis\d*", key)]
-        untitled = [key for key in axes if not layout[key].title.text]
+        seen = [key for key in axes if layout[key].visible is not False]
+        untitled = [key for key in seen if not layout[key].title.text]
         assert untitled == (["yaxis"] if name == "layers" else [])
 
 
