@@ -4,16 +4,19 @@ The document is docs/merging-experiment.md. Run `make experiment`, or
 `python assets/experiment.py mnist-harsh` to see one family's part on the screen. It is beside
 `build_families.py` because it trains the same families again, with other seeds, and like `build.py`
 writes a document of what it measured; `benchmarks/` is for ratios against other implementations.
-One thread.
+`JOBS=4 make experiment` measures four runs at a time, each in a process of one thread.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +157,6 @@ def prepare(recipe: FamilyRecipe, run: int) -> Trained:
 
 def measure(recipe: FamilyRecipe, run: int) -> Run:
     """Everything about one training of one family of tasks."""
-    start = time.process_time()
     t = prepare(recipe, run)
     found = Run(["base data", *(member.title for member in recipe.models)])
     compare_references(t, found)
@@ -163,7 +165,6 @@ def measure(recipe: FamilyRecipe, run: int) -> Run:
     flip_switches(t, found)
     remove_one(t, found)
     explain(t, found)
-    log.info("%s, run %d: %.0f s", recipe.name, run, time.process_time() - start)
     return found
 
 
@@ -399,21 +400,22 @@ def _greedy(
 def main(words: list[str]) -> None:
     """Run the experiment on the families that are named, or on all, and write the document."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    start = time.process_time()
     names = words or list(FAMILIES)
-    tasks = {
-        name: [measure(FAMILIES[name], run) for run in range(_runs(FAMILIES[name]))]
-        for name in names
-        if FAMILIES[name].kind == "tasks"
-    }
-    soups = {
-        name: [compare_soups(FAMILIES[name], run) for run in range(RUNS)]
-        for name in names
-        if FAMILIES[name].kind != "tasks"
-    }
-    convex = {name: measure_convex(FAMILIES[name]) for name in names if name in CONVEX}
-    text = write_report(tasks, soups, convex, REMOVED, time.process_time() - start)
+    jobs = [
+        (part, name, run)
+        for name in sorted(names, key=lambda name: not _slow(FAMILIES[name]))  # the longest first
+        for part, run in _parts(name)
+    ]
+    workers = int(os.environ.get("JOBS", "1"))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        done = dict(zip(jobs, pool.map(_timed, jobs), strict=True))
+    found: dict[str, dict[str, list[Any]]] = {part: {} for part in PARTS}
+    for name in names:
+        for part, run in _parts(name):
+            found[part].setdefault(name, []).append(done[part, name, run][0])
+    convex = {name: result for name, (result,) in found["convex"].items()}
+    seconds = sum(taken for _, taken in done.values())
+    text = write_report(found["tasks"], found["soups"], convex, REMOVED, seconds)
     if words:
         log.info("%s", text)
     else:
@@ -421,8 +423,30 @@ def main(words: list[str]) -> None:
         path.write_text(text, "utf-8")
 
 
-def _runs(recipe: FamilyRecipe) -> int:
-    return CNN_RUNS if _slow(recipe) else RUNS
+PARTS: Mapping[str, Callable[[FamilyRecipe, int], Any]] = {
+    "tasks": measure,
+    "soups": compare_soups,
+    "convex": lambda recipe, _: measure_convex(recipe),
+}
+
+
+def _parts(name: str) -> list[tuple[str, int]]:
+    """What is to be measured of a family: parts of the experiment, and numbers of runs."""
+    kind = "tasks" if FAMILIES[name].kind == "tasks" else "soups"
+    parts = [(kind, run) for run in range(CNN_RUNS if _slow(FAMILIES[name]) else RUNS)]
+    return parts + ([("convex", 0)] if name in CONVEX else [])
+
+
+def _timed(job: tuple[str, str, int]) -> tuple[Any, float]:
+    """One measurement and the processor's seconds that it took, in a process of one thread."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    part, name, run = job
+    start = time.process_time()
+    result = PARTS[part](FAMILIES[name], run)
+    taken = time.process_time() - start
+    log.info("%s of %s, run %d: %.0f s", part, name, run, taken)
+    return result, taken
 
 
 if __name__ == "__main__":
