@@ -4,16 +4,19 @@ The document is docs/merging-experiment.md. Run `make experiment`, or
 `python assets/experiment.py mnist-harsh` to see one family's part on the screen. It is beside
 `build_families.py` because it trains the same families again, with other seeds, and like `build.py`
 writes a document of what it measured; `benchmarks/` is for ratios against other implementations.
-One thread.
+`JOBS=4 make experiment` measures four runs at a time, each in a process of one thread.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +55,11 @@ TAKEN_OUT = (0.1, 0.3, 0.5, 1.0, 2.0)
 LEAST = (1e-12, 1.0, 10.0, 100.0)
 SPARED = 0.03  # what the other sets may lose on validation where a setting is chosen
 CONVEX = ("mnist-mild", "mnist-classes")
-RUNS = 5
+RUNS = 4
+# Convolutions are slow: fewer runs, and fewer examples of each set where networks of linear layers
+# take all training examples for gradients and all validation examples for coefficients.
 CNN_RUNS = 3
-CNN_GRADIENT_EXAMPLES = 400  # of each task; the networks of linear layers take them all
+CNN_EXAMPLES = 300
 DECOMPOSED_DELTA = 1.0
 _STEEP = 1e-6
 
@@ -119,7 +124,10 @@ class Trained:
 
     def tested(self, params: Params, split: str = "test") -> Accuracies:
         """Accuracy on every data set."""
-        return np.array([_accuracy(self.family, [params], getattr(d, split)) for d in self.sets])
+        splits = [getattr(data, split) for data in self.sets]
+        if split == "validation" and _slow(self.recipe):
+            splits = [part.take(CNN_EXAMPLES) for part in splits]
+        return np.array([_accuracy(self.family, [params], part) for part in splits])
 
 
 def _accuracy(family: Family, models: Sequence[Params], split: Batches) -> float:
@@ -149,7 +157,6 @@ def prepare(recipe: FamilyRecipe, run: int) -> Trained:
 
 def measure(recipe: FamilyRecipe, run: int) -> Run:
     """Everything about one training of one family of tasks."""
-    start = time.perf_counter()
     t = prepare(recipe, run)
     found = Run(["base data", *(member.title for member in recipe.models)])
     compare_references(t, found)
@@ -158,7 +165,6 @@ def measure(recipe: FamilyRecipe, run: int) -> Run:
     flip_switches(t, found)
     remove_one(t, found)
     explain(t, found)
-    log.info("%s, run %d: %.0f s", recipe.name, run, time.perf_counter() - start)
     return found
 
 
@@ -233,7 +239,7 @@ def _gradients(t: Trained, models: Sequence[Params]) -> list[Params]:
     """Gradient of each task's summed loss on its training data, each at its own model."""
     gradients = []
     for params, data in zip(models, t.family.tasks, strict=True):
-        examples = data.train.take(CNN_GRADIENT_EXAMPLES) if _slow(t.recipe) else data.train
+        examples = data.train.take(CNN_EXAMPLES) if _slow(t.recipe) else data.train
         gradient = loss_gradient(t.family.model, params, examples)
         gradients.append(scale(gradient, len(data.train) / len(examples)))
     return gradients
@@ -394,21 +400,22 @@ def _greedy(
 def main(words: list[str]) -> None:
     """Run the experiment on the families that are named, or on all, and write the document."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    start = time.perf_counter()
     names = words or list(FAMILIES)
-    tasks = {
-        name: [measure(FAMILIES[name], run) for run in range(_runs(FAMILIES[name]))]
-        for name in names
-        if FAMILIES[name].kind == "tasks"
-    }
-    soups = {
-        name: [compare_soups(FAMILIES[name], run) for run in range(RUNS)]
-        for name in names
-        if FAMILIES[name].kind != "tasks"
-    }
-    convex = {name: measure_convex(FAMILIES[name]) for name in names if name in CONVEX}
-    text = write_report(tasks, soups, convex, REMOVED, time.perf_counter() - start)
+    jobs = [
+        (part, name, run)
+        for name in sorted(names, key=lambda name: not _slow(FAMILIES[name]))  # the longest first
+        for part, run in _parts(name)
+    ]
+    workers = int(os.environ.get("JOBS", "1"))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        done = dict(zip(jobs, pool.map(_timed, jobs), strict=True))
+    found: dict[str, dict[str, list[Any]]] = {part: {} for part in PARTS}
+    for name in names:
+        for part, run in _parts(name):
+            found[part].setdefault(name, []).append(done[part, name, run][0])
+    convex = {name: result for name, (result,) in found["convex"].items()}
+    seconds = sum(taken for _, taken in done.values())
+    text = write_report(found["tasks"], found["soups"], convex, REMOVED, seconds)
     if words:
         log.info("%s", text)
     else:
@@ -416,8 +423,30 @@ def main(words: list[str]) -> None:
         path.write_text(text, "utf-8")
 
 
-def _runs(recipe: FamilyRecipe) -> int:
-    return CNN_RUNS if _slow(recipe) else RUNS
+PARTS: Mapping[str, Callable[[FamilyRecipe, int], Any]] = {
+    "tasks": measure,
+    "soups": compare_soups,
+    "convex": lambda recipe, _: measure_convex(recipe),
+}
+
+
+def _parts(name: str) -> list[tuple[str, int]]:
+    """What is to be measured of a family: parts of the experiment, and numbers of runs."""
+    kind = "tasks" if FAMILIES[name].kind == "tasks" else "soups"
+    parts = [(kind, run) for run in range(CNN_RUNS if _slow(FAMILIES[name]) else RUNS)]
+    return parts + ([("convex", 0)] if name in CONVEX else [])
+
+
+def _timed(job: tuple[str, str, int]) -> tuple[Any, float]:
+    """One measurement and the processor's seconds that it took, in a process of one thread."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    part, name, run = job
+    start = time.process_time()
+    result = PARTS[part](FAMILIES[name], run)
+    taken = time.process_time() - start
+    log.info("%s of %s, run %d: %.0f s", part, name, run, taken)
+    return result, taken
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HEAD = """# Merging, measured on the bundled families
 
-Written by `make experiment` ({minutes:.0f} minutes of one thread) from what it measured; do not
+Written by `make experiment` ({minutes:.0f} minutes of one core) from what it measured; do not
 edit.
 
 The experiment of Daheim et al. (2024, arXiv 2310.12808) at a size that runs here. Each family of
@@ -29,6 +29,8 @@ over runs. *Mean* is over the base's data and all tasks, as in the paper. Coeffi
 tuned were chosen by that mean on the validation splits, which no model was trained on; nothing was
 chosen on test splits. Curvature is the diagonal Fisher information with sampled labels on training
 data, on the scale of the sum; α is the same for all tasks, and δ is 1e-12 unless it says otherwise.
+For the convolutional family, gradients are taken and coefficients chosen on 300 examples of each
+set, and it has fewer scales and runs.
 """
 
 NOTES = """
@@ -56,8 +58,8 @@ CONVEX = """## Where the equation's premise holds
 
 Softmax regression (one linear layer, float64) on the same data, with the penalties of Eq. 7 to 9
 (δ = {prior:g}, diagonal H₀ and Hₜ, exact at each model), trained to the minimum. Mismatch explains
-the whole error, tensor by tensor. The last line says how much of it Taylor's expansion explains
-with the diagonal of the curvature, which gradient matching uses, and how much with all of it.
+the whole error, tensor by tensor. The last line is what Taylor's expansion (Eq. 11) leaves of it,
+with the diagonal of the curvature, which gradient matching uses, and with all of it.
 """
 
 

@@ -85,3 +85,24 @@ def test_running_statistics_and_shifted_images_are_trained():
     assert not torch.equal(params["stem_norm.running_mean"], torch.zeros(2))
     assert torch.equal(images.inputs, before)
     assert not any(value.requires_grad for value in params.values())
+
+
+def test_training_goes_on_from_a_start_and_leaves_it_as_it_is():
+    start = build_model(CONFIG, seed=5).state_dict()
+    before = {name: value.clone() for name, value in start.items()}
+    still = train(CONFIG, Recipe("sgd", 0.0, 1, 10), data(), seed=0, start=start)
+    moved = train(CONFIG, Recipe("sgd", 0.1, 1, 10), data(), seed=0, start=start)
+    assert all(torch.equal(still[name], before[name]) for name in before)
+    assert all(torch.equal(start[name], before[name]) for name in before)
+    assert any(not torch.equal(moved[name], before[name]) for name in before)
+
+
+def test_the_model_after_every_epoch_is_that_of_a_shorter_training():
+    seen = {}
+    recipe = Recipe("adam", 0.01, 3, 7)
+    last = train(CONFIG, recipe, data(), seed=2, on_epoch=seen.__setitem__)
+    shorter = train(CONFIG, Recipe("adam", 0.01, 2, 7), data(), seed=2)
+    assert list(seen) == [1, 2, 3]
+    for name, value in last.items():
+        assert torch.equal(seen[3][name], value)
+        assert torch.equal(seen[2][name], shorter[name])
