@@ -13,6 +13,7 @@ from typing import Any
 from merging import commands
 from merging.errors import MergingError
 from merging.methods import METHOD_CARDS
+from merging.paths import PATH_CARDS
 
 _COMMANDS: dict[str, Callable[[Namespace, commands.Session], dict[str, Any]]] = {
     "inspect": commands.inspect,
@@ -20,6 +21,7 @@ _COMMANDS: dict[str, Callable[[Namespace, commands.Session], dict[str, Any]]] = 
     "match": commands.match,
     "interpolate": commands.interpolate,
     "surface": commands.surface,
+    "connect": commands.connect,
     "merge": commands.merge,
     "replay": commands.replay,
 }
@@ -109,6 +111,10 @@ def _add_choices(child: ArgumentParser, name: str) -> None:
     if name in ("interpolate", "merge"):
         choices = ["interpolated", "reset", "repair", "rescale"]
         child.add_argument("--statistics", default="interpolated", choices=choices)
+    if name == "connect":
+        child.add_argument("--kind", default="bezier", choices=list(PATH_CARDS))
+        child.add_argument("--path-option", action="append", default=[], metavar="NAME=VALUE")
+        child.add_argument("--split", default="test", choices=["train", "test"])
     if name == "interpolate":
         child.add_argument("--split", default="test", choices=["train", "test"])
         child.add_argument("--lams", type=int, default=25)

@@ -216,3 +216,12 @@ def test_a_hugging_face_folder_and_tokens(tmp_path, capsys, monkeypatch):
     words = ("interpolate", *names, "--data", str(tmp_path / "text.npz"), "--lams", "3")
     curve = run(capsys, *words, "--method", "naive")
     assert curve["loss"] == pytest.approx([np.log(20)] * 3, rel=0.1)
+
+
+def test_connect_trains_a_path_and_says_both_barriers(capsys):
+    words = ("digits-mlp-256", "--method", "naive", "--kind", "chain")
+    found = run(capsys, "connect", *words, "--path-option", "steps=60")
+    assert found["kind"] == "chain"
+    assert found["barriers"]["path"] < 0.2 * found["barriers"]["line"]
+    assert len(found["positions"]) == len(found["loss"]) == 25
+    assert "has no option 'pace'" in refused(capsys, "connect", *words, "--path-option", "pace=1")
