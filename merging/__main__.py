@@ -13,6 +13,7 @@ from typing import Any
 from merging import commands, fuse_command
 from merging.errors import MergingError
 from merging.methods import METHOD_CARDS
+from merging.paths import PATH_CARDS
 from merging.session import Session
 
 _COMMANDS: dict[str, Callable[[Namespace, Session], dict[str, Any]]] = {
@@ -21,6 +22,7 @@ _COMMANDS: dict[str, Callable[[Namespace, Session], dict[str, Any]]] = {
     "match": commands.match,
     "interpolate": commands.interpolate,
     "surface": commands.surface,
+    "connect": commands.connect,
     "merge": commands.merge,
     "fuse": fuse_command.fuse,
     "replay": commands.replay,
@@ -132,7 +134,10 @@ def _add_choices(child: ArgumentParser, name: str) -> None:
     if name in ("interpolate", "merge", "surface"):
         choices = ["interpolated", "reset", *([] if name == "surface" else ["repair", "rescale"])]
         child.add_argument("--statistics", default="interpolated", choices=choices)
-    if name in ("interpolate", "surface"):
+    if name == "connect":
+        child.add_argument("--kind", default="bezier", choices=list(PATH_CARDS))
+        child.add_argument("--path-option", action="append", default=[], metavar="NAME=VALUE")
+    if name in ("connect", "interpolate", "surface"):
         child.add_argument("--split", default="test", choices=["train", "test"])
     if name == "interpolate":
         child.add_argument("--lams", type=int, default=25, help="positions from A to B")

@@ -157,6 +157,40 @@ def _points(text: str, arguments: Namespace, subject: Subject) -> tuple[Any, ...
     )
 
 
+def connect(arguments: Namespace, session: Session) -> dict[str, Any]:
+    """Train a low-loss path from A to the (aligned) B, and evaluate it beside the line."""
+    subject = session.subject(arguments)
+    alignment = _alignment(arguments, subject)
+    options = dict(read_option(text) for text in arguments.path_option)
+    line = session.compute(requests.CurveRequest(subject, alignment, arguments.split))
+    path = requests.path(subject, alignment, arguments.kind, options, seed=arguments.seed)
+    reset = any(
+        "running_mean" in axis
+        for group in session.compute(requests.SymmetryRequest(subject.config)).groups
+        for axis in group.axes
+    )
+    found = session.compute(
+        requests.PathCurveRequest(
+            subject, path, arguments.split, "reset" if reset else "interpolated"
+        )
+    )
+    return {
+        "kind": found.path.kind,
+        "bends": found.path.bends,
+        "length": found.path.length,
+        "distance from the line": found.path.distance,
+        "training loss": list(found.path.history),
+        "settled": found.path.converged,
+        "seconds": found.path.seconds,
+        "positions": found.curve.lams.tolist(),
+        "loss": found.curve.loss.tolist(),
+        "accuracy": found.curve.accuracy.tolist(),
+        "barriers": {"line": line.barrier(), "path": found.curve.barrier()},
+        "examples": found.curve.examples,
+        "statistics": found.curve.statistics,
+    }
+
+
 def merge(arguments: Namespace, session: Session) -> dict[str, Any]:
     """Write the (aligned) model between A and B."""
     subject = session.subject(arguments)

@@ -279,3 +279,12 @@ def test_what_is_merged_goes_back_in_the_form_that_it_came_in(tmp_path, capsys):
     assert set(merged) == set(again)
     assert {value.dtype for value in merged.values()} == {torch.float16}
     assert all(torch.equal(merged[name], again[name]) for name in merged)
+
+
+def test_connect_trains_a_path_and_says_both_barriers(capsys):
+    words = ("digits-mlp-256", "--method", "naive", "--kind", "chain")
+    found = run(capsys, "connect", *words, "--path-option", "steps=60")
+    assert found["kind"] == "chain"
+    assert found["barriers"]["path"] < 0.2 * found["barriers"]["line"]
+    assert len(found["positions"]) == len(found["loss"]) == 25
+    assert "has no option 'pace'" in refused(capsys, "connect", *words, "--path-option", "pace=1")

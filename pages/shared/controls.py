@@ -240,8 +240,10 @@ def surface_choices() -> SurfaceChoices:
             bind="query-params",
             help=f"{paths.SWAG_CARD.about} Drawn where they project to on the plane.",
         )
-    for card in ([path] if kind == "path" else []) + (["swag"] if samples else []):
-        _path_options(card)
+    if kind in ("path", "simplex"):
+        st.caption("Options of paths are set on the Interpolate page, and hold here too.")
+    if samples:
+        _path_options(paths.SWAG_CARD.name)
     points = _plane_points(kind)
     return SurfaceChoices(
         cast("SurfaceKind", kind),

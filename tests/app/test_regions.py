@@ -38,7 +38,8 @@ def test_the_options_of_a_path_count_on_both_pages(asked, open_page):
     path = requests.path(SUBJECT, None, "bezier", {"steps": 7})
     assert requests.PathCurveRequest(SUBJECT, path) in wanted(asked)
     asked.clear()
-    at.switch_page("pages/landscape.py")
+    at.switch_page("pages/landscape.py").run()
+    asked.clear()
     at.session_state["landscape_plane"] = "path"
     at.run()
     assert {request.points[-1] for request in wanted(asked)} == {path}
