@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from merging.fusion import (
         diagonal_fisher,
         fuse,
+        fuse_files,
         fuse_with_notes,
         gram_matrices,
         on_sum_scale,
@@ -47,6 +48,7 @@ _HOMES = MappingProxyType({
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
+    "fuse_files": "merging.fusion",
     "fuse_with_notes": "merging.fusion",
     "gram_matrices": "merging.fusion",
     "interpolate": "merging.landscape",
@@ -74,6 +76,7 @@ __all__ = [
     "filter_normalized_plane",
     "find_symmetry",
     "fuse",
+    "fuse_files",
     "fuse_with_notes",
     "gram_matrices",
     "interpolate",

@@ -39,7 +39,7 @@ NEIGHBOURS = {
     "conductor": {"cluster", "jobs", "store"},
     "compute": {"cluster", "conductor", "jobs", "store"},
     "matching": {"symmetry", "landscape"},
-    "fusion": {"landscape", "matching"},
+    "fusion": {"checkpoints", "landscape", "matching"},
     "training": {"data", "models"},
     "pickle_guard": {"checkpoint_guards"},
     "zip_guard": {"checkpoint_guards"},
