@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from merging.fusion import (
         diagonal_fisher,
         fuse,
+        fuse_files,
         fuse_with_notes,
         gram_matrices,
         on_sum_scale,
@@ -67,6 +68,7 @@ _HOMES = MappingProxyType({
     "filter_normalized_plane": "merging.landscape",
     "find_symmetry": "merging.symmetry",
     "fuse": "merging.fusion",
+    "fuse_files": "merging.fusion",
     "fuse_with_notes": "merging.fusion",
     "gram_matrices": "merging.fusion",
     "interpolate": "merging.landscape",
@@ -109,6 +111,7 @@ __all__ = [
     "filter_normalized_plane",
     "find_symmetry",
     "fuse",
+    "fuse_files",
     "fuse_with_notes",
     "gram_matrices",
     "interpolate",

@@ -45,7 +45,7 @@ NEIGHBOURS = {
     "conductor": {"cluster", "jobs", "store"},
     "compute": {"cluster", "conductor", "jobs", "store"},
     "matching": {"symmetry", "landscape"},
-    "fusion": {"landscape", "matching", "symmetry"},
+    "fusion": {"checkpoints", "landscape", "matching", "symmetry"},
     "training": {"data", "models"},
     "pickle_guard": {"checkpoint_guards"},
     "zip_guard": {"checkpoint_guards"},

@@ -2,7 +2,7 @@
 
 A rule works on one tensor of all models at a time, so models may be files that are read as they
 are needed (`checkpoints.open_checkpoint`). What it computes entry by entry, it computes in blocks
-that stay in the processor's caches, so memory holds one tensor per model and a little more.
+of a few megabytes, so memory holds one tensor per model and a little more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OnProgress = Callable[[float, float, str], None]
 Examples = Iterable[tuple[Tensor, Tensor]]
 Buffers = Literal["rule", "mean", "first"]
 
-_BLOCK = 1 << 18  # entries
+_BLOCK = 1 << 20  # entries
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -187,14 +187,26 @@ def entrywise(function: Callable[[list[Tensor]], Tensor], tensors: Sequence[Tens
     return result
 
 
-def inner(a: Tensor, b: Tensor, origin: Tensor | None = None) -> float:
-    """Inner product of two tensors in float64, seen from an origin."""
-    total = 0.0
-    for _, blocks in _blocks([a, b] if origin is None else [a, b, origin]):
-        wide = [block.double() for block in blocks]
-        if origin is not None:
-            wide = [wide[0] - wide[2], wide[1] - wide[2]]
-        total += float(wide[0] @ wide[1])
+def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> Tensor:
+    """Inner products of all pairs of tensors, seen from an origin.
+
+    Args:
+        tensors: Of one shape.
+        origin: What is subtracted from each; nothing unless given.
+
+    Returns:
+        float64 `[tensors, tensors]`.
+
+    Example:
+        >>> inner_products([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0])]).tolist()
+        [[5.0, 3.0], [3.0, 9.0]]
+    """
+    count = len(tensors)
+    total = torch.zeros(count, count, dtype=torch.float64)
+    for _, blocks in _blocks([*tensors, *([] if origin is None else [origin])]):
+        wide = torch.stack(blocks).double()
+        rows = wide if origin is None else wide[:-1] - wide[-1]
+        total += rows @ rows.T
     return total
 
 

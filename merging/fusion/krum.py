@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from merging.fusion.base import (
     FusionProblem,
     OnProgress,
     Rule,
-    inner,
+    inner_products,
     weighted_mean,
 )
 from merging.rules import KrumOptions, find_rule_card
@@ -50,10 +48,12 @@ def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
     distances = torch.zeros(count, count, dtype=torch.float64)
     for done, name in enumerate(names):
         tensors = problem.tensors(name)
-        for a, b in combinations(range(count), 2):
-            distances[a, b] += inner(tensors[a], tensors[a], tensors[b])
+        # From near by: distances of models that are alike do not drown in their lengths.
+        products = inner_products(tensors, tensors[0])
+        squares = products.diagonal()
+        distances += (squares[:, None] + squares - 2 * products).clamp_min(0)
         on_progress(done + 1, len(names), f"distances: {name}")
-    return distances + distances.T
+    return distances.fill_diagonal_(0)
 
 
 RULE = Rule(find_rule_card("krum"), weighted_mean, choose)

@@ -7,18 +7,18 @@ from itertools import combinations
 
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise, inner
+from merging.fusion.base import FusionProblem, Rule, entrywise, inner_products
 from merging.rules import NoOptions, find_rule_card
 
 
 def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
     """`t * mean + (1 - t) * base` with `t = K cos / ((K - 1) cos + 1)`, for every tensor."""
     base, tensors = problem.base_tensor(name), problem.tensors(name)
-    lengths = [math.sqrt(inner(tensor, tensor, base)) for tensor in tensors]
+    products = inner_products(tensors, base).tolist()
     cosines = []
-    for (a, length_a), (b, length_b) in combinations(zip(tensors, lengths, strict=True), 2):
-        lengths_both = length_a * length_b
-        cosines.append(inner(a, b, base) / lengths_both if lengths_both else 1.0)
+    for a, b in combinations(range(len(tensors)), 2):
+        lengths = math.sqrt(products[a][a]) * math.sqrt(products[b][b])
+        cosines.append(products[a][b] / lengths if lengths else 1.0)
     count, cosine = len(tensors), max(0.0, sum(cosines) / len(cosines))
     share = count * cosine / ((count - 1) * cosine + 1)
 

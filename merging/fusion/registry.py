@@ -204,7 +204,7 @@ def start(
     weights: Sequence[float] | None,
     options: Mapping[str, Any] | None,
     buffers: Buffers,
-    on_progress: OnProgress,
+    on_progress: OnProgress | None,
 ) -> Walk:
     """Check a problem and prepare its rule, so that tensors can be asked for one by one.
 
@@ -214,7 +214,7 @@ def start(
         weights: The caller's numbers per model, or None.
         options: Options of the rule, by name.
         buffers: What becomes of running statistics.
-        on_progress: Called with `(done, total, note)` while the rule prepares itself.
+        on_progress: Called with `(done, total, note)`, also after every tensor.
 
     Returns:
         The walk.
@@ -232,7 +232,7 @@ def start(
             f"unknown policy for buffers {buffers!r}; choose from {', '.join(get_args(Buffers))}"
         )
     problem = checked(card, given, weights)
-    return Walk(RULES[card.name], problem, settings, buffers, on_progress)
+    return Walk(RULES[card.name], problem, settings, buffers, on_progress or _ignore)
 
 
 def _fused(
@@ -243,22 +243,8 @@ def _fused(
     buffers: Buffers,
     on_progress: OnProgress | None,
 ) -> Fused:
-    tell = on_progress or _ignore
-    names = list(given.models[0]) if given.models else []
-    steps = len(names)
-    # What comes before the tensors is as long again, to who watches: half of the way.
-    first = RULES[rule].prepare is not None if rule in RULES else False
-    total = 2 * steps if first else steps
-
-    def tell_before(done: float, of: float, note: str) -> None:
-        tell(steps * done / of, total, note)
-
-    walk = start(rule, given, weights, options, buffers, tell_before)
-    params: Params = {}
-    for k, name in enumerate(names):
-        params[name] = walk.tensor(name)
-        tell(total - steps + k + 1, total, name)
-    return Fused(params, walk.notes)
+    walk = start(rule, given, weights, options, buffers, on_progress)
+    return Fused({name: walk.tensor(name) for name in given.models[0]}, walk.notes)
 
 
 def _ignore(*_: object) -> None:

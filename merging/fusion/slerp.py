@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise, inner
+from merging.fusion.base import FusionProblem, Rule, entrywise, inner_products
 from merging.rules import NoOptions, find_rule_card
 
 _PARALLEL = 1e-4  # angle in radians below which the arc is the line
@@ -21,8 +21,9 @@ def slerp(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
 
 
 def _angle(a: Tensor, b: Tensor) -> float:
-    lengths = math.sqrt(inner(a, a)) * math.sqrt(inner(b, b))
-    cosine = inner(a, b) / lengths if lengths else 1.0
+    (aa, ab), (_, bb) = inner_products([a, b]).tolist()
+    lengths = math.sqrt(aa) * math.sqrt(bb)
+    cosine = ab / lengths if lengths else 1.0
     return math.acos(max(-1.0, min(1.0, cosine)))
 
 

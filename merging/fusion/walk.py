@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from merging.fusion.base import (
@@ -27,7 +28,8 @@ class Walk:
         problem: The problem, checked.
         options: The rule's options record.
         buffers: What becomes of running statistics.
-        on_progress: Called while the rule prepares itself.
+        on_progress: Called with `(done, total, note)`; what comes before the tensors is half of
+            the way.
     """
 
     def __init__(
@@ -39,8 +41,12 @@ class Walk:
         on_progress: OnProgress,
     ) -> None:
         self._rule, self._options, self._buffers = rule, options, buffers
+        self._tell, steps = on_progress, len(problem.models[0])
+        self._done, self._total = 0, steps
         if rule.prepare is not None:
-            problem = rule.prepare(problem, options, on_progress)
+            self._total = 2 * steps
+            problem = rule.prepare(problem, options, self._tell_before)
+            self._done = steps
         self._problem = problem
         self._first: State = next(
             (m for m, w in zip(problem.models, problem.weights, strict=True) if w),
@@ -51,18 +57,29 @@ class Walk:
         self._counts: Counter[str] = Counter()
         self._entries = 0
 
+    def spec(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and type of a fused tensor: those of the first model's."""
+        specs = getattr(self._problem.models[0], "specs", self._problem.models[0])
+        return tuple(specs[name].shape), specs[name].dtype
+
     def tensor(self, name: str) -> Tensor:
         """The fused tensor of one name, in the type of the first model's."""
-        if not self._problem.is_floating(name):
-            return self._first[name].detach().clone()
-        dtype = getattr(self._problem.models[0], "specs", self._problem.models[0])[name].dtype
-        return self._floating(name).to(dtype)
+        if self._problem.is_floating(name):
+            fused = self._floating(name).to(self.spec(name)[1])
+        else:
+            fused = self._first[name].detach().clone()
+        self._done += 1
+        self._tell(self._done, self._total, name)
+        return fused
 
     @property
     def notes(self) -> Mapping[str, Any]:
         """What the rule found out; shares are of all entries that it fused."""
         shares = {f"{what}_share": n / max(1, self._entries) for what, n in self._counts.items()}
         return {**self._problem.notes, **shares}
+
+    def _tell_before(self, done: float, of: float, note: str) -> None:
+        self._tell(self._total / 2 * done / of, self._total, note)
 
     def _floating(self, name: str) -> Tensor:
         if self._buffers != "rule" and name in self._problem.statistics:

@@ -1,0 +1,217 @@
+"""Fusing files against copying them and against `mergekit`, on the same generated files.
+
+`mergekit` may live in another environment: MERGEKIT_PYTHON names its interpreter. Each
+program runs in a process of its own, which measures itself after its imports: seconds, and how far
+its memory rose. They run in turns, with two threads each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merging.checkpoints import open_checkpoint, write_checkpoint
+
+REPETITIONS = 3
+MODELS = 3
+LAYERS, WIDTH = 3, 2048  # of WIDTH x WIDTH, 17 MB each in float32
+SPREAD = 0.02  # of a task vector's entries, to the base's of 1
+_ROOT = Path(__file__).resolve().parents[1]
+# Ours → theirs: method, its parameters, and how their definition differs, if it does.
+CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
+    "mean": ("average", {}, "linear", {}, ""),
+    "SLERP": ("slerp", {}, "slerp", {"t": 0.5}, "they take the line below 0.032 radians"),
+    "task arithmetic": ("task_arithmetic", {}, "task_arithmetic", {}, ""),
+    "TIES": ("ties", {"density": 0.2}, "ties", {"density": 0.2}, ""),
+    "DARE, nothing dropped": ("dare", {"drop": 0.0}, "dare_linear", {"density": 1.0}, ""),
+    "DARE": (
+        "dare", {"drop": 0.5}, "dare_linear", {"density": 0.5},
+        "masks are drawn, so values differ; they rescale to the norm, not by 1 / (1 - p)",
+    ),
+    "DARE with TIES, nothing dropped": (
+        "dare", {"drop": 0.0, "then": "TIES", "total": "added"},
+        "dare_ties", {"density": 1.0}, "",
+    ),
+}  # fmt: skip
+_MEASURED = """
+import json, re, sys, time, torch
+from pathlib import Path
+torch.set_num_threads(2)
+{imports}
+status = lambda: Path("/proc/self/status").read_text()
+memory = lambda kind: int(re.search(kind + r":\\s+(\\d+)", status())[1])
+for line in sys.stdin:
+    job = json.loads(line)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start, worked = memory("VmRSS"), time.perf_counter(), time.process_time()
+    {work}
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    print("measured", json.dumps([seconds, worked, (memory("VmHWM") - before) * 1024]), flush=True)
+"""
+_OURS = _MEASURED.format(
+    imports="from merging.fusion.files import fuse_files",
+    work="fuse_files(job['rule'], job['models'], job['out'] + '/model.safetensors', "
+    "base=job['base'], options=job['options'])",
+)
+_THEIRS = _MEASURED.format(
+    imports="from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge"
+    "\nfrom mergekit.graph import Executor\nfrom mergekit.options import MergeOptions"
+    "\nfrom mergekit.scripts.merge_raw_pytorch import SimpleLoaderCache",
+    work="SimpleLoaderCache._instance = None\n"
+    "    config = RawPyTorchMergeConfig.model_validate(job['config'])\n"
+    "    tasks = plan_flat_merge(config, job['out'], False, False, MergeOptions())\n"
+    "    Executor(tasks).execute()",
+)
+
+
+class _Process:
+    """A process that merges what it is told to and measures itself."""
+
+    def __init__(self, python: str, code: str) -> None:
+        self._popen = subprocess.Popen(
+            [python, "-c", code], cwd=_ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def run(self, job: dict[str, Any], out: Path) -> list[float]:
+        """Seconds, the processor's seconds, and bytes that memory rose by."""
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._popen.stdin.write(json.dumps({**job, "out": str(out)}) + "\n")
+        self._popen.stdin.flush()
+        for line in self._popen.stdout:
+            if line.startswith("measured "):
+                found: list[float] = json.loads(line.removeprefix("measured "))
+                return found
+        raise RuntimeError(f"the merge of {job} failed")
+
+    def close(self) -> None:
+        """End it."""
+        self._popen.kill()
+        self._popen.wait()
+
+
+def measure() -> Iterator[str]:
+    """Yield one line per rule."""
+    theirs = os.environ.get("MERGEKIT_PYTHON", sys.executable)
+    there = subprocess.run(
+        [theirs, "-c", "import mergekit.merge"], capture_output=True, check=False
+    )
+    if there.returncode:
+        yield "mergekit is not installed here (MERGEKIT_PYTHON): ours alone"
+        theirs = ""
+    running = {"ours": _Process(sys.executable, _OURS)}
+    if theirs:
+        running["theirs"] = _Process(theirs, _THEIRS)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            paths = _make(Path(name))
+            held = LAYERS * WIDTH * WIDTH * 4
+            yield f"{MODELS} models and a base of {held / 1e6:.0f} MB, float32, largest tensor 17 MB"
+            for title, case in CASES.items():
+                yield _compared(title, case, paths, running)
+    finally:
+        for process in running.values():
+            process.close()
+
+
+def _make(folder: Path) -> list[Path]:
+    """Write the base and the models."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {f"layers.{k}.weight": (WIDTH, WIDTH) for k in range(LAYERS)}
+    shapes |= {f"layers.{k}.bias": (WIDTH,) for k in range(LAYERS)}
+    base = {n: torch.randn(shape, generator=generator) for n, shape in shapes.items()}
+    paths = [folder / "base.safetensors"]
+    write_checkpoint(paths[0], base)
+    for k in range(MODELS):
+        paths.append(folder / f"model{k}.safetensors")
+        steps = {n: torch.randn(v.shape, generator=generator) for n, v in base.items()}
+        write_checkpoint(paths[-1], {n: v + SPREAD * steps[n] for n, v in base.items()})
+    return paths
+
+
+def _copy(paths: list[Path], folder: Path) -> float:
+    start = time.perf_counter()
+    for k, path in enumerate(paths):
+        copy = folder / f"copy{k}"
+        shutil.copyfile(path, copy)
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+    seconds = time.perf_counter() - start
+    for k in range(len(paths)):
+        (folder / f"copy{k}").unlink()
+    return seconds
+
+
+def _compared(
+    title: str,
+    case: tuple[str, dict[str, Any], str, dict[str, Any], str],
+    paths: list[Path],
+    running: dict[str, _Process],
+) -> str:
+    rule, options, method, parameters, differs = case
+    base, *models = map(str, paths)
+    models = models[:2] if rule == "slerp" else models
+    weight = {} if rule == "slerp" else {"weight": 1.0}
+    own = {"rule": rule, "models": models, "options": options}
+    own |= {"base": None if rule in ("average", "slerp") else base}
+    config: dict[str, Any] = {
+        "merge_method": method,
+        "models": [{"model": m, "parameters": weight} for m in models],
+        "parameters": {k: v for k, v in parameters.items() if k != "density"},
+    }
+    for model in config["models"]:
+        model["parameters"] = {
+            **weight,
+            **({"density": d} if (d := parameters.get("density")) else {}),
+        }
+    if rule != "average":
+        config["base_model"] = models[0] if rule == "slerp" else base
+    folder = paths[0].parent
+    jobs = {"ours": own, "theirs": {"config": config}}
+    runs: dict[str, list[list[float]]] = {who: [] for who in running}
+    copies = []
+    for _ in range(REPETITIONS):
+        copies.append(_copy([Path(model) for model in models], folder))
+        for who, process in running.items():
+            runs[who].append(process.run(jobs[who], folder / who))
+    seconds, _, peak = (statistics.median(column) for column in zip(*runs["ours"], strict=True))
+    copied = statistics.median(
+        run[0] / copy for run, copy in zip(runs["ours"], copies, strict=True)
+    )
+    line = f"{title}: {seconds:.2f} s, {copied:.2f} x copying, memory {peak / 1e6:.0f} MB"
+    if "theirs" not in runs:
+        return line
+    wall, work = (
+        statistics.median(
+            other[k] / mine[k] for mine, other in zip(runs["ours"], runs["theirs"], strict=True)
+        )
+        for k in (0, 1)
+    )
+    their_peak = statistics.median(run[2] for run in runs["theirs"])
+    line += f"; mergekit takes {wall:.2f} x the time, {work:.2f} x the processor's time"
+    line += f" and {their_peak / 1e6:.0f} MB"
+    line += f", largest difference {_difference(folder):.1e}"
+    return f"{line} ({differs})" if differs else line
+
+
+def _difference(folder: Path) -> float:
+    (other,) = sorted((folder / "theirs").glob("*.safetensors"))
+    with (
+        open_checkpoint(folder / "ours/model.safetensors") as a,
+        open_checkpoint(other) as b,
+    ):
+        return max(float((a[name] - b[name]).abs().max()) for name in a)
