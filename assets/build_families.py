@@ -123,8 +123,10 @@ def look_at(name: str, ask: Ask) -> None:
             wanted = requests.fusion(family, rule, weights=_weights(rule, family), order=order)
             scan = requests.tuning(wanted)
             ask(wanted if scan is None else requests.tuned(wanted, ask(scan)))
+    if FAMILIES[name].config["architecture"] != "mlp":
+        return  # convolutions are slow: the rest is computed when somebody looks
     ask(requests.MixturesRequest(family, order))
-    if family.base and FAMILIES[name].config["architecture"] == "mlp":
+    if family.base:
         for scan in requests.mismatch_scans(family):
             ask(scan)
         ask(requests.TaskVectorsRequest(family))

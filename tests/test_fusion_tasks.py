@@ -181,7 +181,7 @@ def test_the_file_is_the_merged_model_with_its_card_and_recipe(family, store):
     )
     for name, value in fused.items():
         torch.testing.assert_close(params[name], value)
-    assert "# Merged by Task arithmetic" in card
+    assert "# Task arithmetic of 5 models" in card
     assert all(mark in card for mark in FAMILY.models)
     assert requests.from_payload(recipe) == fusion
     plain = computed(requests.FusionExportRequest(fusion), store)

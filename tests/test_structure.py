@@ -28,7 +28,7 @@ FLOORS = {
     "checkpoint_stream": 2, "pickle_guard": 2, "zip_guard": 2,
     "": 3, "__main__": 3, "commands": 3, "recipes": 3, "doctor": 3, "requests": 3, "tasks": 3,
     "worker": 3, "subjects": 3, "visualization": 3, "as_code": 3, "server_folder": 3,
-    "forecast": 3, "members": 3,
+    "forecast": 3, "members": 3, "session": 3, "fuse_command": 3,
 }  # fmt: skip
 # Who may import whom on the same floor.
 NEIGHBOURS = {
@@ -68,8 +68,10 @@ NEIGHBOURS = {
     "members": {"requests", "subjects"},
     "tasks": {"doctor", "forecast", "members", "requests", "server_folder", "subjects"},
     "worker": {"tasks"},
-    "__main__": {"commands"},
-    "commands": {"recipes", "requests", "subjects", "tasks"},
+    "__main__": {"commands", "fuse_command", "session"},
+    "commands": {"recipes", "requests", "session", "subjects"},
+    "session": {"recipes", "requests", "subjects", "tasks"},
+    "fuse_command": {"commands", "requests", "session"},
     "recipes": {"requests"},
 }
 # What the interface process holds: none of these may load torch, directly or through others.

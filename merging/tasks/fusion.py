@@ -21,7 +21,7 @@ from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
 from merging.errors import MergingError, StoppedError
 from merging.fusion import fuse_with_notes, gram_matrices
-from merging.fusion.card import model_card
+from merging.fusion.model_card import write_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
 from merging.landscape import evaluate_family, plane_policy, reset
@@ -294,15 +294,17 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
     notes = [f"{len(params)} tensors, {sum(v.numel() for v in params.values()):,} numbers"]
     name = f"{stem}.safetensors"
     if request.what == "folder":
-        text = model_card(
-            find_way(fusion.rule),
-            parents=fusion.family.models,
-            base=fusion.family.base,
-            weights=fusion.weights,
-            options=json.loads(fusion.options),
-            notes=merged.notes,
-        )
-        name, data = f"{stem}.zip", _zipped(data, text, recipe)
+        made = {
+            "rule": fusion.rule,
+            "models": fusion.family.models,
+            "base": fusion.family.base,
+            "weights": fusion.weights,
+            "options": json.loads(fusion.options),
+            "order": "as they are" if fusion.order is None else fusion.order.kind,
+            "statistics": fusion.statistics,
+            "seed": fusion.seed,
+        }
+        name, data = f"{stem}.zip", _zipped(data, write_card(made, merged.notes), recipe)
     return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
 
 
