@@ -71,9 +71,16 @@ def result_digest(entries: list[Entry]) -> str:
         for name in sorted(entry.arrays):
             array = np.ascontiguousarray(entry.arrays[name])
             digest.update(repr((name, array.dtype.str, array.shape)).encode() + array.tobytes())
-        meta = {key: value for key, value in entry.meta.items() if key not in _TIMES}
+        meta = _timeless(entry.meta)
         digest.update(repr(sorted(meta.items(), key=lambda item: item[0])).encode())
     return digest.hexdigest()
+
+
+def _timeless(value: Any) -> Any:
+    """A value for JSON without any times in it."""
+    if isinstance(value, Mapping):
+        return {key: _timeless(inner) for key, inner in value.items() if key not in _TIMES}
+    return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
