@@ -53,8 +53,8 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
         key="merge_grid",
         alt=visualization.describe_rule_scores(rows, choice.tasks),
     )
-    examples = [f"{task.examples:,}" for task in rows[0].score.tasks]
-    charts.source(choice.title, f"{' + '.join(examples)} test examples", _tuning_words())
+    counts = [task.examples for task in rows[0].score.tasks]
+    charts.source(choice.title, f"{_counted(counts)} test examples", _tuning_words())
     charts.table(_rows(rows, choice), key="merge_table")
     st.caption(
         "± is one standard error over the examples; two rules are compared on the same examples, "
@@ -64,6 +64,12 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
         st.caption(" ".join(notes))
+
+
+def _counted(counts: Sequence[int]) -> str:
+    if len(set(counts)) == 1 and len(counts) > 1:
+        return f"{len(counts)} × {counts[0]:,}"
+    return " + ".join(f"{count:,}" for count in counts)
 
 
 def _tuning_words() -> str:
