@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from merging import requests
 from merging.cards import list_pairs
 from merging.errors import UnknownNameError
+from merging.fusion_records import Scan
 from merging.landscape import LEVELS, SIMPLEX_LEVELS, line_positions, simplex_points
 from merging.methods import METHOD_CARDS
 from merging.requests import base
@@ -27,6 +28,10 @@ WEIGHT = requests.alignment(SUBJECT, "weight")
 ACTIVATION = requests.alignment(SUBJECT, "activation", {"examples": 100}, seed=3)
 PATH = requests.path(SUBJECT, WEIGHT, "bezier")
 CHAIN = requests.path(SUBJECT, None, "chain", {"steps": 5}, seed=2)
+
+FAMILY, SEEDS = requests.bundled_family("mnist-mild"), requests.bundled_family("mnist-seeds")
+PART = FAMILY.of((0, 2))
+FUSION, MEAN = requests.fusion(FAMILY, "ties"), requests.fusion(FAMILY, "average")
 
 # One request of every kind, and for each of its fields another value.
 EXAMPLES = {
@@ -118,6 +123,52 @@ EXAMPLES = {
         "file": '{"path":"a.npz"}',
     },
     requests.FitRequest(SUBJECT.model_a, SUBJECT.model_b): {"model_a": "x", "model_b": "y"},
+    requests.CurvatureRequest(FAMILY.config, "ab" * 32, "mnist", "cd" * 32): {
+        "config": "{}",
+        "model": "x",
+        "data": "digits",
+        "data_fingerprint": "y",
+        "labels": "true",
+        "examples": 10,
+        "seed": 1,
+    },
+    requests.OrderRequest(SEEDS): {"family": PART, "kind": "merge many", "seed": 1},
+    FUSION: {
+        "family": PART,
+        "rule": "dare",
+        "options": "{}",
+        "weights": (0.5,) * 5,
+        "order": requests.OrderRequest(FAMILY),
+        "statistics": "reset",
+        "labels": "true",
+        "seed": 1,
+        "split": "validation",
+    },
+    requests.ReferencesRequest(FAMILY): {"family": PART, "split": "validation"},
+    requests.ScanRequest(FUSION, "scale", (0.5, 1.0)): {
+        "fusion": MEAN,
+        "knob": "density",
+        "values": (0.5,),
+    },
+    requests.MixturesRequest(FAMILY): {
+        "family": PART,
+        "order": requests.OrderRequest(FAMILY),
+        "statistics": "reset",
+        "split": "test",
+    },
+    requests.FusionExportRequest(FUSION): {"fusion": MEAN, "what": "folder"},
+    requests.TaskVectorsRequest(FAMILY): {"family": PART},
+    requests.ImpliedWeightsRequest(FUSION): {"fusion": MEAN},
+    requests.ErrorsRequest(FUSION): {"fusion": MEAN},
+    requests.RemovalRequest(FAMILY, 1): {
+        "family": PART,
+        "removed": 2,
+        "scales": (1.0,),
+        "delta": 1.0,
+        "epochs": 1,
+        "lr": 1e-3,
+        "seed": 1,
+    },
 }
 KINDS = [type(request) for request in EXAMPLES]
 
@@ -437,3 +488,42 @@ def test_unknown_options_of_paths_and_samples_are_refused():
         requests.path(SUBJECT, None, "chain", {"pivots": 3})
     with pytest.raises(UnknownNameError, match="SWAG, option 'rank': got 1, expected a whole"):
         requests.swag(SUBJECT, ("a", "b", WEIGHT), options={"rank": 1})
+
+
+def test_a_family_without_its_base_is_another_family():
+    bare = FAMILY.without_base()
+    assert (bare.base, bare.base_on) == ("", None)
+    assert requests.ReferencesRequest(bare).key != requests.ReferencesRequest(FAMILY).key
+    assert "base" not in requests.ReferencesRequest(bare).names()
+
+
+def test_a_rule_waits_for_the_curvatures_that_it_needs():
+    assert not requests.fusion(FAMILY, "average").needs()
+    assert len(requests.fusion(FAMILY, "fisher").needs()) == 5
+    needs = requests.fusion(FAMILY, "gradient_matching").needs()
+    assert [need.model for need in needs] == [*FAMILY.models, FAMILY.base]
+    assert needs[0].data == FAMILY.tasks[FAMILY.trained_on[0]].data
+    assert needs[-1].data == FAMILY.base_on.data
+
+
+def test_a_grid_of_shares_is_as_fine_as_its_points_allow():
+    steps = {n: requests.MixturesRequest(SEEDS.of(tuple(range(n)))).steps() for n in (2, 3, 5)}
+    assert steps[2] == 20 > steps[3] > steps[5] > 2
+
+
+def test_a_tuned_fusion_has_the_best_value_of_the_scan():
+    nan = np.full(2, np.nan)
+    accuracy = np.array([[0.4, 0.4], [0.6, 0.5]])
+    found = Scan("task_arithmetic", np.array([0.2, 0.7]), 1 - accuracy, accuracy, accuracy, nan, "")
+    wanted = requests.tuned(requests.fusion(FAMILY, "task_arithmetic"), found)
+    assert wanted.weights == (0.7,) * 5
+    assert requests.tuning(requests.fusion(FAMILY, "average")) is None
+
+
+@given(st.integers(2, 6), st.data())
+def test_a_request_about_some_models_is_read_back_from_its_payload(n, data):
+    members = tuple(sorted(data.draw(st.sets(st.integers(0, 4), min_size=min(n, 5)))))
+    request = requests.fusion(
+        FAMILY.of(members), "gradient_matching", weights=(0.5,) * len(members)
+    )
+    assert requests.from_payload(json.loads(base.canonical(request.payload))) == request
