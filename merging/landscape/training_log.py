@@ -37,7 +37,9 @@ class TrainingLog:
             self._losses = []
         if self._tell is not None:
             last = f": training loss {self.history[-1]:.4f}" if self.history else ""
-            self._tell(self._done, self._total, f"{self.words}step {self._done:,}{last}")
+            self._tell(
+                self._done, self._total, f"{self.words}step {self._done:,} of {self._total:,}{last}"
+            )
         return entry
 
     @property

@@ -100,7 +100,8 @@ class PathCurveRequest(Request[PathCurve]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        return f"Loss along the path ({PATH_CARDS[self.path.kind].title}, {self.split})"
+        who = "before alignment" if self.alignment is None else self.alignment.title.lower()
+        return f"Loss along the path ({PATH_CARDS[self.path.kind].title}, {who}, {self.split})"
 
     @property
     def alignment(self) -> AlignmentRequest | None:

@@ -30,6 +30,7 @@ from merging.visualization.wording import counted
 DISTANCE = "Distance, in units of ‖B − A‖"
 DIRECTIONS = "Distance, in lengths of the direction"
 PROBES = 26
+LOW = 215  # pixels of height that the words beside a panel need
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def plot_surfaces(
         add_points(figure, named.method, named.surface, panel, crowds)
         add_samples(figure, named.samples, scale, named.surface.scale, panel, axis)
         _add_probe(figure, part, panel, dark)
-        _lay_out_panel(figure, named, panel, dark, compact)
+        _lay_out_panel(figure, named, panel, sheet.inner, dark, compact)
         bar = _colour_axis(scale, sheet, None if shared_scale else panel)
         figure.update_layout({axis: bar}, showlegend=False)
     _add_caption(figure, parts, shared_scale, dark, compact)
@@ -176,10 +177,19 @@ def _add_probe(figure: go.Figure, part: Shown, panel: Panel, dark: bool) -> None
 
 
 def _lay_out_panel(
-    figure: go.Figure, named: NamedSurface, panel: Panel, dark: bool, compact: bool
+    figure: go.Figure,
+    named: NamedSurface,
+    panel: Panel,
+    inner: int,
+    dark: bool,
+    compact: bool,
 ) -> None:
     suffix, grid, style = panel.suffix, named.surface, method_style(named.method)
     word = DISTANCE if grid.scale != 1 else DIRECTIONS
+    beside = word if compact or panel.index == 0 or panel.x_domain == (0.0, 1.0) else ""
+    low = inner * (panel.y_domain[1] - panel.y_domain[0]) < LOW
+    if low:  # no room for words beside so low a panel
+        word, beside = f"{word} (both axes)", ""
     shared = {"showgrid": False, "nticks": 6, "constrain": "domain", "constraintoward": "bottom"}
     figure.update_layout({
         f"xaxis{suffix}": shared | {
@@ -192,7 +202,8 @@ def _lay_out_panel(
         f"yaxis{suffix}": shared | {
             "domain": panel.y_domain,
             "anchor": f"x{suffix}",
-            "title": {"text": word if compact or panel.index == 0 else "", "font": {"size": 13}},
+            "title": {"text": beside, "font": {"size": 13}},
+            "nticks": 4 if low else 6,
             "range": [float(end) / grid.scale for end in (grid.y[0], grid.y[-1])],
             "scaleanchor": f"x{suffix}",
         },

@@ -64,7 +64,7 @@ def lay_out(surfaces: Sequence[Surface], shared: bool, compact: bool) -> Sheet:
     ratio = max(ratios, default=1.0)
     below = AXIS_ROOM + BAR_ROOM
     if compact:
-        high = float(np.clip(290 * ratio, 160, 420))
+        high = float(np.clip(290 * ratio, 90 if ratio < FLAT else 160, 420))
         gap = AXIS_ROOM + TITLE_ROOM + (0 if shared else BAR_ROOM)
         margin = {"l": 58, "r": 12, "t": TITLE_ROOM, "b": below}
         return _stacked(len(surfaces), high, gap, margin, 290)

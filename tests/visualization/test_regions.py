@@ -112,6 +112,15 @@ def test_flat_panels_are_stacked_and_others_stand_in_a_row(make_surface):
         assert (first.x_domain == second.x_domain) == stacked
 
 
+def test_a_low_panel_has_its_words_below(make_surface):
+    surface = make_surface()
+    flat = replace(surface, y=0.2 * surface.y)
+    for compact in (False, True):
+        layout = plot_surfaces([NamedSurface("a", "naive", flat)] * 2, compact=compact).layout
+        assert "both axes" in layout.xaxis.title.text
+        assert not layout.yaxis.title.text
+
+
 def test_samples_lie_where_they_project_to_in_the_colour_of_their_own_loss(make_surface):
     points = (PlanePoint("sample 1", 1.0, 2.0, 4.0), PlanePoint("sample 2", -1.0, 0.0, 6.0))
     loss, accuracy = np.array([0.1, 1.0]), np.array([0.9, 0.5])
