@@ -34,7 +34,7 @@ from merging.families import (
 )
 from merging.landscape import evaluate
 from merging.params import Params
-from merging.rules import RULE_CARDS
+from merging.ways import find_way
 
 log = logging.getLogger("build_families")
 
@@ -138,7 +138,7 @@ def look_at(name: str, ask: Ask) -> None:
 
 def _weights(rule: str, family: requests.Family) -> tuple[float, ...]:
     """What the page's factor is before anybody moves it; tuning overrides it."""
-    scales = RULE_CARDS[rule].weights == "scales"
+    scales = find_way(rule).weights == "scales"
     return (requests.FIRST_FACTOR,) * len(family.models) if scales else ()
 
 

@@ -85,7 +85,18 @@ class _Process:
         )  # fmt: skip
 
     def run(self, job: dict[str, Any], out: Path) -> list[float]:
-        """Seconds, the processor's seconds, and bytes that memory rose by."""
+        """Merge and measure.
+
+        Args:
+            job: What to merge.
+            out: A folder for the result; what is in it is removed.
+
+        Returns:
+            Seconds, the processor's seconds, and bytes that memory rose by.
+
+        Raises:
+            RuntimeError: If the merge failed.
+        """
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         assert self._popen.stdin is not None
@@ -120,7 +131,7 @@ def measure() -> Iterator[str]:
         with tempfile.TemporaryDirectory() as name:
             paths = _make(Path(name))
             held = LAYERS * WIDTH * WIDTH * 4
-            yield f"{MODELS} models and a base of {held / 1e6:.0f} MB, float32, largest tensor 17 MB"
+            yield f"{MODELS} models and a base of {held / 1e6:.0f} MB, largest tensor 17 MB"
             for title, case in CASES.items():
                 yield _compared(title, case, paths, running)
     finally:

@@ -508,7 +508,7 @@ def test_a_rule_waits_for_the_curvatures_that_it_needs():
 
 def test_a_grid_of_shares_is_as_fine_as_its_points_allow():
     steps = {n: requests.MixturesRequest(SEEDS.of(tuple(range(n)))).steps() for n in (2, 3, 5)}
-    assert steps[2] == 20 > steps[3] > steps[5] > 2
+    assert steps[2] == steps[3] == 20 > steps[5] > 2
 
 
 def test_a_tuned_fusion_has_the_best_value_of_the_scan():
@@ -523,7 +523,6 @@ def test_a_tuned_fusion_has_the_best_value_of_the_scan():
 @given(st.integers(2, 6), st.data())
 def test_a_request_about_some_models_is_read_back_from_its_payload(n, data):
     members = tuple(sorted(data.draw(st.sets(st.integers(0, 4), min_size=min(n, 5)))))
-    request = requests.fusion(
-        FAMILY.of(members), "gradient_matching", weights=(0.5,) * len(members)
-    )
+    weights = (0.5,) * len(members)
+    request = requests.fusion(FAMILY.of(members), "gradient_matching", weights=weights)
     assert requests.from_payload(json.loads(base.canonical(request.payload))) == request

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
+from itertools import combinations_with_replacement
 from typing import Any, Literal
 
 import torch
@@ -204,10 +205,12 @@ def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> T
     count = len(tensors)
     total = torch.zeros(count, count, dtype=torch.float64)
     for _, blocks in _blocks([*tensors, *([] if origin is None else [origin])]):
-        wide = torch.stack(blocks).double()
-        rows = wide if origin is None else wide[:-1] - wide[-1]
-        total += rows @ rows.T
-    return total
+        rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
+        for i, j in combinations_with_replacement(range(count), 2):
+            # Products are rounded without bias and summed in float64; a dot product of float32
+            # would sum in float32, and one of float64 takes many times as long.
+            total[i, j] += (rows[i] * rows[j]).sum(dtype=torch.float64)
+    return total.triu() + total.triu(1).T
 
 
 def computable(tensor: Tensor) -> Tensor:
