@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 THREADS = 2
-PARTS = ("surfaces", "matching", "symmetry", "fusion", "memory", "pages", "fuzz")
+PARTS = ("surfaces", "matching", "symmetry", "many", "fusion", "memory", "pages", "fuzz")
 
 
 def main(words: list[str]) -> None:

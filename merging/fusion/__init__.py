@@ -1,22 +1,32 @@
-"""*What comes of merging*: one file per rule, and the table `RULES`."""
+"""*What comes of merging*: one file per rule, and the table `RULES`.
+
+Zipping, transport and distillation look at whole models, so they are functions of their own.
+"""
 
 from merging.fusion.curvature import diagonal_fisher, on_sum_scale
+from merging.fusion.distill import distill
 from merging.fusion.files import FusedFiles, fuse_files
 from merging.fusion.gradient_matching import implied_weights
 from merging.fusion.grams import gram_matrices
 from merging.fusion.registry import RULES, Fused, fuse, fuse_with_notes
 from merging.fusion.removal import remove_task
+from merging.fusion.transport import fuse_by_transport
+from merging.fusion.zipit import multi_head, zip_models
 
 __all__ = [
     "RULES",
     "Fused",
     "FusedFiles",
     "diagonal_fisher",
+    "distill",
     "fuse",
+    "fuse_by_transport",
     "fuse_files",
     "fuse_with_notes",
     "gram_matrices",
     "implied_weights",
+    "multi_head",
     "on_sum_scale",
     "remove_task",
+    "zip_models",
 ]
