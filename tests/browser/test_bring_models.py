@@ -26,7 +26,7 @@ from tests.bad_files import (
 from tests.browser.conftest import serving
 from tests.browser.routes import OWN_CODE, OWN_MODEL, ROUTES, outputs, trained
 
-PATIENCE = 30_000
+PATIENCE = 60_000  # milliseconds
 PAIR = "digits-mlp-256"
 
 
@@ -245,50 +245,59 @@ def midpoint(route, params_a, params_b):
     return lerp(params_a, merging.permute(spec, found.permutations, params_b), 0.5)
 
 
+def hand_over(page, route, slot, path, folder):
+    """Upload a file, or choose it in the server's folder."""
+    if route.on_server:
+        choose_on_server(page, slot, path.relative_to(folder).as_posix())
+    else:
+        give(page, slot, path)
+
+
 @pytest.mark.parametrize("name", ROUTES)
 def test_two_models_of_every_route_come_back_merged(name, page, settled, server_folder, tmp_path):
     route = ROUTES[name]
+    folder = server_folder if route.on_server else tmp_path
+    models = {slot: trained(route, seed=k) for k, slot in enumerate("ab")}
+    for slot in models:
+        (folder / slot).mkdir()
+    files = {slot: route.write(model, folder / slot) for slot, model in models.items()}
+    data = route.examples(folder) if route.examples else None
+
     page.goto("/models?models_where=Your+checkpoints&methods=weight")
     expect(page.locator(".st-key-models_file_a input[type=file]")).to_be_attached(timeout=PATIENCE)
     settled(page)
     if route.architecture:
-        field = page.get_by_role("combobox", name="Architecture")
-        field.click()
+        page.get_by_role("combobox", name="Architecture").click()
         page.get_by_role("option", name=route.architecture).click()
-    place = server_folder if route.on_server else tmp_path
-    states = []
-    for k, slot in enumerate("ab"):
-        model = trained(route, seed=k)
-        states.append({n: v.to(route.dtype).float() for n, v in model.state_dict().items()})
-        (place / slot).mkdir()
-        path = route.write(model, place / slot)
-        if route.on_server:
-            choose_on_server(page, slot, path.relative_to(place).as_posix())
-        else:
-            give(page, slot, path)
-        expect(page.get_by_text(re.compile(r"tensors, [\d,]+ numbers, fing"))).to_have_count(
-            k + 1, timeout=PATIENCE
-        )
-    choose(page, "A file of mine" if route.examples else "No examples")
-    if route.examples:
-        path = route.examples(place)
-        if route.on_server:
-            choose_on_server(page, "data", path.name)
-        else:
-            give(page, "data", path)
-    page.get_by_role("button", name="Look at these two").click()
+    for k, slot in enumerate(files):
+        hand_over(page, route, slot, files[slot], folder)
+        read = page.get_by_text(re.compile(r"tensors, [\d,]+ numbers, fingerprint"))
+        expect(read).to_have_count(k + 1, timeout=PATIENCE)
+    choose(page, "A file of mine" if data else "No examples")
+    if data:
+        hand_over(page, route, "data", data, folder)
+    look = page.get_by_role("button", name="Look at these two")
+    expect(look).to_be_visible(timeout=PATIENCE)
+    look.click()
     expect_brought(page)
     page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Align").click()
     expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
     file = downloaded(page, "Merged model", "-merged.safetensors", tmp_path)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
 
-    merged, again = route.make().eval(), route.make().eval()
+    merged, expected = route.make().eval(), route.make().eval()
     state = safetensors.torch.load_file(file)
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {route.dtype}
     merged.load_state_dict(state, strict=True)
-    again.load_state_dict(midpoint(route, *states), strict=True)
+    given = [
+        {
+            key: value.to(route.dtype).float() if value.is_floating_point() else value
+            for key, value in model.state_dict().items()
+        }
+        for model in models.values()
+    ]
+    expected.load_state_dict(midpoint(route, *given), strict=True)
     tolerance = 1e-5 if route.dtype == torch.float32 else 5e-3
     with torch.no_grad():
-        found, expected = outputs(merged, route.inputs), outputs(again, route.inputs)
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    expect(page.get_by_test_id("stException")).to_have_count(0)
+        found, wanted = outputs(merged, route.inputs), outputs(expected, route.inputs)
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
