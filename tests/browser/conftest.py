@@ -74,24 +74,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of this app with a store of its own; it ends with the session."""
-    with _serving(tmp_path_factory.mktemp("server")) as address:
+    with serving(tmp_path_factory.mktemp("server")) as address:
         yield address
 
 
 @pytest.fixture
 def new_server(tmp_path: Path) -> Iterator[str]:
     """The address of a server that nobody has visited yet."""
-    with _serving(tmp_path) as address:
+    with serving(tmp_path) as address:
         yield address
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, **settings: str) -> Iterator[str]:
+    """The address of a server whose store is in a folder, with settings in its environment."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py"]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
     environment = {**os.environ, "ONE_BASIN_STORE": str(folder / "store"), "ONE_BASIN_WORKERS": "1"}
+    environment |= settings
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 import merging
 from merging.checkpoints import checkpoint_bytes
+from merging.params import lerp
 from tests.bad_files import (
     bad_examples,
     examples,
@@ -22,9 +23,32 @@ from tests.bad_files import (
     with_nan,
     with_prefix,
 )
+from tests.browser.conftest import serving
+from tests.browser.routes import OWN_CODE, OWN_MODEL, ROUTES, outputs, trained
 
-PATIENCE = 30_000
+PATIENCE = 60_000  # milliseconds
 PAIR = "digits-mlp-256"
+
+
+@pytest.fixture(scope="module")
+def server_folder(tmp_path_factory):
+    """The folder whose files the server of these tests opens by name."""
+    return tmp_path_factory.mktemp("on-server")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, server_folder):
+    """A server that was started with a function of its own, and with a folder."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / f"{OWN_MODEL.partition(':')[0]}.py").write_text(OWN_CODE)
+    settings = {
+        "ONE_BASIN_MODEL": OWN_MODEL,
+        "ONE_BASIN_FOLDER": str(server_folder),
+        "PYTHONPATH": str(folder),
+        "HF_HUB_OFFLINE": "1",
+    }
+    with serving(folder, **settings) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +120,7 @@ def downloaded(page, name, ending, folder: Path):
     return path
 
 
-def outputs(params, x):
+def mlp_outputs(params, x):
     for k in range(4):
         x = x @ params[f"layers.{k}.weight"].T + params[f"layers.{k}.bias"]
         x = torch.relu(x) if k < 3 else x
@@ -127,9 +151,11 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
     assert {name: value.shape for name, value in aligned.items()} == shapes
     assert {name: value.shape for name, value in merged.items()} == shapes
     x, y = pair.data.test.inputs.flatten(1), pair.data.test.targets
-    torch.testing.assert_close(outputs(aligned, x), outputs(pair.params_b, x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        mlp_outputs(aligned, x), mlp_outputs(pair.params_b, x), rtol=1e-4, atol=1e-4
+    )
     assert not torch.equal(aligned["layers.0.weight"], pair.params_b["layers.0.weight"])
-    assert float((outputs(merged, x).argmax(1) == y).float().mean()) > 0.95
+    assert float((mlp_outputs(merged, x).argmax(1) == y).float().mean()) > 0.95
     for name, value in merged.items():
         torch.testing.assert_close(value, (pair.params_a[name] + aligned[name]) / 2)
     expect(page.get_by_test_id("stException")).to_have_count(0)
@@ -200,3 +226,78 @@ def test_bad_examples_do_not_stand_for_the_good_ones_before(page, files):
     give(page, "data", "bad.npz", data)
     expect_refused(page, words)
     expect(look).to_have_count(0, timeout=3000)
+
+
+def choose_on_server(page, slot, path):
+    """Choose a file of the server's folder."""
+    field = page.locator(f".st-key-models_file_{slot}_server input")
+    field.click()
+    field.fill(path)
+    page.get_by_role("option", name=path, exact=True).click()
+
+
+def midpoint(route, params_a, params_b):
+    """Half-way between A and the aligned B, as the library finds it."""
+    model = route.make().eval()
+    spec = merging.find_symmetry(model, (route.inputs[:2],))
+    found = merging.match("weight", model, params_a, params_b, spec=spec)
+    assert sum(len(perm) for perm in found.permutations.values()) > 0
+    return lerp(params_a, merging.permute(spec, found.permutations, params_b), 0.5)
+
+
+def hand_over(page, route, slot, path, folder):
+    """Upload a file, or choose it in the server's folder."""
+    if route.on_server:
+        choose_on_server(page, slot, path.relative_to(folder).as_posix())
+    else:
+        give(page, slot, path)
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_two_models_of_every_route_come_back_merged(name, page, settled, server_folder, tmp_path):
+    route = ROUTES[name]
+    folder = server_folder if route.on_server else tmp_path
+    models = {slot: trained(route, seed=k) for k, slot in enumerate("ab")}
+    for slot in models:
+        (folder / slot).mkdir()
+    files = {slot: route.write(model, folder / slot) for slot, model in models.items()}
+    data = route.examples(folder) if route.examples else None
+
+    page.goto("/models?models_where=Your+checkpoints&methods=weight")
+    expect(page.locator(".st-key-models_file_a input[type=file]")).to_be_attached(timeout=PATIENCE)
+    settled(page)
+    if route.architecture:
+        page.get_by_role("combobox", name="Architecture").click()
+        page.get_by_role("option", name=route.architecture).click()
+    for k, slot in enumerate(files):
+        hand_over(page, route, slot, files[slot], folder)
+        read = page.get_by_text(re.compile(r"tensors, [\d,]+ numbers, fingerprint"))
+        expect(read).to_have_count(k + 1, timeout=PATIENCE)
+    choose(page, "A file of mine" if data else "No examples")
+    if data:
+        hand_over(page, route, "data", data, folder)
+    look = page.get_by_role("button", name="Look at these two")
+    expect(look).to_be_visible(timeout=PATIENCE)
+    look.click()
+    expect_brought(page)
+    page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Align").click()
+    expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
+    file = downloaded(page, "Merged model", "-merged.safetensors", tmp_path)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+
+    merged, expected = route.make().eval(), route.make().eval()
+    state = safetensors.torch.load_file(file)
+    assert {v.dtype for v in state.values() if v.is_floating_point()} == {route.dtype}
+    merged.load_state_dict(state, strict=True)
+    given = [
+        {
+            key: value.to(route.dtype).float() if value.is_floating_point() else value
+            for key, value in model.state_dict().items()
+        }
+        for model in models.values()
+    ]
+    expected.load_state_dict(midpoint(route, *given), strict=True)
+    tolerance = 1e-5 if route.dtype == torch.float32 else 5e-3
+    with torch.no_grad():
+        found, wanted = outputs(merged, route.inputs), outputs(expected, route.inputs)
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
