@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -58,33 +59,45 @@ class PermutationSpec:
         Raises:
             SymmetryError: If a group has two sizes.
         """
-        sizes: dict[str, int] = {}
-        for name, axis, atom in self._atoms():
-            group = atom.group
-            if group is not None and sizes.setdefault(group, atom.size) != atom.size:
-                raise SymmetryError(
-                    f"{name!r} axis {axis} has {atom.size} units, but permutation {group!r} has "
-                    f"{sizes[group]} elsewhere in the spec"
-                )
-        return sizes
+        return {group: shape[-1] for group, shape in self._shapes.items()}
 
     @property
     def within(self) -> dict[str, tuple[str, ...]]:
         """The parents of every nested group, outer ones first."""
+        return dict(self._within)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every group's permutation: sizes of the parents, then of the group.
+
+        Raises:
+            SymmetryError: If a group has two sizes.
+        """
+        return dict(self._shapes)
+
+    @cached_property
+    def _within(self) -> dict[str, tuple[str, ...]]:
         return {
             atom.group: atom.within
             for _, _, atom in self._atoms()
             if atom.group is not None and atom.within
         }
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every group's permutation: sizes of the parents, then of the group."""
-        named = {atom.name: atom.size for _, _, atom in self._atoms()}
-        within = self.within
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        named: dict[str, int] = {}
+        groups: dict[str, None] = {}
+        for name, axis, atom in self._atoms():
+            if atom.name is not None and named.setdefault(atom.name, atom.size) != atom.size:
+                raise SymmetryError(
+                    f"{name!r} axis {axis} has {atom.size} units, but permutation {atom.name!r} "
+                    f"has {named[atom.name]} elsewhere in the spec"
+                )
+            if atom.group is not None:
+                groups[atom.group] = None
         return {
-            group: (*(named[parent] for parent in within.get(group, ())), n)
-            for group, n in self.sizes.items()
+            group: (*(named.get(p, 0) for p in self._within.get(group, ())), named[group])
+            for group in groups
         }
 
     @property

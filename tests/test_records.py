@@ -129,3 +129,6 @@ def test_an_alignment_counts_its_units_and_those_that_moved():
     perms = {"p": np.array([1, 0, 2]), "q": np.array([0, 1])}
     alignment = Alignment("weight", perms, (1.0,), "objective", True, False, 0.1)
     assert (alignment.units, alignment.units_moved) == (5, 2)
+    nested = {"p": np.array([1, 0]), "q": np.array([[0, 1, 2], [2, 1, 0]])}
+    alignment = Alignment("weight", nested, (1.0,), "objective", True, False, 0.1)
+    assert (alignment.units, alignment.units_moved) == (8, 4)

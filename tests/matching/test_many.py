@@ -103,6 +103,19 @@ def test_planted_permutations_of_copies_are_undone(kind, widths):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_planted_orders_of_heads_and_inside_heads_are_undone(kind):
+    model, spec = network("attention by matmul"), network_symmetry("attention by matmul").spec
+    state = random_state(model, 0)
+    planted = [moving_permutations(spec.shapes, seed) for seed in range(3)]
+    copies = [state, *(permute(spec, perms, state) for perms in planted)]
+    found = align_many(spec, model, copies, kind)
+    for perms, copy in zip(found.permutations, copies, strict=True):
+        moved = permute(spec, perms, copy)
+        assert all(torch.equal(moved[name], state[name]) for name in state)
+    assert found.cycle_error.pairwise == found.cycle_error.result == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_first_model_keeps_its_own_order(kind, digits):
     model, spec, states, _ = digits
     found = align_many(spec, model, states, kind, options={"cycle_models": 0})

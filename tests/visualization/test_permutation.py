@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from merging.errors import UnknownNameError
 from merging.visualization import (
+    chance_cycles,
     describe_cycles,
     describe_margins,
     describe_permutation,
@@ -115,6 +118,44 @@ def test_the_cycles_of_chance_agree_with_a_simulation():
         counts.append(len(lengths))
     np.testing.assert_allclose(totals / 400 / n, LONGEST_CYCLES[:3], atol=0.03)
     assert np.mean(counts) == pytest.approx(expected_cycles(n), abs=0.4)
+
+
+def nested(make_units, parents=(4,), fixed=1):
+    """The units of 64, in four heads of 16."""
+    return replace(make_units(64), parents=parents, fixed_parents=fixed)
+
+
+def test_the_cycles_of_chance_of_nested_orders_agree_with_a_simulation(make_units):
+    rng = np.random.default_rng(0)
+    for parents, fixed in (((4,), 1), ((), 4)):
+        units, counts, stays = nested(make_units, parents, fixed), [], []
+        for _ in range(600):
+            owners = rng.permutation(4) if parents else np.arange(4)
+            orders = np.stack([rng.permutation(16) for _ in range(4)])
+            permutation = (16 * owners[:, None] + orders).ravel()
+            left, count = set(range(64)), 0
+            while left:
+                unit = left.pop()
+                count += 1
+                while (unit := int(permutation[unit])) in left:
+                    left.remove(unit)
+            counts.append(count)
+            stays.append(int((permutation == np.arange(64)).sum()))
+        assert np.mean(counts) == pytest.approx(chance_cycles(units), rel=0.05)
+        assert np.mean(stays) == pytest.approx(fixed, abs=0.4)
+
+
+def test_what_nested_units_belong_to_is_seen_and_said(make_units):
+    units = nested(make_units)
+    assert units.run == 16
+    lines = plot_permutation(units).layout.shapes
+    assert sorted({line.x0 for line in lines if line.x0 == line.x1}) == [15.5, 31.5, 47.5]
+    assert len(plot_permutation(units, order="match").layout.shapes) == 0
+    assert len(plot_similarity(units).layout.shapes) == 2 * len(lines)
+    assert len(plot_permutation(make_units(64)).layout.shapes) == 0
+    assert "4 × 16" in describe_permutation(units)
+    assert f"4 × 16 units has about {chance_cycles(units):.1f} cycles" in describe_cycles(units)
+    assert len(plot_cycles(units).data[1].x) == 0
 
 
 def test_the_histogram_counts_every_margin_and_splits_at_zero(make_units):
