@@ -25,15 +25,17 @@ from merging.checkpoints import open_checkpoint, write_checkpoint
 
 REPETITIONS = 3
 MODELS = 3
-LAYERS, WIDTH = 3, 2048  # of WIDTH x WIDTH, 17 MB each in float32
+LAYERS, WIDTH = 2, 2048  # of WIDTH x WIDTH, 17 MB each in float32
 SPREAD = 0.02  # of a task vector's entries, to the base's of 1
+_EQUAL = 1e-6
 _ROOT = Path(__file__).resolve().parents[1]
 # Ours → theirs: method, its parameters, and how their definition differs, if it does.
 CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
     "mean": ("average", {}, "linear", {}, ""),
     "SLERP": ("slerp", {}, "slerp", {"t": 0.5}, "they take the line below 0.032 radians"),
     "task arithmetic": ("task_arithmetic", {}, "task_arithmetic", {}, ""),
-    "TIES": ("ties", {"density": 0.2}, "ties", {"density": 0.2}, ""),
+    "TIES": ("ties", {"density": 0.2}, "ties", {"density": 0.2},
+             "of entries that are equal where trimming ends, we keep all and they some"),
     "DARE, nothing dropped": ("dare", {"drop": 0.0}, "dare_linear", {"density": 1.0}, ""),
     "DARE": (
         "dare", {"drop": 0.5}, "dare_linear", {"density": 0.5},
@@ -51,10 +53,11 @@ torch.set_num_threads(2)
 {imports}
 status = lambda: Path("/proc/self/status").read_text()
 memory = lambda kind: int(re.search(kind + r":\\s+(\\d+)", status())[1])
+before = memory("VmRSS")  # after the imports; what an allocator keeps is counted
 for line in sys.stdin:
     job = json.loads(line)
     Path("/proc/self/clear_refs").write_text("5")
-    before, start, worked = memory("VmRSS"), time.perf_counter(), time.process_time()
+    start, worked = time.perf_counter(), time.process_time()
     {work}
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     print("measured", json.dumps([seconds, worked, (memory("VmHWM") - before) * 1024]), flush=True)
@@ -195,6 +198,8 @@ def _compared(
     jobs = {"ours": own, "theirs": {"config": config}}
     runs: dict[str, list[list[float]]] = {who: [] for who in running}
     copies = []
+    for who, process in running.items():  # a warm-up: buffers and threads
+        process.run(jobs[who], folder / who)
     for _ in range(REPETITIONS):
         copies.append(_copy([Path(model) for model in models], folder))
         for who, process in running.items():
@@ -215,14 +220,19 @@ def _compared(
     their_peak = statistics.median(run[2] for run in runs["theirs"])
     line += f"; mergekit takes {wall:.2f} x the time, {work:.2f} x the processor's time"
     line += f" and {their_peak / 1e6:.0f} MB"
-    line += f", largest difference {_difference(folder):.1e}"
+    line += f", {_difference(folder)}"
     return f"{line} ({differs})" if differs else line
 
 
-def _difference(folder: Path) -> float:
+def _difference(folder: Path) -> str:
     (other,) = sorted((folder / "theirs").glob("*.safetensors"))
+    largest, differing = 0.0, 0
     with (
         open_checkpoint(folder / "ours/model.safetensors") as a,
         open_checkpoint(other) as b,
     ):
-        return max(float((a[name] - b[name]).abs().max()) for name in a)
+        for name in a:
+            off = (a[name] - b[name]).abs()
+            largest = max(largest, float(off.max()))
+            differing += int((off > _EQUAL).sum())
+    return f"largest difference {largest:.1e}, {differing:,} entries differ by more than {_EQUAL:g}"

@@ -196,7 +196,7 @@ def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> T
         origin: What is subtracted from each; nothing unless given.
 
     Returns:
-        float64 `[tensors, tensors]`.
+        float64 `[tensors, tensors]`; blocks are summed in the type that is computed in.
 
     Example:
         >>> inner_products([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0])]).tolist()
@@ -207,9 +207,8 @@ def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> T
     for _, blocks in _blocks([*tensors, *([] if origin is None else [origin])]):
         rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
         for i, j in combinations_with_replacement(range(count), 2):
-            # Products are rounded without bias and summed in float64; a dot product of float32
-            # would sum in float32, and one of float64 takes many times as long.
-            total[i, j] += (rows[i] * rows[j]).sum(dtype=torch.float64)
+            # torch's sum is a cascade: of a block its error is that of the products.
+            total[i, j] += float((rows[i] * rows[j]).sum())
     return total.triu() + total.triu(1).T
 
 

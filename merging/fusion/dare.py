@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,21 +18,23 @@ def dare(problem: FusionProblem, name: str, options: DareOptions) -> Tensor:
 
     The masks depend on the seed, the model's number and the tensor's name only (Yu et al. 2024).
     """
-    generators = [
-        torch.Generator().manual_seed(zlib.crc32(f"{problem.seed}/{k}/{name}".encode()))
-        for k in range(len(problem.models))
-    ]
+    seeds = [zlib.crc32(f"{problem.seed}/{k}/{name}".encode()) for k in range(len(problem.models))]
+    generators = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
     kept = 1 - options.drop
 
     def merge(blocks: list[Tensor]) -> Tensor:
         base, *tensors = blocks
-        masks = (torch.empty_like(base).bernoulli_(kept, generator=g) for g in generators)
-        tasks = [(t - base).mul_(m).div_(kept) for t, m in zip(tensors, masks, strict=True)]
+        tasks = [tensor - base for tensor in tensors]
+        for task, generator in zip(tasks, generators, strict=True):
+            if options.drop:  # NumPy draws three times as fast as torch on one thread
+                draws = torch.from_numpy(generator.random(len(task), dtype=np.float32))
+                task.mul_(draws < kept)
         if options.then == "TIES":
-            return base + elected(tasks, problem.weights, options.total)
+            merged = elected(tasks, problem.weights, options.total)
+            return base.add(merged, alpha=1 / kept)
         total = base.clone()
         for task, weight in zip(tasks, problem.weights, strict=True):
-            total.add_(task, alpha=weight)
+            total.add_(task, alpha=weight / kept)
         return total
 
     return entrywise(merge, [problem.base_tensor(name), *problem.tensors(name)])

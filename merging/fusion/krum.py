@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -48,12 +50,10 @@ def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
     distances = torch.zeros(count, count, dtype=torch.float64)
     for done, name in enumerate(names):
         tensors = problem.tensors(name)
-        # From near by: distances of models that are alike do not drown in their lengths.
-        products = inner_products(tensors, tensors[0])
-        squares = products.diagonal()
-        distances += (squares[:, None] + squares - 2 * products).clamp_min(0)
+        for a, b in combinations(range(count), 2):
+            distances[a, b] += inner_products([tensors[a]], tensors[b])[0, 0]
         on_progress(done + 1, len(names), f"distances: {name}")
-    return distances.fill_diagonal_(0)
+    return distances + distances.T
 
 
 RULE = Rule(find_rule_card("krum"), weighted_mean, choose)

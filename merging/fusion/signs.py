@@ -39,7 +39,7 @@ def elected(tasks: Sequence[Tensor], weights: Sequence[float], total: str) -> Te
         total: `"averaged"` divides by the weights of those that agree; `"added"` does not.
 
     Returns:
-        The merged block; 0 where the sum is 0.
+        The merged block. Where the sum is 0, the sign is plus.
 
     Example:
         >>> elected([torch.tensor([4.0]), torch.tensor([-1.0])], [1, 1], "averaged")
@@ -51,11 +51,11 @@ def elected(tasks: Sequence[Tensor], weights: Sequence[float], total: str) -> Te
     for part in weighted:
         plus += part.clamp_min(0)
         minus += part.clamp_max(0)
-    sign = (plus + minus).sign_()
-    merged = torch.where(sign > 0, plus, torch.where(sign < 0, minus, 0.0))
+    upwards = plus + minus >= 0
+    merged = torch.where(upwards, plus, minus)
     if total == "added":
         return merged
     counted = torch.zeros_like(merged)
     for part, weight in zip(weighted, weights, strict=True):
-        counted.add_((part * sign) > 0, alpha=abs(weight))
+        counted.add_((part != 0) & ((part > 0) == upwards), alpha=abs(weight))
     return merged / counted.clamp_min_(1e-30)

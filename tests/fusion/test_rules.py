@@ -234,9 +234,11 @@ def test_ties_weighs_what_agrees():
     a, b = {"w": torch.tensor([4.0, -1.0, 2.0])}, {"w": torch.tensor([2.0, 3.0, -1.0])}
     given = {"models": [a, b], "base": base, "weights": [3.0, 1.0]}
     found = fuse("ties", **given, options={"density": 1.0})["w"]
-    torch.testing.assert_close(found, torch.tensor([14 / 4, 0.0, 2.0]))  # -3 and 3 are in conflict
+    torch.testing.assert_close(
+        found, torch.tensor([14 / 4, 3.0, 2.0])
+    )  # of -3 and 3 the upper counts
     added = fuse("ties", **given, options={"density": 1.0, "total": "added", "scale": 0.5})["w"]
-    torch.testing.assert_close(added, torch.tensor([7.0, 0.0, 3.0]))
+    torch.testing.assert_close(added, torch.tensor([7.0, 1.5, 3.0]))
 
 
 def test_ties_of_models_that_agree_is_their_mean():
@@ -332,6 +334,12 @@ def test_krum_scores_by_hand_and_tells_which_model_it_kept():
     several = fuse_with_notes("krum", models=models, options={"kept": 3})
     assert several.notes["kept"] == [1, 2, 3]
     assert several.params["w"].tolist() == [2.5]
+
+
+def test_a_liar_far_away_does_not_blur_the_distances_of_the_others():
+    models = [{"w": torch.tensor([x])} for x in (1e12, 1.0, 1.5, 1.75, 3.0)]
+    scores = fuse_with_notes("krum", models=models).notes["scores"]
+    assert scores[1:] == [0.8125, 0.3125, 0.625, 3.8125]
 
 
 def test_krum_says_how_many_bad_models_it_can_bear():
