@@ -77,8 +77,8 @@ def measure() -> Iterator[str]:
 def _references(table: Table, model: nn.Module, states: Sequence[State], data: Dataset) -> None:
     own = np.mean([_scores(model, state, data) for state in states], 0)
     table.add("one of the four, on average", own, np.nan, 0)
-    graph_outputs = [_outputs(model, state, data.test.inputs).softmax(1) for state in states]
-    logits = (sum(graph_outputs) / COUNT).log()
+    answers = [_outputs(model, state, data.test.inputs).softmax(1) for state in states]
+    logits = torch.stack(answers).mean(0).log()
     losses, right = score(logits, data.test.targets)
     scores = float(losses.mean()), 100 * float(right.double().mean())
     table.add("ensemble of the four", scores, np.nan, 0)
@@ -93,7 +93,8 @@ def _aligned(
     most = (COUNT - 1) / 2 * sum(float((v**2).sum()) for s in doubles for v in s.values())
     mean: Params = {}
     for kind in KINDS:
-        found = merging.align_many(spec, model, states, kind)
+        cycles = {"cycle_models": COUNT if kind == KINDS[-1] else 0}
+        found = merging.align_many(spec, model, states, kind, options=cycles)
         moved = [
             merging.permute(spec, perms, state)
             for perms, state in zip(found.permutations, states, strict=True)

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import fx
 
 from merging.errors import MergingError
+from merging.permutation import identity_permutations
 from merging.spec import AxisExpression, PermutationSpec
 from merging.symmetry import Derivation
 
@@ -47,6 +48,7 @@ def find_roles(derivation: Derivation, spec: PermutationSpec) -> dict[str, tuple
             (attention), or it shares an axis with another group (heads, GroupNorm), or an operator
             uses its tensors in a way that is not known here. The group and the tensor are named.
     """
+    _refuse_nested(spec)
     _refuse_products(derivation, spec)
     users: dict[str, list[tuple[fx.Node, fx.Node]]] = {}
     for step in derivation.graph.steps:
@@ -129,6 +131,18 @@ def _factors(expression: AxisExpression) -> Iterator[list[str]]:
             yield from _factors(part)
     else:
         yield [atom.group for atom in expression.atoms() if atom.group is not None]
+
+
+def _refuse_nested(spec: PermutationSpec) -> None:
+    """Make sure that no group has an order of its own for every unit of another.
+
+    Raises:
+        MergingError: If one has.
+    """
+    for group, perm in identity_permutations(spec).items():
+        if perm.dim() > 1:
+            name = spec.places()[group][0][0]
+            raise MergingError(_refusal(group, name, "it is nested in another group"))
 
 
 def _refuse_products(derivation: Derivation, spec: PermutationSpec) -> None:

@@ -258,7 +258,7 @@ def _fused(
         if made or whole:
             shared.add(name)
         for head, part in zip(heads, parts, strict=True):
-            head[name] = part.to(first.dtype) if part is not first else first.clone()
+            head[name] = part.to(first.dtype, copy=True)
     return tuple(heads[:1] if whole else heads), frozenset(shared)
 
 

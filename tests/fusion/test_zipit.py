@@ -140,9 +140,9 @@ def test_partial_zipping_goes_on_from_the_input(generator):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("attention by matmul", "multiplied with others|shares an axis"),
-        ("group norm", "shares an axis"),
-        ("grouped convolution", "convolution in groups|shares an axis"),
+        ("attention by matmul", "multiplied with others|shares an axis|is nested"),
+        ("group norm", "shares an axis|is nested"),
+        ("grouped convolution", "convolution in groups|shares an axis|is nested"),
         ("tied embeddings", "two layers share it"),
     ],
 )

@@ -35,8 +35,7 @@ from tests.oracles import inner_product, moving_permutations, permuted
 
 KINDS = ("first", "merge many", "cycle consistent")
 CLIMBING = KINDS[1:]
-NAMES = ("perceptron", "convolution then flatten", "dense concatenation", "recurrent", "norms",
-         "attention by matmul", "encoder layer", "tied embeddings")  # fmt: skip
+NAMES = ("dense concatenation", "recurrent", "norms", "attention by matmul", "tied embeddings")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,7 @@ def test_the_same_seed_gives_the_same_orders_and_inputs_stay(kind):
         assert all(torch.equal(state[name], kept[name]) for name in kept)
 
 
-@pytest.mark.parametrize("name", ["cnn", "vgg", "resnet-batch", "resnet-layer", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "resnet-layer", "vit"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_on_every_architecture(kind, name):
     model, spec = architecture(name), architecture_symmetry(name).spec
@@ -221,8 +220,10 @@ def test_runs_on_every_architecture(kind, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [1, 2])
-def test_stopping_gives_the_best_so_far(kind, after, digits):
-    model, spec, states, _ = digits
+def test_stopping_gives_the_best_so_far(kind, after):
+    model = perceptron(6, 12, 12, 3)
+    spec = find_symmetry(model, (torch.randn(2, 6),))
+    states = [random_state(model, seed) for seed in range(4)]
     calls = []
 
     def stop(done, total, note):
@@ -234,7 +235,7 @@ def test_stopping_gives_the_best_so_far(kind, after, digits):
     assert found.stopped
     assert not found.converged
     assert len(calls) == after
-    assert found.objective[-1] >= found.objective[0]
+    assert found.objective[-1] > found.objective[0]
     end = _objective(spec, model, found.permutations, states)
     assert found.objective[-1] == pytest.approx(end)
     assert isnan(found.cycle_error.pairwise)
