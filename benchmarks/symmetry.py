@@ -35,10 +35,10 @@ there are.
 """
 TAIL = """
 **Nested groups.** With g groups of m channels, grouped convolution and GroupNorm keep their
-function under every order of the groups together with any order inside each of them, and
-attention under every order of its heads together with any order inside each: g! · (m!)^g
-orderings, a wreath product. All of it is found. *Groups* counts what is nested (units of a head)
-as one group; *units* and *orderings* count it in every position of what it is nested in.
+function under every order of the groups together with any order inside each of them, and attention
+under every order of its heads together with any order inside each: g! · (m!)^g orderings, a wreath
+product. All of it is found. *Groups* counts what is nested (units of a head) as one group; *units*
+and *orderings* count it in every position of what it is nested in.
 """
 
 

@@ -51,8 +51,9 @@ class Certificate:
 def find_symmetry(model: nn.Module, example_inputs: Sequence[Tensor]) -> PermutationSpec:
     """Find the permutation symmetries of any model, and prove them.
 
-    Groups that do not keep the function (because a rule is wrong for this model) are frozen, and
-    the report names the operator at which the difference first appears.
+    Where the function is not kept (because a rule is wrong for this model), nested groups get one
+    order for all positions of their parents, and groups for which that does not do are frozen; the
+    report names the operator at which the difference first appears.
 
     Args:
         model: Any module that `torch.export` can export; it is left as it was.
