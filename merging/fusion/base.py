@@ -13,7 +13,9 @@ from functools import cached_property, reduce
 from itertools import combinations_with_replacement
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from merging.errors import MergingError
@@ -25,6 +27,7 @@ Examples = Iterable[tuple[Tensor, Tensor]]
 Buffers = Literal["rule", "mean", "first"]
 
 _BLOCK = 1 << 20  # entries
+_STRETCH = 1 << 12
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -207,9 +210,20 @@ def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> T
     for _, blocks in _blocks([*tensors, *([] if origin is None else [origin])]):
         rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
         for i, j in combinations_with_replacement(range(count), 2):
-            # torch's sum is a cascade: of a block its error is that of the products.
-            total[i, j] += float((rows[i] * rows[j]).sum())
+            total[i, j] += _dot(rows[i].numpy(), rows[j].numpy())
     return total.triu() + total.triu(1).T
+
+
+def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Inner product of two vectors: short stretches in their own type, and these in float64.
+
+    NumPy's `einsum` makes no products in memory, which BLAS would not either, but it sums a
+    whole block in float32.
+    """
+    whole = len(a) // _STRETCH * _STRETCH
+    parts = np.einsum("ij,ij->i", a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
+    rest = np.einsum("i,i->", a[whole:], b[whole:])
+    return float(parts.sum(dtype=np.float64)) + float(rest)
 
 
 def computable(tensor: Tensor) -> Tensor:

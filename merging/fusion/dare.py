@@ -5,30 +5,34 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from merging.fusion.base import FusionProblem, Rule, entrywise
 from merging.fusion.signs import elected
 from merging.rules import DareOptions, find_rule_card
 
+_LEVELS = 1 << 16
+
 
 def dare(problem: FusionProblem, name: str, options: DareOptions) -> Tensor:
     """`base + sum_t w_t m_t (theta_t - base) / (1 - drop)` with random masks `m_t`, or TIES of it.
 
     The masks depend on the seed, the model's number and the tensor's name only (Yu et al. 2024).
+    The share that is kept is a multiple of 1 / 65,536, and what is kept is rescaled by that.
     """
     seeds = [zlib.crc32(f"{problem.seed}/{k}/{name}".encode()) for k in range(len(problem.models))]
     generators = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
-    kept = 1 - options.drop
+    kept = round((1 - options.drop) * _LEVELS) / _LEVELS
 
     def merge(blocks: list[Tensor]) -> Tensor:
         base, *tensors = blocks
         tasks = [tensor - base for tensor in tensors]
         for task, generator in zip(tasks, generators, strict=True):
-            if options.drop:  # NumPy draws three times as fast as torch on one thread
-                draws = torch.from_numpy(generator.random(len(task), dtype=np.float32))
-                task.mul_(draws < kept)
+            if kept < 1:
+                # Two random bytes decide on an entry: a fifth of the time of random floats.
+                draws = np.frombuffer(generator.bytes(2 * len(task)), np.uint16)
+                values = task.numpy()
+                np.multiply(values, draws < kept * _LEVELS, out=values)
         if options.then == "TIES":
             merged = elected(tasks, problem.weights, options.total)
             return base.add(merged, alpha=1 / kept)
