@@ -24,7 +24,7 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
     options = dict(read_option(text) for text in arguments.option)
     if _streams(arguments):
         return _from_files(arguments, options)
-    family = session.family(arguments)
+    family = _chosen(session.family(arguments), arguments)
     order = None
     if arguments.order != "none":
         order = requests.OrderRequest(family, arguments.order, arguments.seed)
@@ -35,7 +35,9 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         weights=_weights(arguments, len(family.models)),
         order=order,
         statistics=arguments.statistics,
+        labels=arguments.labels,
         seed=arguments.seed,
+        split=arguments.split,
     )
     found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
     scan = requests.tuning(wanted) if arguments.tune else None
@@ -55,6 +57,25 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
     elif not arguments.out:
         raise MergingError("without examples there is nothing to say: give --data, or --out")
     return found
+
+
+def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
+    """The models that were asked for, with their base unless that is to be left out.
+
+    Raises:
+        MergingError: If there are no such models.
+    """
+    found = family.without_base() if arguments.no_base else family
+    if arguments.members is None:
+        return found
+    last = len(family.models) - 1
+    numbers = arguments.members.split(",")
+    if not all(text.isdecimal() and int(text) <= last for text in numbers):
+        raise MergingError(
+            f"--members takes numbers from 0 to {last} with commas between, such as 0,1, not "
+            f"{arguments.members!r}"
+        )
+    return found.of(tuple(dict.fromkeys(int(text) for text in numbers)))
 
 
 def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
@@ -77,8 +98,12 @@ def _streams(arguments: Namespace) -> bool:
     needs = card.needs_data or card.needs_fishers or card.needs_grams or card.needs_sizes
     named = len(arguments.models) == 1
     judged = arguments.data or arguments.tune or arguments.order != "none"
+    changed = arguments.statistics != "merged" or arguments.members or arguments.no_base
     out = arguments.out or ".zip"
-    return not (named or judged or needs or out.endswith(".zip")) and arguments.rule in RULE_CARDS
+    return (
+        not (named or judged or changed or needs or out.endswith(".zip"))
+        and arguments.rule in RULE_CARDS
+    )
 
 
 def _from_files(arguments: Namespace, options: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +149,12 @@ def add_arguments(child: ArgumentParser) -> None:
         nargs="+",
         help="checkpoints (files or folders), or the name of a bundled family or pair",
     )
+    child.add_argument(
+        "--members", metavar="NUMBERS", help="only these models, from 0, with commas between"
+    )
     child.add_argument("--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS])
     child.add_argument("--base", metavar="FILE", help="what the models were fine-tuned from")
+    child.add_argument("--no-base", action="store_true", help="leave a bundled family's base out")
     child.add_argument(
         "--weights", metavar="NUMBERS", help="one number per model with commas between, or one"
     )
@@ -141,7 +170,16 @@ def add_arguments(child: ArgumentParser) -> None:
         "--tune", action="store_true", help="take the coefficient that is best on validation data"
     )
     child.add_argument("--statistics", default="merged", choices=["merged", "reset"])
+    child.add_argument(
+        "--labels",
+        default="sampled",
+        choices=["sampled", "true"],
+        help="labels for curvature: drawn from the models, or those of the data",
+    )
     child.add_argument("--seed", type=int, default=0)
+    child.add_argument(
+        "--split", default="test", choices=["validation", "test"], help="examples to judge by"
+    )
     child.add_argument(
         "--out",
         metavar="FILE",

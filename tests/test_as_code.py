@@ -6,6 +6,7 @@ import ast
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import merging
 from merging import as_code, requests
 from merging.__main__ import main
+from merging.data.bundled import load_dataset
 from merging.errors import UnknownNameError
 from merging.session import Session
 from merging.store import Store
@@ -240,3 +242,124 @@ def test_what_has_no_code_says_so():
         as_code.python(request)
     with pytest.raises(UnknownNameError, match="no command for the task 'units'"):
         as_code.command(requests.UnitsRequest(SUBJECT, WEIGHT))
+
+
+MODELS = requests.bundled_family("mnist-classes")
+SEEDS = requests.bundled_family("mnist-seeds").of((0, 3))
+RUN = requests.bundled_family("mnist-run")
+FUSIONS = {
+    "a part of a family": requests.fusion(
+        MODELS.of((0, 2)), "gradient_matching", {"delta": 0.5}, weights=(0.5, 0.25), seed=3
+    ),
+    "options": requests.fusion(
+        MODELS, "dare", {"then": "TIES", "drop": 0.5}, weights=(-0.5, 1, 1, 1, 1), seed=2
+    ),
+    "without its base": requests.fusion(
+        MODELS.of((1, 4, 3)).without_base(), "regmean", {"off_diagonal": 0.5}
+    ),
+    "lined up": requests.fusion(
+        SEEDS, "fisher", order=requests.OrderRequest(SEEDS, "merge many", 1), labels="true", seed=1
+    ),
+    "zipped": requests.fusion(SEEDS, "zipit", {"damping": 0.5}),
+    "a run": requests.fusion(RUN, "swa", {"skip": 5}),
+    "a soup": requests.fusion(RUN, "greedy_soup", split="validation"),
+    "distilled": requests.fusion(RUN.of((6, 7)), "distillation", {"epochs": 1}, seed=5),
+    "carried": requests.fusion(requests.pair_family(SUBJECT), "transport"),
+    "a pair": requests.fusion(
+        requests.pair_family(requests.bundled_subject("mnist-resnet-bn")),
+        "average",
+        statistics="reset",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """The fusions' own scores and files, computed once."""
+    session = Session(Store(tmp_path_factory.mktemp("fused")))
+    yield {
+        name: (session.compute(request), session.compute(requests.FusionExportRequest(request)))
+        for name, request in FUSIONS.items()
+    }
+    session.store.close()
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_python_fuses_as_the_page_does(name, fused):
+    score, file = fused[name]
+    found = run(as_code.python(FUSIONS[name]))
+    for key, value in safetensors.torch.load(file.data).items():
+        torch.testing.assert_close(found["merged"][key], value, rtol=1e-5, atol=1e-5)
+    assert found["accuracies"] == pytest.approx([task.accuracy for task in score.tasks])
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_command_asks_for_the_fusion_of_the_page(name, capsys, monkeypatch):
+    asked: list[requests.Request] = []
+
+    def compute(self, request):
+        asked.append(request)
+        raise merging.MergingError("enough")
+
+    monkeypatch.setattr(Session, "compute", compute)
+    for wanted in (FUSIONS[name], requests.FusionExportRequest(FUSIONS[name], "folder")):
+        assert main(words_of(wanted)) == 1
+        assert asked.pop() == wanted
+    assert "enough" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a part of a family", "a run"])
+def test_a_command_fuses_as_the_page_does(name, fused, capsys):
+    score, file = fused[name]
+    found = command(requests.FusionExportRequest(FUSIONS[name]), capsys)
+    assert found["accuracy by task"] == [task.accuracy for task in score.tasks]
+    for key, value in safetensors.torch.load(file.data).items():
+        np.testing.assert_array_equal(written("merged.safetensors")[key], value)
+
+
+def test_a_fusion_is_written_to_a_file(fused):
+    run(as_code.python(requests.FusionExportRequest(FUSIONS["a run"])))
+    expected = safetensors.torch.load(fused["a run"][1].data)
+    for key, value in written("merged.safetensors").items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6)
+
+
+def brought_family(store: Store, data: str) -> requests.Family:
+    """Two models of a family in half precision and their base, kept in a store, and as files."""
+    family, marks = merging.load_family("mnist-classes"), []
+    brought = {"1": family.models[0], "2": family.models[3], "base": family.base}
+    for name, params in brought.items():
+        file = Path(f"{name}.safetensors")
+        merging.write_checkpoint(file, {key: value.half() for key, value in params.items()})
+        marks.append(keep_checkpoint(file, file.name, store))
+    on = () if not data else (requests.Examples(data, load_dataset(data).fingerprint),)
+    one, two, base = (mark["fingerprint"] for mark in marks)
+    known = (0 if on else -1,) * 2
+    return requests.Family(marks[0]["config"], (one, two), on, known, base, on[0] if on else None)
+
+
+@pytest.mark.parametrize("data", ["mnist", ""])
+def test_a_fusion_of_models_that_were_brought_runs_on_their_files(data, tmp_path, capsys):
+    store = Store(tmp_path / "mine")
+    wanted = requests.fusion(brought_family(store, data), "task_arithmetic", weights=(0.5, 0.5))
+    exported = requests.FusionExportRequest(wanted)
+    assert as_code.note(wanted) == (
+        "Put your own files here: `1.safetensors` to `2.safetensors` for your models, "
+        "`base.safetensors` for their base."
+    )
+    expected = safetensors.torch.load(Session(store).compute(exported).data)
+    command(exported, capsys)
+    by_command = safetensors.torch.load_file("merged.safetensors")
+    run(as_code.python(exported))
+    by_python = safetensors.torch.load_file("merged.safetensors")
+    for key, value in expected.items():
+        assert value.dtype == by_command[key].dtype == by_python[key].dtype == torch.float16
+        torch.testing.assert_close(by_command[key], value)
+        torch.testing.assert_close(by_python[key], value)
+    store.close()
+
+
+def test_several_tasks_of_models_that_were_brought_have_no_code():
+    strangers = replace(MODELS, models=("1", "2", "3", "4", "5"))
+    with pytest.raises(UnknownNameError, match="brought with several tasks"):
+        as_code.python(requests.fusion(strangers, "average"))

@@ -118,3 +118,13 @@ def test_without_examples_a_file_must_be_asked_for(capsys, files):
     code, said = run(capsys, *three(files))
     assert code == 1
     assert "without examples there is nothing to say: give --data, or --out" in said
+
+
+def test_some_models_of_a_family_are_fused_without_their_base(capsys):
+    code, found = run(capsys, "mnist-classes", "--members", "0,2,0", "--no-base")
+    assert code == 0
+    assert len(found["distances from the models"]) == 2
+    assert len(found["accuracy by task"]) == 5
+    code, message = run(capsys, "mnist-classes", "--members", "0,5")
+    assert code == 1
+    assert "--members takes numbers from 0 to 4" in message

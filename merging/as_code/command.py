@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from merging.as_code.families import fusion_of
+from merging.as_code.families import words as fusion_words
 from merging.as_code.models import changed_options, models_of, subject_of
 from merging.errors import UnknownNameError
 from merging.requests import (
@@ -25,7 +27,7 @@ def command(request: Request[Any]) -> str:
     """A request as a command of `python -m merging`.
 
     Args:
-        request: An alignment, a curve, a surface, an examination or a file.
+        request: An alignment, a curve, a surface, an examination, a fusion or a file.
 
     Returns:
         The command, for a shell.
@@ -38,6 +40,12 @@ def command(request: Request[Any]) -> str:
         >>> command(CurveRequest(bundled_subject("mnist-mlp-32")))
         'python -m merging interpolate mnist-mlp-32 --method naive'
     """
+    wanted = fusion_of(request)
+    named = _about_two(request) if wanted is None else fusion_words(request, wanted)
+    return shlex.join([*_PROGRAM, *named])
+
+
+def _about_two(request: Request[Any]) -> list[str]:
     name, *options = _writer(request)(request)
     models = models_of(subject_of(request))
     words = [models.pair] if models.pair else list(models.files)
@@ -47,7 +55,7 @@ def command(request: Request[Any]) -> str:
         words += ["--model", models.architecture]
     if models.spec:
         words += ["--spec", models.spec]
-    return shlex.join([*_PROGRAM, name, *words, *options])
+    return [name, *words, *options]
 
 
 def _method_words(request: AlignmentRequest | None) -> list[str]:

@@ -36,9 +36,9 @@ class Models:
     spec: str
 
 
-def note(request: Request[Any]) -> str:
+def note(subject: Subject) -> str:
     """What has to be put in place of the stand-ins; empty where everything is bundled."""
-    models = models_of(subject_of(request))
+    models = models_of(subject)
     names = [] if models.pair else [f"`{models.files[0]}` and `{models.files[1]}` for your models"]
     if not models.pair and models.data and not models.bundled_data:
         names.append(f"`{models.data}` for your examples")
@@ -54,15 +54,21 @@ def models_of(subject: Subject) -> Models:
         marks = (card["fingerprint_a"], card["fingerprint_b"], card["data_fingerprint"])
         if marks == (subject.model_a, subject.model_b, subject.data_fingerprint):
             return Models(name, ("", ""), "", subject.data, True, spec)
-    bundled = subject.data in {card["data"] for card in read_cards().values()}
     config = json.loads(subject.config)
     ending = {"exported": ".pt2", "transformers": ""}.get(config["architecture"], ".safetensors")
-    data = subject.data if bundled or not subject.data else _DATA
+    data, bundled = examples_of(subject.data)
     files = (f"A{ending}", f"B{ending}")
-    return Models("", files, _architecture(config), data, bundled, spec)
+    return Models("", files, architecture_of(config), data, bundled, spec)
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
+def examples_of(data: str) -> tuple[str, bool]:
+    """How examples are named outside the app: their bundled name or a stand-in, and which."""
+    bundled = data in {card["data"] for card in read_cards().values()}
+    return data if bundled or not data else _DATA, bundled
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """What `--model` takes for an architecture; empty where files say theirs."""
     if config["architecture"] == "own":
         return str(config["function"])
     if config["architecture"] in ("torchvision", "timm"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from merging.as_code.families import fusion_of, members_of
+from merging.as_code.fusion import fused, loading
 from merging.as_code.models import Models, changed_options, models_of, subject_of
+from merging.as_code.written import Written, call, text
 from merging.errors import UnknownNameError
 from merging.methods import find_card
 from merging.requests import (
@@ -23,27 +24,12 @@ from merging.requests import (
     SurfaceRequest,
 )
 
-_LINE = 88
-
-
-@dataclass(frozen=True)
-class Written:
-    """Lines of Python, and what they need to be imported.
-
-    Attributes:
-        lines: The lines.
-        imports: Whole import lines, beside `import merging`.
-    """
-
-    lines: tuple[str, ...]
-    imports: tuple[str, ...] = ()
-
 
 def python(request: Request[Any]) -> str:
     """A request as Python that uses `merging`.
 
     Args:
-        request: An alignment, a curve, a surface, an examination or a file.
+        request: An alignment, a curve, a surface, an examination, a fusion or a file.
 
     Returns:
         A script; the last name that it assigns is the result.
@@ -62,9 +48,11 @@ def python(request: Request[Any]) -> str:
         <BLANKLINE>
         found = merging.match("weight", model, params_a, params_b, spec=spec)
     """
-    subject = subject_of(request)
-    models = models_of(subject)
-    head, body = _loading(models), _writer(request)(request)
+    wanted = fusion_of(request)
+    if wanted is not None:
+        head, body = loading(members_of(wanted.family)), fused(request)
+    else:
+        head, body = _loading(models_of(subject_of(request))), _writer(request)(request)
     imports = sorted({*head.imports, *body.imports})
     own = [line for line in imports if "merging" in line]
     others = [line for line in imports if line not in own]
@@ -74,7 +62,7 @@ def python(request: Request[Any]) -> str:
 
 def has_code(request: Request[Any]) -> bool:
     """Whether there is code for this kind of request."""
-    return request.task in _PYTHON
+    return fusion_of(request) is not None or request.task in _PYTHON
 
 
 def _loading(models: Models) -> Written:
@@ -82,25 +70,25 @@ def _loading(models: Models) -> Written:
     if models.pair:
         inputs = "(data.test.inputs[:2],)"
         lines = [
-            f"pair = merging.load_pair({_text(models.pair)})",
+            f"pair = merging.load_pair({text(models.pair)})",
             "model, params_a, params_b, data = pair.model, pair.params_a, pair.params_b, pair.data",
         ]
     else:
-        given = f", architecture={_text(models.architecture)}" if models.architecture else ""
+        given = f", architecture={text(models.architecture)}" if models.architecture else ""
         lines = [
-            f"a = merging.read_model({_text(models.files[0])}{given})",
-            f"b = merging.read_model({_text(models.files[1])}, like=a)",
+            f"a = merging.read_model({text(models.files[0])}{given})",
+            f"b = merging.read_model({text(models.files[1])}, like=a)",
             "model, params_a, params_b = a.model, a.params, b.params",
         ]
         if models.bundled_data:
             imports.append("from merging.data.bundled import load_dataset")
-            lines.append(f"data = load_dataset({_text(models.data)})")
+            lines.append(f"data = load_dataset({text(models.data)})")
         elif models.data:
-            lines.append(f"data = merging.read_examples({_text(models.data)}, a)")
+            lines.append(f"data = merging.read_examples({text(models.data)}, a)")
     if models.spec:
         imports.append("from pathlib import Path")
-        text = f"Path({_text(models.spec)}).read_text()"
-        lines.append(f"spec = merging.PermutationSpec.from_json({text}, params_a)")
+        read = f"Path({text(models.spec)}).read_text()"
+        lines.append(f"spec = merging.PermutationSpec.from_json({read}, params_a)")
     else:
         lines.append(f"spec = merging.find_symmetry(model, {inputs})")
     return Written(tuple(lines), tuple(imports))
@@ -108,11 +96,11 @@ def _loading(models: Models) -> Written:
 
 def _match_lines(request: AlignmentRequest, found: str = "found") -> tuple[str, ...]:
     card, options = find_card(request.method), changed_options(request)
-    words = [_text(request.method), "model, params_a, params_b, spec=spec"]
+    words = [text(request.method), "model, params_a, params_b, spec=spec"]
     words += ["batches=data.train"] if card.needs_data else []
     words += [f"seed={request.seed}"] if request.seed else []
     words += [f"options={options!r}".replace("'", '"')] if options else []
-    return (_call(found, "match", words),)
+    return (call(found, "match", words),)
 
 
 def _aligned_lines(request: AlignmentRequest | None, aligned: str = "aligned") -> tuple[str, ...]:
@@ -133,7 +121,7 @@ def _curve(request: CurveRequest) -> Written:
     prepare, imports = _prepare(request.statistics, "line_policy", f"params_a, {b}, ")
     words = [f"model, params_a, {b}, {_split(request.split)}, lams={request.lams}"]
     words += [f"overshoot={request.overshoot!r}"] if request.overshoot else []
-    lines += [*prepare, _call("curve", "interpolate", words + _prepared(prepare))]
+    lines += [*prepare, call("curve", "interpolate", words + _prepared(prepare))]
     return Written(tuple(lines), imports)
 
 
@@ -188,8 +176,8 @@ def _merged(request: ExportRequest, b: str) -> tuple[str, tuple[str, ...]]:
         return line, ("from merging.params import lerp",)
     examples = f"data.train.take({_examples(request.statistics)})"
     words = [f"model, params_a, {b}, {request.lam!r}", examples]
-    words.append(f"kind={_text(request.statistics)}")
-    return _call("merged", "repair", words), ()
+    words.append(f"kind={text(request.statistics)}")
+    return call("merged", "repair", words), ()
 
 
 def _diagnosis(request: DiagnosisRequest) -> Written:
@@ -206,20 +194,11 @@ def _diagnosis(request: DiagnosisRequest) -> Written:
     return Written(lines, imports)
 
 
-def _call(target: str, function: str, words: list[str]) -> str:
-    """A call on one line, or with an argument list of its own lines where that would be long."""
-    line = f"{target} = merging.{function}({', '.join(words)})"
-    if len(line) <= _LINE:
-        return line
-    arguments = "".join(f"    {word},\n" for word in words)
-    return f"{target} = merging.{function}(\n{arguments})"
-
-
 def _prepare(statistics: str, policy: str, ends: str) -> tuple[list[str], tuple[str, ...]]:
     if statistics == "interpolated":
         return [], ()
     examples = f"data.train.take({_examples(statistics)})"
-    line = f"prepare = {policy}({_text(statistics)}, model, {ends}{examples})"
+    line = f"prepare = {policy}({text(statistics)}, model, {ends}{examples})"
     return [line], (f"from merging.landscape import {policy}",)
 
 
@@ -233,10 +212,6 @@ def _examples(statistics: str) -> int:
 
 def _split(name: str) -> str:
     return f"data.train.take({SHOWN_EXAMPLES})" if name == "train" else "data.test"
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 _PYTHON: Mapping[str, Callable[[Any], Written]] = MappingProxyType({

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from merging import requests, server_folder
+from merging.errors import MergingError
 from pages.shared import jobs, uploads
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
-_KINDS = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
 
 
 def brought() -> Choice | None:
@@ -23,24 +23,45 @@ def brought() -> Choice | None:
     )
     left, right = st.columns(2)
     with left:
-        files: list[Any] = st.file_uploader(
-            "Models", _KINDS, accept_multiple_files=True, key="merge_files"
-        )
+        models = _models()
     with right:
-        base_file = st.file_uploader(
-            "Their base, if they were fine-tuned from one", _KINDS, key="merge_base_file"
+        base = uploads.given(
+            "Their base, if they were fine-tuned from one", server_folder.WEIGHTS, "merge_base_file"
         )
-    if not 2 <= len(files) <= _MOST:
-        if files:
-            st.info(f"{len(files)} models are there; 2 to {_MOST} can be merged.")
+    if not 2 <= len(models) <= _MOST:
+        if models:
+            st.info(f"{len(models)} models are there; 2 to {_MOST} can be merged.")
         return None
-    read = _read(files if base_file is None else [*files, base_file])
+    read = _read(models if base is None else [*models, base])
     if read is None:
         return None
     found = uploads.examples(read[0].config, key="merge")
     if found is None:
         return None
-    return _choice(read[: len(files)], read[len(files) :], found)
+    return _choice(read[: len(models)], read[len(models) :], found)
+
+
+def _models() -> list[uploads.Given]:
+    """The models that were uploaded, and then those that were chosen on the server."""
+    kinds = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
+    files: list[Any] = st.file_uploader(
+        "Models", kinds, accept_multiple_files=True, key="merge_files"
+    )
+    found = [uploads.Given(*kept) for file in files if (kept := uploads.keep(file)) is not None]
+    if not server_folder.is_on():
+        return found
+    try:
+        chosen = st.multiselect(
+            "Models, from the server's folder",
+            server_folder.names(server_folder.WEIGHTS),
+            placeholder="Or choose files on the server",
+            label_visibility="collapsed",
+            key="merge_files_server",
+        )
+        return [*found, *(uploads.on_server(str(name)) for name in chosen)]
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
+        return []
 
 
 def _choice(
@@ -66,15 +87,12 @@ def _choice(
     )
 
 
-def _read(files: Sequence[Any]) -> list[requests.BroughtCheckpoint] | None:
+def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | None:
     """All checkpoints; the first one says the architecture of the others."""
-    kept = [one for file in files if (one := uploads.keep(file)) is not None]
-    if len(kept) < len(files):
-        return None
-    first = _follow("merge_read_first", [requests.CheckpointRequest(*kept[0])])
+    first = _follow("merge_read_first", [given[0].asked()])
     if not first:
         return None
-    rest = [requests.CheckpointRequest(*one, first[0].config) for one in kept[1:]]
+    rest = [one.asked(first[0].config) for one in given[1:]]
     others = _follow("merge_read", rest)
     if len(others) < len(rest):
         return None

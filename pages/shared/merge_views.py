@@ -11,7 +11,7 @@ import streamlit as st
 from merging import requests, visualization, ways
 from merging.fusion_records import MergedScore
 from merging.visualization import NamedScan, NamedScore
-from pages.shared import charts, jobs, merge_choices, shares, state
+from pages.shared import charts, code, jobs, merge_choices, shares, state
 from pages.shared.merge_choice import Choice
 
 Row = dict[str, Any]
@@ -64,6 +64,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
         st.caption(" ".join(notes))
+    code.offer(merge_choices.fusions(choice, chosen), key="merge")
 
 
 def _counted(counts: Sequence[int]) -> str:
@@ -284,6 +285,11 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         key="merge_take_what",
     )
     wanted = requests.FusionExportRequest(ready[rule], what)
+    _make(wanted)
+    code.offer([wanted], key="merge")
+
+
+def _make(wanted: requests.FusionExportRequest) -> None:
     if state.wanted_file() != wanted.key and jobs.read(wanted) is None:
         st.button(
             "Make the file",

@@ -40,6 +40,19 @@ class Given:
     name: str
     file: str = ""
 
+    def asked(self, architecture: str = "") -> requests.CheckpointRequest:
+        """Ask for what is in it, as a checkpoint."""
+        return requests.CheckpointRequest(self.upload, self.name, architecture, self.file)
+
+
+def on_server(name: str) -> Given:
+    """A file of the server's folder.
+
+    Raises:
+        MergingError: If there is no such file inside.
+    """
+    return Given("", name.rpartition("/")[2], server_folder.identity(name))
+
 
 def form() -> None:
     """Two files, their data, and a button that looks at them."""
@@ -108,8 +121,17 @@ def keep(file: Any) -> tuple[str, str] | None:
     return digest, str(file.name)
 
 
-def _given(label: str, kinds: Sequence[str], key: str) -> Given | None:
-    """A file of the person's, or one of the server's folder where there is one."""
+def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
+    """A file of the person's, or one of the server's folder where there is one.
+
+    Args:
+        label: What the file is.
+        kinds: Endings that can be chosen, with their dots.
+        key: Key of the widget.
+
+    Returns:
+        The file; None while there is none.
+    """
     uploaded = upload(label, kinds, key)
     try:
         if server_folder.is_on():
@@ -122,8 +144,7 @@ def _given(label: str, kinds: Sequence[str], key: str) -> Given | None:
                 key=f"{key}_server",
             )
             if chosen is not None:
-                name = str(chosen).rpartition("/")[2]
-                return Given("", name, server_folder.identity(str(chosen)))
+                return on_server(str(chosen))
     except MergingError as error:
         st.error(str(error), icon=":material/error:")
         return None
@@ -146,10 +167,10 @@ def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> 
 
 
 def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    given = _given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
-    if given is None:
+    file = given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
+    if file is None:
         return None
-    wanted = requests.CheckpointRequest(given.upload, given.name, architecture, given.file)
+    wanted = file.asked(architecture)
     for found in jobs.follow(f"models_read_{letter}", [wanted]):
         if found.request != wanted:
             return None  # still the file before this one
@@ -201,12 +222,12 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         return "", ""
     if choice != _OWN:
         return str(choice), _bundled_data(str(choice))
-    given = _given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
-    if given is None:
+    file = given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
+    if file is None:
         return None
-    wanted = requests.DataRequest(given.upload, given.name, config, given.file)
+    wanted = requests.DataRequest(file.upload, file.name, config, file.file)
     for found in jobs.follow(f"{key}_read_data", [wanted]):
-        if replace(found.request, name=given.name) != wanted:
+        if replace(found.request, name=file.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")

@@ -1,0 +1,250 @@
+"""A fusion as lines of Python that use `merging`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from merging.as_code.families import Members, changed_options, fusion_of, members_of
+from merging.as_code.written import Written, call, text
+from merging.errors import UnknownNameError
+from merging.requests import (
+    CURVATURE_EXAMPLES,
+    SHOWN_EXAMPLES,
+    FusionExportRequest,
+    FusionRequest,
+    Request,
+)
+from merging.rules import RuleCard
+from merging.ways import WAY_CARDS, find_way
+
+_CONCATENATE = "from merging.data.base import concatenate"
+_WAYS = {
+    "zipit": ("zip_models", "from merging.fusion.zipit import zip_models"),
+    "transport": ("fuse_by_transport", "from merging.fusion.transport import fuse_by_transport"),
+    "distillation": ("distill", "from merging.fusion.distill import distill"),
+}
+
+
+def loading(members: Members) -> Written:
+    """Lines that read models, base and tasks into `model`, `models`, `base` and `tasks`."""
+    if members.is_pair:
+        lines = [
+            f"pair = merging.load_pair({text(members.name)})",
+            "model, tasks = pair.model, [pair.data]",
+            "models = [pair.params_a, pair.params_b]",
+        ]
+    elif members.name:
+        some = f"[family.models[k] for k in {_numbers(members.chosen)}]"
+        lines = [
+            f"family = merging.load_family({text(members.name)})",
+            "model, tasks = family.model, family.tasks",
+            f"models = {some if members.chosen else 'list(family.models)'}",
+            *(["base = family.base"] if members.family.base else []),
+        ]
+    else:
+        return _from_files(members)
+    return Written(tuple(lines))
+
+
+def _from_files(members: Members) -> Written:
+    given = f", architecture={text(members.architecture)}" if members.architecture else ""
+    lines = [
+        f"first = merging.read_model({text(members.files[0])}{given})",
+        f"files = [{', '.join(text(name) for name in members.files[1:])}]",
+        "others = [merging.read_model(file, like=first) for file in files]",
+        "model, models = first.model, [one.params for one in (first, *others)]",
+    ]
+    imports = []
+    if members.base:
+        lines.append(f"base = merging.read_model({text(members.base)}, like=first).params")
+    if members.bundled_data:
+        imports.append("from merging.data.bundled import load_dataset")
+        lines.append(f"tasks = [load_dataset({text(members.data)})]")
+    elif members.data:
+        lines.append(f"tasks = [merging.read_examples({text(members.data)}, first)]")
+    return Written(tuple(lines), tuple(imports))
+
+
+def fused(request: Request[Any]) -> Written:
+    """Lines that make `merged`, and `accuracies` of it or a file.
+
+    Args:
+        request: A fusion, or a file of one.
+
+    Returns:
+        The lines; they need those of `loading`.
+
+    Raises:
+        UnknownNameError: If the request is about no fusion.
+    """
+    wanted = fusion_of(request)
+    if wanted is None:
+        raise UnknownNameError(f"there is no code for the task {request.task!r}")
+    parts = [_curvatures(wanted), _ordered(wanted), *_merged(wanted), _reset(wanted)]
+    exported = isinstance(request, FusionExportRequest) or not wanted.family.tasks
+    parts.append(_written(wanted) if exported else _judged(wanted))
+    return Written(
+        tuple(line for part in parts for line in part.lines),
+        tuple(line for part in parts for line in part.imports),
+    )
+
+
+def _own(wanted: FusionRequest) -> str:
+    """A line for what each model was trained on; the first task where that is not known."""
+    on = tuple(max(0, k) for k in wanted.family.trained_on)
+    return f"own = [tasks[k] for k in {_numbers(on)}]  # what each model was trained on"
+
+
+def _curvatures(wanted: FusionRequest) -> Written:
+    card = find_way(wanted.rule)
+    lines = []
+    if card.needs_fishers or card.needs_grams or card.needs_sizes:
+        lines.append(_own(wanted))
+    if card.needs_fishers:
+        lines += [
+            *_curvature_function(wanted),
+            "fishers = [curvature(params, task) for params, task in zip(models, own)]",
+        ]
+    if card.needs_base_fisher:
+        on = "family.data" if members_of(wanted.family).name else "tasks[0]"
+        lines.append(f"base_fisher = curvature(base, {on})")
+    return Written(tuple(lines))
+
+
+def _curvature_function(wanted: FusionRequest) -> tuple[str, ...]:
+    words = ["model, params, task.train", f"examples={CURVATURE_EXAMPLES}"]
+    words += [f"labels={text(wanted.labels)}"] if wanted.labels != FusionRequest.labels else []
+    words += [f"seed={wanted.seed}"] if wanted.seed else []
+    return (
+        "",
+        "",
+        "def curvature(params, task):",
+        f"    mean = merging.diagonal_fisher({', '.join(words)})",
+        "    return merging.on_sum_scale(mean, len(task.train))",
+        "",
+        "",
+    )
+
+
+def _ordered(wanted: FusionRequest) -> Written:
+    if wanted.order is None:
+        return Written(_spec(wanted) if wanted.rule in ("zipit", "transport") else ())
+    seed = f", seed={wanted.order.seed}" if wanted.order.seed else ""
+    kind = text(wanted.order.kind)
+    lines = [
+        *_spec(wanted),
+        f"found = merging.align_many(spec, model, models, {kind}{seed})",
+        "orders = found.permutations",
+    ]
+    if find_way(wanted.rule).needs_fishers:
+        # Before the models are moved: the other tensors are theirs, in their own order.
+        lines += [
+            "whole = [{**params, **fisher} for params, fisher in zip(models, fishers)]",
+            "fishers = [merging.permute(spec, order, one) for order, one in zip(orders, whole)]",
+        ]
+    lines.append(
+        "models = [merging.permute(spec, order, one) for order, one in zip(orders, models)]"
+    )
+    return Written(tuple(lines))
+
+
+def _spec(wanted: FusionRequest) -> tuple[str, ...]:
+    brought = not members_of(wanted.family).name
+    inputs = "first.example_inputs" if brought else "(tasks[0].test.inputs[:2],)"
+    return (f"spec = merging.find_symmetry(model, {inputs})",)
+
+
+def _merged(wanted: FusionRequest) -> list[Written]:
+    if wanted.rule in WAY_CARDS:
+        return [_by_a_way(wanted)]
+    card = find_way(wanted.rule)
+    before, imports = _needed(card)
+    words = [text(wanted.rule), "models=models"]
+    words += ["base=base"] if wanted.family.base else []
+    words += _weights(wanted)
+    words += ["fishers=fishers"] if card.needs_fishers else []
+    words += ["base_fisher=base_fisher"] if card.needs_base_fisher else []
+    words += ["grams=grams"] if card.needs_grams else []
+    words += ["sizes=[len(task.train) for task in own]"] if card.needs_sizes else []
+    words += ["model=model", "batches=validation"] if card.needs_data else []
+    words += [*_options(wanted), *_seed(wanted)]
+    return [Written((*before, call("merged", "fuse", words)), imports)]
+
+
+def _needed(card: RuleCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Lines for what a rule works with beside models and curvatures, and their imports."""
+    if card.needs_grams:
+        return (
+            "grams = [",
+            f"    merging.gram_matrices(model, params, task.train, examples={CURVATURE_EXAMPLES})",
+            "    for params, task in zip(models, own)",
+            "]",
+        ), ()
+    if card.needs_data:
+        parts = "[task.validation or task.train for task in tasks]"
+        return (f'validation = concatenate({parts}, "validation")',), (_CONCATENATE,)
+    return (), ()
+
+
+def _by_a_way(wanted: FusionRequest) -> Written:
+    name, line = _WAYS[wanted.rule]
+    before: tuple[str, ...] = (_training(wanted),)
+    if wanted.rule == "zipit":
+        words, end = ["spec", "model", "models", "examples", *_options(wanted)], ".heads[0]"
+    elif wanted.rule == "transport":
+        count = len(wanted.family.models)
+        words = [f"[model] * {count}", "models", f"[spec] * {count}", "examples"]
+        words, end = [*words, *_weights(wanted), *_options(wanted)], ".params"
+    else:
+        mean = ['"average"', "models=models", *_weights(wanted)]
+        before += (call("start", "fuse", mean),)
+        words = ["model", "start", "models", "examples", *_options(wanted), *_seed(wanted)]
+        end = ".params"
+    lines = (*before, call("way", name, words, of=""), f"merged = way{end}")
+    return Written(lines, (line, _CONCATENATE))
+
+
+def _training(wanted: FusionRequest) -> str:
+    """A line for training examples of all tasks, as many of each."""
+    if wanted.rule == "distillation":
+        return 'examples = concatenate([task.train for task in tasks], "train")'
+    share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
+    return f'examples = concatenate([task.train.take({share}) for task in tasks], "train")'
+
+
+def _reset(wanted: FusionRequest) -> Written:
+    if wanted.statistics != "reset":
+        return Written(())
+    share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
+    shown = f'shown = concatenate([task.train.take({share}) for task in tasks], "train")'
+    lines = (shown, "merged = reset(model, merged, shown)")
+    return Written(lines, (_CONCATENATE, "from merging.landscape import reset"))
+
+
+def _judged(wanted: FusionRequest) -> Written:
+    split = "task.test" if wanted.split == "test" else "task.validation or task.train"
+    line = f"accuracies = [float(evaluate(model, merged, {split}).accuracy[0]) for task in tasks]"
+    return Written((line,), ("from merging.landscape import evaluate",))
+
+
+def _written(wanted: FusionRequest) -> Written:
+    brought = not members_of(wanted.family).name
+    params = 'first.as_brought(merged, prefix="")' if brought else "merged"
+    return Written((f'merging.write_checkpoint("merged.safetensors", {params})',))
+
+
+def _weights(wanted: FusionRequest) -> list[str]:
+    return [f"weights={list(wanted.weights)!r}"] if wanted.weights else []
+
+
+def _options(wanted: FusionRequest) -> list[str]:
+    options = changed_options(wanted)
+    return [f"options={dict(options)!r}".replace("'", '"')] if options else []
+
+
+def _seed(wanted: FusionRequest) -> list[str]:
+    return [f"seed={wanted.seed}"] if wanted.seed else []
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    return repr(tuple(numbers))
