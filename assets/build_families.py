@@ -116,7 +116,8 @@ def look_at(name: str, ask: Ask) -> None:
     family = requests.bundled_family(name)
     ask(requests.SymmetryRequest(family.config))
     ask(requests.ReferencesRequest(family))
-    order = None if family.base else requests.OrderRequest(family, "merge many")
+    apart = FAMILIES[name].kind == "seeds"
+    order = requests.OrderRequest(family, "merge many") if apart else None
     usable = requests.usable_rules(family)
     for rule in requests.FIRST_RULES[FAMILIES[name].kind]:
         if rule in usable:

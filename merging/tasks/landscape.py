@@ -59,7 +59,8 @@ def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> 
     plane = _plane(request, loaded, context.store)
     if "models" in part:
         points, paths = _shown(request, plane, loaded, context.store)
-        return {}, {"points": points, "paths": paths}
+        # Without a path the result is what it was before there were any: packs are still right.
+        return {}, {"points": points, **({"paths": paths} if paths else {})}
     level = part["level"]
     cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
     axes = strip_axes if isinstance(request.points[-1], requests.PathRequest) else grid_axes

@@ -89,7 +89,7 @@ def _with_order(choice: Choice) -> Choice:
         ):
             family = family.without_base()
         order = None
-        if not family.base:
+        if not family.base and choice.kind != "run":  # a run keeps the order of its units
             order = _order(family)
         statistics: Any = "merged"
         if _keeps_statistics(family):
