@@ -69,12 +69,16 @@ check: install-dev ## Lint, formatting and types; changes nothing
 	done; \
 	exit $$status
 
+# Files of tests run side by side; a browser has the machine to itself.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 test: install-dev chromium ## Check, then run every test, doctests and the browser's included
 	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not browser"
+	$(BIN)/pytest -m browser tests/browser
 
 test-fast: install-dev ## Run the tests that need no browser
-	$(BIN)/pytest -m "not browser"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not browser"
 
 # $(BIN)/python tests/browser/conftest.py ends well where a Chromium is found that starts.
 WHERE := $(BIN)/python tests/browser/conftest.py
