@@ -34,7 +34,7 @@ if finished:
     charts.table(summaries.alignment_rows(finished, curves), key="align_results")
     charts.source(
         state.subject_title(found[0].request.subject),
-        summaries.examples_words(curves),
+        summaries.examples_words(curves) or "no examples",
         "barrier above the mean of the end points",
     )
     st.caption(

@@ -27,8 +27,11 @@ else:
 
 subject = state.subject()
 st.subheader("By themselves", anchor=False)
-for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
-    charts.table(summaries.end_point_rows(found.result), key="models_ends")
+if not subject.data:
+    st.caption("They came without examples: neither can be evaluated. Weight matching needs none.")
+else:
+    for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
+        charts.table(summaries.end_point_rows(found.result), key="models_ends")
 
 st.subheader("What may be permuted", anchor=False)
 for found in jobs.follow(

@@ -8,7 +8,7 @@ from merging import requests, visualization
 from merging.records import SymmetrySummary
 from pages.shared import charts, jobs, state, uploads
 
-_TALL = 620  # pixels: taller figures scroll
+_TALL = 760  # pixels: taller figures scroll
 
 
 def show(summary: SymmetrySummary) -> None:

@@ -152,6 +152,8 @@ def curve_requests(
 ) -> list[requests.CurveRequest]:
     """Curves on the test split, the naive one first, that the table of results is read from."""
     subject = state.subject()
+    if not subject.data:
+        return []  # without examples there are none
     return [requests.CurveRequest(subject, a) for a in (None, *alignments)]
 
 

@@ -228,6 +228,14 @@ def test_bad_examples_do_not_stand_for_the_good_ones_before(page, files):
     expect(look).to_have_count(0, timeout=3000)
 
 
+def test_what_is_asked_for_by_a_button_is_followed_to_its_end(page):
+    page.goto("/models?pair=two-unit-counterexample")
+    compute = page.get_by_role("button", name="Compute")
+    expect(compute).to_be_visible(timeout=PATIENCE)
+    compute.click()
+    expect(page.get_by_text("Memory for it")).to_be_visible(timeout=PATIENCE)
+
+
 def choose_on_server(page, slot, path):
     """Choose a file of the server's folder."""
     field = page.locator(f".st-key-models_file_{slot}_server input")
