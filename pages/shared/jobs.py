@@ -143,6 +143,8 @@ def _progress(
                 args=(missing,),
                 help="What is finished is kept; you can go on later.",
             )
+    if not active and not in_page_run and any(s.state in (*ACTIVE, "done") for s in statuses):
+        st.rerun()  # a button in here started it: this follows it once the page has run again
 
 
 def _has_partial(request: Request[Any]) -> bool:
@@ -169,15 +171,13 @@ def _one_line(slot: str, request: Request[Any], status: Status) -> None:
 
 
 def _again(slot: str, request: Request[Any], label: str) -> None:
-    pressed = st.button(
+    st.button(
         label,
         key=f"{slot}_{request.key[:12]}_again",
         icon=":material/play_arrow:",
         on_click=_submit,
         args=(request,),
     )
-    if pressed:  # this fragment does not run by itself yet: the page makes it follow the work
-        st.rerun()
 
 
 def _submit(request: Request[Any]) -> None:

@@ -148,6 +148,8 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
         downloaded(page, "Merged model", "-merged.safetensors", tmp_path)
     )
     shapes = {name: value.shape for name, value in pair.params_a.items()}
+    assert all(name.startswith("module.") for name in aligned)  # as in the file of B
+    aligned = {name.removeprefix("module."): value for name, value in aligned.items()}
     assert {name: value.shape for name, value in aligned.items()} == shapes
     assert {name: value.shape for name, value in merged.items()} == shapes
     x, y = pair.data.test.inputs.flatten(1), pair.data.test.targets
