@@ -180,6 +180,8 @@ def _parts(entry: Any) -> list[str | None]:
     if isinstance(entry, list):
         is_atom = len(entry) == 2 and isinstance(entry[1], int)
         return _parts(entry[0]) if is_atom else [p for item in entry for p in _parts(item)]
+    if isinstance(entry, dict) and {"group", "fixed"} & set(entry):
+        return [entry.get("group")]  # one atom; its parents have cells of their own
     if isinstance(entry, dict):
         return [part for item in entry.values() for part in _parts(item)]
     return []

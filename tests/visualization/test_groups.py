@@ -86,6 +86,12 @@ def test_long_names_keep_their_numbers_and_their_last_word():
     assert list(figure.layout.yaxis.ticktext) == ["b.0.a.query", "b.11.a.value"]
 
 
+def test_a_nested_group_is_one_part_beside_its_parent():
+    inner = {"group": "h.inner", "within": ["h"], "size": 3}
+    spec = json.dumps({"w": [{"product": [["h", 2], inner]}, {"fixed": "x", "size": 4}]})
+    assert read_axes(spec) == {"w": (("h", "h.inner"), (None,))}
+
+
 def test_kinds_of_entries_that_are_not_known_yet_are_read_for_their_groups():
     spec = json.dumps({"w": [{"nested": ["h", {"size": 4, "within": "g"}]}, ["c", 3]]})
     assert read_axes(spec) == {"w": (("h", "g"), ("c",))}
