@@ -88,8 +88,7 @@ def _interpolate_command(request: CurveRequest) -> list[str]:
 
 
 def _surface_command(request: SurfaceRequest) -> list[str]:
-    shown = tuple(p for p in request.shown if isinstance(p, (str, AlignmentRequest)))
-    every = (*request.points, *shown)
+    every = (*request.points, *request.shown)
     aligned = {p.method: p for p in every if isinstance(p, AlignmentRequest)}
     options = [word for name, p in aligned.items() for word in _option_words(p, f"{name}.")]
     seed = request.seed or next((p.seed for p in aligned.values()), 0)
@@ -97,7 +96,7 @@ def _surface_command(request: SurfaceRequest) -> list[str]:
         "surface",
         "--points",
         _named(request.points),
-        *(["--shown", _named(shown)] if shown else []),
+        *(["--shown", _named(request.shown)] if request.shown else []),
         *options,
         *_seed_words(seed),
         *_given("level", request.level, 1),

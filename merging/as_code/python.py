@@ -73,10 +73,8 @@ def python(request: Request[Any]) -> str:
 
 
 def has_code(request: Request[Any]) -> bool:
-    """Whether there is code for this request: its kind, and every model that it names."""
-    corners = getattr(request, "points", ())
-    plain = all(isinstance(point, (str, AlignmentRequest)) for point in corners)
-    return request.task in _PYTHON and plain
+    """Whether there is code for this kind of request."""
+    return request.task in _PYTHON
 
 
 def _loading(models: Models) -> Written:
