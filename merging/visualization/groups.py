@@ -121,7 +121,7 @@ def plot_groups(
     """
     rows = layer_rows(read_axes(summary.spec))
     columns = max((len(row.axes) for row in rows), default=1)
-    names = [shortened(row.layer, 14 if compact else 34) for row in rows]
+    names = [_short(row.layer, 14 if compact else 34) for row in rows]
     left = _LETTER_PIXELS * max(map(len, names), default=0) + 16
     margin = {"l": left, "r": 12, "t": 34, "b": 8}
     height = margin["t"] + margin["b"] + ROW_PIXELS * max(len(rows), 1)
@@ -180,6 +180,8 @@ def _parts(entry: Any) -> list[str | None]:
     if isinstance(entry, list):
         is_atom = len(entry) == 2 and isinstance(entry[1], int)
         return _parts(entry[0]) if is_atom else [p for item in entry for p in _parts(item)]
+    if isinstance(entry, dict) and {"group", "fixed"} & set(entry):
+        return [entry.get("group")]  # one atom; its parents have cells of their own
     if isinstance(entry, dict):
         return [part for item in entry.values() for part in _parts(item)]
     return []
@@ -261,6 +263,14 @@ def _bars(cells: Sequence[_Cell], dark: bool) -> go.Bar:
         customdata=[cell.words for cell in cells],
         hovertemplate="%{customdata}<extra></extra>",
     )
+
+
+def _short(layer: str, length: int) -> str:
+    """A name that keeps its numbers and its last word: `b.0.a.query`."""
+    words = layer.split(".")
+    if len(layer) > length:
+        words = [w if w.isdecimal() else w[:1] for w in words[:-1]] + words[-1:]
+    return shortened(".".join(words), length)
 
 
 def _column(axis: int, compact: bool) -> str:

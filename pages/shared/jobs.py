@@ -145,6 +145,8 @@ def _progress(
                 args=(missing,),
                 help="What is finished is kept; you can go on later.",
             )
+    if not active and not in_page_run and any(s.state in (*ACTIVE, "done") for s in statuses):
+        st.rerun()  # a button in here started it: this follows it once the page has run again
 
 
 def _has_partial(request: Request[Any]) -> bool:

@@ -80,6 +80,18 @@ def test_one_group_has_one_colour_and_neighbours_have_others(small):
     assert set(seen.values()) <= set(PALETTE)
 
 
+def test_long_names_keep_their_numbers_and_their_last_word():
+    spec = {"blocks.0.attention.query.weight": ["h"], "blocks.11.attention.value.weight": ["h"]}
+    figure = plot_groups(summary(spec, {"h": 4}), compact=True)
+    assert list(figure.layout.yaxis.ticktext) == ["b.0.a.query", "b.11.a.value"]
+
+
+def test_a_nested_group_is_one_part_beside_its_parent():
+    inner = {"group": "h.inner", "within": ["h"], "size": 3}
+    spec = json.dumps({"w": [{"product": [["h", 2], inner]}, {"fixed": "x", "size": 4}]})
+    assert read_axes(spec) == {"w": (("h", "h.inner"), (None,))}
+
+
 def test_kinds_of_entries_that_are_not_known_yet_are_read_for_their_groups():
     spec = json.dumps({"w": [{"nested": ["h", {"size": 4, "within": "g"}]}, ["c", 3]]})
     assert read_axes(spec) == {"w": (("h", "g"), ("c",))}
