@@ -173,15 +173,13 @@ def _one_line(slot: str, request: Request[Any], status: Status) -> None:
 
 
 def _again(slot: str, request: Request[Any], label: str) -> None:
-    pressed = st.button(
+    st.button(
         label,
         key=f"{slot}_{request.key[:12]}_again",
         icon=":material/play_arrow:",
         on_click=_submit,
         args=(request,),
     )
-    if pressed:  # this fragment does not run by itself yet: the page makes it follow the work
-        st.rerun()
 
 
 def _submit(request: Request[Any]) -> None:
