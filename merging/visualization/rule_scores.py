@@ -60,8 +60,11 @@ def plot_rule_scores(
     columns = ["Mean", *(shortened(task, 9 if compact else 22) for task in tasks)]
     left = 16 + _LETTER * max(map(len, names), default=0)
     gap = sum(row.reference for row in rows)
-    height = 76 + _ROW * len(rows) + (12 if compact else 0)
-    figure = blank_figure(dark, height, {"l": left, "r": 8, "t": 64, "b": 12})
+    # Slanted names of columns reach out to the right, and a phone has no room there.
+    angle = -90 if compact else -35 if len(columns) > 7 else 0
+    top, right = (84 if compact else 64), (60 if angle == -35 else 8)
+    height = top + 12 + _ROW * len(rows)
+    figure = blank_figure(dark, height, {"l": left, "r": right, "t": top, "b": 12})
     figure.add_trace(
         go.Heatmap(
             z=float32(values),
@@ -82,7 +85,7 @@ def plot_rule_scores(
             "side": "top",
             "showgrid": False,
             "ticks": "",
-            "tickangle": -35 if compact or len(columns) > 7 else 0,
+            "tickangle": angle,
         },
         yaxis={
             "tickvals": np.arange(len(rows)),

@@ -21,7 +21,11 @@ LINE_STYLES = (
     ("#666666", "#9a9a9a", "x", "longdash"),
     ("#a86c00", "#d9a036", "star", "solid"),
 )
-_AXES = MappingProxyType({"weights": "Factor of every model, α"})
+_AXES = MappingProxyType({
+    "weights": "Factor of every model, α",
+    "scale": "Factor of the merged step, λ",
+    "t": "Way from the base, t",
+})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from merging.visualization.theme import (
 from merging.visualization.wording import shortened
 
 _LETTER = 7
+_AROUND = 110  # pixels above and below a grid together: its title, and slanted names
 _DARK_CELL = 0.55  # share of the scale from which numbers are drawn in the other colour
 
 
@@ -41,8 +42,9 @@ def plot_task_vectors(
     names = [shortened(name, 12 if compact else 18) for name in models]
     side = max(160, 34 * len(names))
     left = 16 + _LETTER * max(map(len, names), default=0)
-    height = (2 * side + 150) if compact else side + 110
-    figure = blank_figure(dark, height, {"l": left, "r": 12, "t": 44, "b": 66})
+    height = side + _AROUND + (side + _AROUND if compact else 0)
+    upper = (side + _AROUND) / (2 * side + _AROUND)  # names and a title are between the grids
+    figure = blank_figure(dark, height, {"l": left, "r": 12, "t": 44, "b": _AROUND - 44})
     grids = (
         ("Cosine", found.cosines, list(DIVERGING_DARK if dark else DIVERGING_LIGHT), (-1, 1)),
         ("Opposite signs (%)", 100 * found.conflicts, list(CIVIDIS), (0, 50)),
@@ -61,7 +63,7 @@ def plot_task_vectors(
         )  # fmt: skip
         figure.add_traces(_numbers(shown, low, high, k, dark))
         across = [0.0, 1.0] if compact else [0.0, 0.44] if k == 0 else [0.56, 1.0]
-        up = [0.0, 1.0] if not compact else [0.58, 1.0] if k == 0 else [0.0, 0.42]
+        up = [0.0, 1.0] if not compact else [upper, 1.0] if k == 0 else [0.0, 1.0 - upper]
         ticks = {"tickvals": list(range(len(names))), "showgrid": False, "ticks": ""}
         figure.update_layout({
             f"xaxis{axis}": {

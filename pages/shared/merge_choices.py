@@ -69,6 +69,7 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
         default=range(len(whole.models)),
         format_func=whole.models.__getitem__,
         key=f"merge_members_{name}",
+        wrap=True,
     )
     return tuple(sorted(chosen))
 

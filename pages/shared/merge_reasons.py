@@ -103,12 +103,16 @@ def _switches(choice: Choice) -> None:
             left, right = st.columns(2)
             score = found.result
             left.metric(name, f"{score.accuracy:.1%}", border=True, help="Mean test accuracy")
-            right.metric("Gradient mismatch", f"{score.mismatch:.3g}", border=True)
+            right.metric("Gradient mismatch", _length(score.mismatch), border=True)
     st.caption(
         "Without Hₜ the weights of all entries are α: task arithmetic, and with α = 1 / T the "
         "mean. Without H₀ (and a small prior) the base cancels out: Fisher averaging. A large "
         "prior leads from gradient matching to task arithmetic."
     )
+
+
+def _length(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _name(h0: bool, ht: bool, mean: bool) -> str:

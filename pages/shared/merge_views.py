@@ -141,6 +141,8 @@ def _notes(score: MergedScore) -> str:
         shown = value
         if isinstance(value, float):
             shown = f"{value:.3g}"
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
+            shown = f"{len(value)} tensors"  # their names would say little, and there are many
         elif isinstance(value, (list, tuple)):
             shown = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value)
         said.append(f"{name} {shown}")

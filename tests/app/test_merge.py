@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from merging import requests
+from merging import requests, server_folder
 from merging.cards import list_families, read_family_card
 from merging.checkpoints import write_checkpoint
 from merging.families import load_family
@@ -141,11 +141,14 @@ def test_models_of_the_servers_folder_can_be_merged(server_files, open_page, wai
     assert not at.error
 
 
-def test_a_file_that_has_left_the_servers_folder_is_said(server_files, open_page, tmp_path):
+def test_a_file_that_has_left_the_servers_folder_is_said(
+    server_files, open_page, tmp_path, monkeypatch
+):
     at = open_page("merge", merge_family="own", merge_view="What they do")
+    monkeypatch.setattr(server_folder, "names", lambda _: ["model-1.safetensors"])
     (tmp_path / "model-1.safetensors").unlink()
-    names = [f"model-{k}.safetensors" for k in range(2)]
-    at.multiselect(key="merge_files_server").set_value(names).run()
+    at.multiselect(key="merge_files_server").set_value(["model-1.safetensors"]).run()
+    assert "'model-1.safetensors': there is no such file on the server" in said(at)
     assert not at.exception
 
 
@@ -154,7 +157,7 @@ def pills(at):
 
 
 def test_what_is_on_screen_can_be_had_without_a_browser(open_page):
-    at = open_page("merge", merge_family="mnist-run")
+    at = open_page("merge", merge_family="mnist-mild")
     command = at.code[-1].value
-    assert command == "python -m merging fuse mnist-run --rule swa"
+    assert command == "python -m merging fuse mnist-mild --rule average"
     assert "merged = merging.fuse(" in at.code[-2].value
