@@ -27,9 +27,10 @@ def _reference_title(name: str, choice: Choice) -> str:
     return requests.REFERENCE_TITLES[name]
 
 
-def _scores(choice: Choice, chosen: Sequence[str], slot: str) -> list[NamedScore]:
+def _scores(
+    choice: Choice, wanted: Sequence[requests.FusionRequest], slot: str
+) -> list[NamedScore]:
     """What is there of references and fused models."""
-    wanted = merge_choices.fusions(choice, chosen)
     asked: list[Any] = [requests.ReferencesRequest(choice.family), *wanted]
     rows: list[NamedScore] = []
     for found in jobs.follow(slot, asked):
@@ -44,7 +45,8 @@ def _scores(choice: Choice, chosen: Sequence[str], slot: str) -> list[NamedScore
 
 def compare(choice: Choice, chosen: Sequence[str]) -> None:
     """All rules side by side on all tasks, and what they are compared with."""
-    rows = _scores(choice, chosen, "merge_scores")
+    wanted = merge_choices.fusions(choice, chosen)
+    rows = _scores(choice, wanted, "merge_scores")
     if not rows:
         return
     _headline(rows)
@@ -64,7 +66,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
         st.caption(" ".join(notes))
-    code.offer(merge_choices.fusions(choice, chosen), key="merge")
+    code.offer(wanted, key="merge")
 
 
 def _counted(counts: Sequence[int]) -> str:
@@ -236,7 +238,7 @@ def mixtures(choice: Choice) -> None:
 
 def calibration(choice: Choice, chosen: Sequence[str]) -> None:
     """How far confidence can be trusted."""
-    rows = _scores(choice, chosen, "merge_calibration")
+    rows = _scores(choice, merge_choices.fusions(choice, chosen), "merge_calibration")
     known = [row for row in rows if row.score.tasks[0].counts]
     if not known:
         return

@@ -16,7 +16,6 @@ PATIENCE = 60_000
 COMPUTING = 60_000
 VIEWS = {
     "Coefficients": "the best value is ringed",
-    "Why": "Gradient mismatch and error",
     "What they do": "Assumes:",
     "Take away": "Make the file",
 }
