@@ -41,7 +41,7 @@ if len(curves) == len(wanted):
     charts.source(sizes, "weight matching, seed 0", f"{len(after.lams)} positions")
 
 st.subheader("Where to go", anchor=False)
-doors = st.columns(3)
+doors = st.columns(4)
 with doors[0].container(border=True, height="stretch"):
     st.markdown(
         "**Explore a ready pair** \n\nThirteen pairs of networks, some that "
@@ -62,3 +62,9 @@ with doors[2].container(border=True, height="stretch"):
     )
     st.page_link("pages/align.py", label="Align", icon=":material/swap_vert:")
     st.page_link("pages/permutations.py", label="Who plays whom", icon=":material/shuffle:")
+with doors[3].container(border=True, height="stretch"):
+    st.markdown(
+        "**Merge many models** \n\nTwo to twenty, fine-tuned from one base or trained apart: "
+        "every rule side by side, and why it works."
+    )
+    st.page_link("pages/merge.py", label="Merge", icon=":material/merge:")

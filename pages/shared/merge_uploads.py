@@ -30,7 +30,8 @@ def brought() -> Choice | None:
         )
     if not 2 <= len(models) <= _MOST:
         if models:
-            st.info(f"{len(models)} models are there; 2 to {_MOST} can be merged.")
+            there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
+            st.info(f"{there} there; 2 to {_MOST} can be merged.")
         return None
     read = _read(models if base is None else [*models, base])
     if read is None:

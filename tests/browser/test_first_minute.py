@@ -15,6 +15,7 @@ TITLES = {
     "interpolate": "Interpolate",
     "landscape": "Landscape",
     "permutations": "Permutations",
+    "merge": "Merge",
 }
 PHONE = (
     "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) "
