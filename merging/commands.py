@@ -164,11 +164,7 @@ def connect(arguments: Namespace, session: Session) -> dict[str, Any]:
     options = dict(read_option(text) for text in arguments.path_option)
     line = session.compute(requests.CurveRequest(subject, alignment, arguments.split))
     path = requests.path(subject, alignment, arguments.kind, options, seed=arguments.seed)
-    reset = any(
-        "running_mean" in axis
-        for group in session.compute(requests.SymmetryRequest(subject.config)).groups
-        for axis in group.axes
-    )
+    reset = session.compute(requests.SymmetryRequest(subject.config)).keeps_statistics
     found = session.compute(
         requests.PathCurveRequest(
             subject, path, arguments.split, "reset" if reset else "interpolated"

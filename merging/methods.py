@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from merging.errors import UnknownNameError
-from merging.options import read_record
+from merging.options import look_up, read_record
 
 Similarity = Literal["inner product", "correlation"]
 
@@ -134,10 +133,7 @@ def find_card(name: str) -> MethodCard:
     Raises:
         UnknownNameError: If there is no such method.
     """
-    if name not in METHOD_CARDS:
-        choices = ", ".join(METHOD_CARDS)
-        raise UnknownNameError(f"unknown matching method {name!r}; choose from {choices}")
-    return METHOD_CARDS[name]
+    return look_up(METHOD_CARDS, name, "matching method")
 
 
 def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:

@@ -8,9 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from merging.errors import UnknownNameError
+
+Entry = TypeVar("Entry")
+
+
+def look_up(table: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry of that name.
+
+    Args:
+        table: Entries by name.
+        name: What was asked for.
+        what: What the entries are, for messages.
+
+    Returns:
+        The entry.
+
+    Raises:
+        UnknownNameError: If there is none.
+
+    Example:
+        >>> look_up({"ties": 1}, "ties", "rule")
+        1
+    """
+    if name not in table:
+        raise UnknownNameError(f"unknown {what} {name!r}; choose from {', '.join(table)}")
+    return table[name]
 
 
 def read_record(title: str, record: type, options: Mapping[str, Any] | None) -> Any:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from merging.errors import UnknownNameError
 from merging.methods import MethodCard
+from merging.options import look_up
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,4 @@ def find_path_card(kind: str) -> MethodCard:
     Raises:
         UnknownNameError: If there is no such kind.
     """
-    if kind not in PATH_CARDS:
-        choices = ", ".join(PATH_CARDS)
-        raise UnknownNameError(f"unknown kind of path {kind!r}; choose from {choices}")
-    return PATH_CARDS[kind]
+    return look_up(PATH_CARDS, kind, "kind of path")

@@ -259,6 +259,11 @@ class SymmetrySummary:
     seconds: float
     spec: str = "{}"
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the model keeps running statistics (BatchNorm)."""
+        return any("running_mean" in axis for group in self.groups for axis in group.axes)
+
 
 @dataclass(frozen=True)
 class Diagnosis:

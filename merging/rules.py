@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from merging.errors import UnknownNameError
-from merging.options import read_record
+from merging.options import look_up, read_record
 
 Family = Literal["mean", "task vectors", "curvature", "activations", "soup", "trajectory", "robust"]
 Weights = Literal["shares", "scales", "none"]
@@ -555,9 +554,7 @@ def find_rule_card(name: str) -> RuleCard:
     Raises:
         UnknownNameError: If there is no such rule.
     """
-    if name not in RULE_CARDS:
-        raise UnknownNameError(f"unknown rule {name!r}; choose from {', '.join(RULE_CARDS)}")
-    return RULE_CARDS[name]
+    return look_up(RULE_CARDS, name, "rule")
 
 
 def read_rule_options(card: RuleCard, options: Mapping[str, Any] | None) -> Any:

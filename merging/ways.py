@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from merging.errors import UnknownNameError
+from merging.options import look_up
 from merging.rules import RULE_CARDS, RuleCard
 
 
@@ -130,8 +130,4 @@ def find_way(name: str) -> RuleCard:
     Raises:
         UnknownNameError: If there is neither.
     """
-    found = RULE_CARDS.get(name) or WAY_CARDS.get(name)
-    if found is None:
-        names = ", ".join([*RULE_CARDS, *WAY_CARDS])
-        raise UnknownNameError(f"unknown rule {name!r}; choose from {names}")
-    return found
+    return look_up({**RULE_CARDS, **WAY_CARDS}, name, "rule")

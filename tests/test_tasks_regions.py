@@ -19,6 +19,7 @@ from merging.store import Store
 from merging.subjects import load
 from merging.tasks import run_piece
 from merging.tasks.paths import read_path
+from tests.test_tasks import computed
 
 SUBJECT = requests.bundled_subject("digits-mlp-256")
 WEIGHT = requests.alignment(SUBJECT, "weight", {"restarts": 1})
@@ -44,18 +45,6 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair():
     return merging.load_pair("digits-mlp-256")
-
-
-def computed(request, store):
-    """Compute a request and what it needs, as workers do, and read it back."""
-    for need in request.needs():
-        computed(need, store)
-    for piece in request.job().pieces:
-        if not store.has([piece.key]):
-            store.put(piece.key, *run_piece(piece.payload, Context(store, piece.key)))
-    found = request.read(store)
-    assert found is not None
-    return found
 
 
 def aligned_b(pair, store):

@@ -12,6 +12,7 @@ from merging.entries import Entry
 from merging.records import Curve, PlanePath, PlanePoint, Surface
 from merging.requests.alignments import AlignmentRequest
 from merging.requests.base import Request, Split, Statistics, Subject, digest
+from merging.requests.curves import curve_of, interleaved
 from merging.requests.paths import Corner, PathRequest, needs_of
 
 # Training examples that stand for the training split on screens, and for RESET.
@@ -55,30 +56,12 @@ class CurveRequest(Request[Curve]):
 
     def parts(self) -> list[dict[str, Any]]:
         """Interleaved positions, so that the first piece already spans the line."""
-        positions = self.positions()
-        first = sorted({0, len(positions) - 1, *range(0, len(positions), _LAM_PIECES + 1)})
-        rest = [k for k in range(len(positions)) if k not in first]
-        chunks = [first, *(rest[k :: _LAM_PIECES - 1] for k in range(_LAM_PIECES - 1))]
-        return [{"positions": [positions[k] for k in chunk]} for chunk in chunks if chunk]
+        chunks = interleaved(self.positions(), _LAM_PIECES + 1, _LAM_PIECES - 1)
+        return [{"positions": chunk} for chunk in chunks]
 
     def decode(self, entries: list[Entry]) -> Curve:
         """The curve through the positions that are there."""
-        stacked = {
-            name: np.concatenate([entry.arrays[name] for entry in entries])
-            for name in ("lams", "losses", "correct")
-        }
-        order = np.argsort(stacked["lams"])
-        losses, correct = stacked["losses"][order], stacked["correct"][order]
-        meta = entries[0].meta
-        return Curve(
-            stacked["lams"][order],
-            losses.mean(1, dtype=np.float64),
-            correct.mean(1, dtype=np.float64),
-            losses,
-            correct,
-            meta["statistics"],
-            meta["split"],
-        )
+        return curve_of(entries)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from merging.entries import Entry
 from merging.methods import read_options
 from merging.paths import PATH_CARDS, find_path_card
@@ -15,6 +13,7 @@ from merging.records import Curve
 from merging.regions import TrainedPath
 from merging.requests.alignments import AlignmentRequest
 from merging.requests.base import Request, Split, Subject, canonical, tupled
+from merging.requests.curves import curve_of, interleaved
 
 # Positions along a path: as many as on a line, so that barriers compare.
 PATH_POSITIONS = 25
@@ -115,31 +114,12 @@ class PathCurveRequest(Request[PathCurve]):
     def parts(self) -> list[dict[str, Any]]:
         """Interleaved positions, so that the first piece already spans the path."""
         every = [k / (PATH_POSITIONS - 1) for k in range(PATH_POSITIONS)]
-        last = [PATH_POSITIONS - 1]
-        first = sorted({*range(0, PATH_POSITIONS, _PATH_PIECES), *last})
-        rest = [k for k in range(PATH_POSITIONS) if k not in first]
-        chunks = [first, *(rest[k :: _PATH_PIECES - 1] for k in range(_PATH_PIECES - 1))]
-        return [{"positions": [every[k] for k in chunk]} for chunk in chunks]
+        chunks = interleaved(every, _PATH_PIECES, _PATH_PIECES - 1)
+        return [{"positions": chunk} for chunk in chunks]
 
     def decode(self, entries: list[Entry]) -> PathCurve:
         """The curve through the positions that are there."""
-        meta = entries[0].meta
-        names = ("lams", "losses", "correct")
-        lams, losses, correct = (
-            np.concatenate([entry.arrays[name] for entry in entries]) for name in names
-        )
-        order = np.argsort(lams)
-        losses, correct = losses[order], correct[order]
-        curve = Curve(
-            lams[order],
-            losses.mean(1, dtype=np.float64),
-            correct.mean(1, dtype=np.float64),
-            losses,
-            correct,
-            meta["statistics"],
-            meta["split"],
-        )
-        return PathCurve(_trained_path(meta["path"]), curve)
+        return PathCurve(_trained_path(entries[0].meta["path"]), curve_of(entries))
 
 
 def _trained_path(meta: Mapping[str, Any]) -> TrainedPath:

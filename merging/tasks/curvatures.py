@@ -10,7 +10,7 @@ import torch
 from merging import requests
 from merging.bringing import widened
 from merging.errors import MergingError
-from merging.fusion import diagonal_fisher
+from merging.fusion import diagonal_fisher, on_sum_scale
 from merging.jobs import Context
 from merging.members import Members, ordered
 from merging.params import Params
@@ -43,7 +43,8 @@ def scaled_fishers(
         if mean is None:
             raise MergingError("a curvature is missing; run the rule again")
         data = data_of(one.data, members.network, store)
-        scaled.append({n: len(data.train) * torch.from_numpy(v) for n, v in mean.items()})
+        fisher = {name: torch.from_numpy(value) for name, value in mean.items()}
+        scaled.append(on_sum_scale(fisher, len(data.train)))
     count = len(members.models)
     whole = [{**m, **f} for m, f in zip(members.models, scaled, strict=False)]
     return ordered(whole, request.order, store), scaled[count] if len(scaled) > count else None

@@ -15,7 +15,7 @@ from torch import Tensor
 from merging import requests
 from merging.data.base import Batches, concatenate
 from merging.errors import MergingError
-from merging.fusion import diagonal_fisher, fuse, remove_task
+from merging.fusion import diagonal_fisher, fuse, on_sum_scale, remove_task
 from merging.fusion.base import FusionProblem
 from merging.fusion.mismatch import decompose_error, gradient_mismatch, loss_gradient
 from merging.fusion.task_vectors import compare_by_tensor, compare_task_vectors, weight_histogram
@@ -153,7 +153,7 @@ def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> 
 
     def curvature(state: Params, data: Batches) -> Params:
         fisher = diagonal_fisher(members.model, state, data, seed=request.seed)
-        return {name: len(data) * value for name, value in fisher.items()}
+        return on_sum_scale(fisher, len(data))
 
     h0, ht = curvature(members.joint, everything), curvature(tuned, own.train)
     rows = [_still_known("joint", 0.0, members.joint, members, k)]

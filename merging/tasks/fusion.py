@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from merging.fusion import fuse_with_notes, gram_matrices
 from merging.fusion.model_card import write_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
-from merging.landscape import evaluate_family, plane_policy, reset
+from merging.landscape import evaluate_family, plane_policy, reset, simplex_points
 from merging.landscape.predictions import answers, calibrate, ensemble, predict
 from merging.landscape.scores import score
 from merging.matching import align_many
@@ -246,17 +246,26 @@ def _references(request: requests.ReferencesRequest, part: Part, context: Contex
 
 
 def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
+    """Fuse at one value, and judge by no more than a scan shows."""
     value = part["value"]
     chosen = requests.with_knob(request.fusion, request.knob, value)
-    _, meta = _fusion(chosen, {}, context)
-    return {}, {"value": value, "score": meta["score"]}
+    members = load_members(chosen.family, context.store)
+    merged = _merge(chosen, members, context)
+    splits = members.splits(chosen.split)
+    outputs = [predict(members.model, merged.params, batches) for batches in splits]
+    found = MergedScore(
+        chosen.rule,
+        _task_scores(outputs, splits),
+        mismatch=_mismatch(chosen, merged, context.store),
+    )
+    return {}, {"value": value, "score": asdict(found)}
 
 
 def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
     parents = ordered(members.models, request.order, context.store)
     steps = request.steps()
-    shares = np.array(list(_compositions(steps, len(parents)))) / steps
+    shares = simplex_points(steps, len(parents))
     prepare = None
     if request.statistics == "reset":
         examples = members.training_examples(requests.SHOWN_EXAMPLES)
@@ -315,20 +324,6 @@ def _zipped(weights: bytes, card: str, recipe: str) -> bytes:
         archive.writestr("README.md", card)
         archive.writestr("recipe.json", recipe)
     return file.getvalue()
-
-
-def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """Write a number as an ordered sum of `parts` numbers from 0 upwards.
-
-    Yields:
-        Every way to do so.
-    """
-    if parts == 1:
-        yield (total,)
-        return
-    for first in range(total, -1, -1):
-        for rest in _compositions(total - first, parts - 1):
-            yield (first, *rest)
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({

@@ -8,8 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from merging.visualization.rule_scores import NamedScore
-from merging.visualization.scans import LINE_STYLES
-from merging.visualization.theme import blank_figure, float32, inks
+from merging.visualization.theme import LEGEND_ABOVE, blank_figure, float32, inks, line_style
 
 
 def plot_reliability(
@@ -36,8 +35,7 @@ def plot_reliability(
         line={"color": inks(dark).axis, "width": 1, "dash": "dot"},
     )  # fmt: skip
     for k, named in enumerate(scores):
-        light, deep, symbol, dash = LINE_STYLES[k % len(LINE_STYLES)]
-        colour = deep if dark else light
+        style = line_style(k, dark)
         confidence, right, counts = pooled(named)
         filled = counts > 0
         sizes = 4 + 14 * np.sqrt(counts[filled] / max(counts.max(), 1))
@@ -47,14 +45,14 @@ def plot_reliability(
             customdata=counts[filled].astype(np.int32),
             name=named.title,
             mode="lines+markers",
-            line={"color": colour, "width": 1.5, "dash": dash},
-            marker={"color": colour, "symbol": symbol, "size": float32(sizes)},
+            line={"color": style.colour, "width": 1.5, "dash": style.dash},
+            marker={"color": style.colour, "symbol": style.symbol, "size": float32(sizes)},
             hovertemplate="confidence %{x:.2f}, right %{y:.2f}, %{customdata:,} examples",
         )
     figure.update_layout(
         xaxis={"title": {"text": "Mean confidence of a bin"}, "range": [0, 1.03]},
         yaxis={"title": {"text": "Share of right answers"}, "range": [0, 1.03]},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend=dict(LEGEND_ABOVE),
     )
     return figure
 

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from merging.visualization.scans import LINE_STYLES, NamedScan
-from merging.visualization.theme import blank_figure, float32
+from merging.visualization.scans import NamedScan
+from merging.visualization.theme import LEGEND_ABOVE, blank_figure, float32, line_style
 
 
 def plot_mismatch(
@@ -28,8 +28,7 @@ def plot_mismatch(
     margin = {"l": 60, "r": 16, "t": 16 + 24 * (len(scans) if compact else 1), "b": 56}
     figure = blank_figure(dark, 400 if compact else 440, margin)
     for k, named in enumerate(scans):
-        light, deep, symbol, _ = LINE_STYLES[k % len(LINE_STYLES)]
-        colour = deep if dark else light
+        style = line_style(k, dark)
         known = np.isfinite(named.scan.mismatch)
         figure.add_scatter(
             x=float32(named.scan.mismatch[known]),
@@ -37,14 +36,14 @@ def plot_mismatch(
             customdata=float32(named.scan.values[known]),
             name=named.title,
             mode="lines+markers",
-            line={"color": colour, "width": 1, "dash": "dot"},
-            marker={"color": colour, "symbol": symbol, "size": 9},
+            line={"color": style.colour, "width": 1, "dash": "dot"},
+            marker={"color": style.colour, "symbol": style.symbol, "size": 9},
             hovertemplate="at %{customdata:.2g}: mismatch %{x:.3g}, error %{y:.1f} %",
         )
     figure.update_layout(
         xaxis={"title": {"text": "Gradient mismatch (length)"}, "type": "log", "nticks": 6},
         yaxis={"title": {"text": "Mean test error over the tasks (%)"}, "nticks": 7},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend=dict(LEGEND_ABOVE),
     )
     return figure
 

@@ -10,17 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from merging.fusion_records import Scan
-from merging.visualization.theme import blank_figure, faded, float32, inks
+from merging.visualization.theme import LEGEND_ABOVE, blank_figure, faded, float32, inks, line_style
 
-# Apart under the three colour-vision deficiencies, and by marker and dash as well.
-LINE_STYLES = (
-    ("#0072B2", "#3d9ad8", "circle", "solid"),
-    ("#D55E00", "#e8762a", "square", "dash"),
-    ("#009E73", "#00b584", "diamond", "dot"),
-    ("#8a5a9e", "#c39bd6", "triangle-up", "dashdot"),
-    ("#666666", "#9a9a9a", "x", "longdash"),
-    ("#a86c00", "#d9a036", "star", "solid"),
-)
 _AXES = MappingProxyType({
     "weights": "Factor of every model, α",
     "scale": "Factor of the merged step, λ",
@@ -75,15 +66,14 @@ def plot_scans(
     figure.update_layout(
         xaxis={"title": {"text": " · ".join(_AXES.get(k, k) for k in knobs)}, "nticks": 9},
         yaxis={"title": {"text": "Mean accuracy over the tasks (%)"}, "nticks": 7},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        legend=dict(LEGEND_ABOVE),
         hovermode="x unified",
     )
     return figure
 
 
 def _lines(named: NamedScan, k: int, dark: bool) -> list[go.Scatter]:
-    scan, (light, deep, symbol, dash) = named.scan, LINE_STYLES[k % len(LINE_STYLES)]
-    colour = deep if dark else light
+    scan, style = named.scan, line_style(k, dark)
     mean = 100 * scan.accuracy.mean(1)
     error = 100 * np.sqrt((scan.error**2).sum(1)) / scan.error.shape[1]
     best = int(np.argmin(np.abs(scan.values - scan.best)))
@@ -91,19 +81,22 @@ def _lines(named: NamedScan, k: int, dark: bool) -> list[go.Scatter]:
     band_y = np.concatenate([mean + 2 * error, (mean - 2 * error)[::-1]])
     return [
         go.Scatter(
-            x=float32(band_x), y=float32(band_y), fill="toself", fillcolor=faded(colour, 0.15),
+            x=float32(band_x), y=float32(band_y),
+            fill="toself", fillcolor=faded(style.colour, 0.15),
             line={"width": 0}, hoverinfo="skip", showlegend=False, legendgroup=named.title,
         ),
         go.Scatter(
             x=float32(scan.values), y=float32(mean), customdata=float32(2 * error),
             name=named.title, legendgroup=named.title, mode="lines+markers",
-            line={"color": colour, "width": 2, "dash": dash},
-            marker={"color": colour, "symbol": symbol, "size": 7},
+            line={"color": style.colour, "width": 2, "dash": style.dash},
+            marker={"color": style.colour, "symbol": style.symbol, "size": 7},
             hovertemplate="%{y:.1f} % ± %{customdata:.1f}",
         ),
         go.Scatter(
             x=float32(scan.values[[best]]), y=float32(mean[[best]]), mode="markers",
-            marker={"color": colour, "symbol": "circle-open", "size": 16, "line": {"width": 2}},
+            marker={
+                "color": style.colour, "symbol": "circle-open", "size": 16, "line": {"width": 2},
+            },
             hoverinfo="skip", showlegend=False, legendgroup=named.title,
         ),
     ]  # fmt: skip

@@ -9,14 +9,15 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from merging.fusion_records import ImpliedWeights, TaskVectorSummary, TensorErrors
-from merging.visualization.scans import LINE_STYLES
 from merging.visualization.theme import (
     CIVIDIS,
     DIVERGING_DARK,
     DIVERGING_LIGHT,
+    LEGEND_ABOVE,
     blank_figure,
     float32,
     inks,
+    line_style,
 )
 from merging.visualization.wording import shortened
 
@@ -124,13 +125,13 @@ def plot_contributions(
     names = [shortened(name, 16 if compact else 28) for name in found.tensors]
     figure = _dots(names, "Share of the squared length (%)", len(models), dark, compact)
     for k, model in enumerate(models):
-        light, deep, symbol, _ = LINE_STYLES[k % len(LINE_STYLES)]
+        style = line_style(k, dark)
         figure.add_scatter(
             x=float32(100 * found.contributions[k]),
             y=np.arange(len(names), dtype=np.int16),
             mode="markers",
             name=model,
-            marker={"color": deep if dark else light, "symbol": symbol, "size": 9},
+            marker={"color": style.colour, "symbol": style.symbol, "size": 9},
             hovertemplate="%{x:.1f} %",
         )
     return figure
@@ -156,7 +157,7 @@ def plot_errors(
         ("task_arithmetic", "Task arithmetic"),
         ("gradient_matching", "Gradient matching"),
     )):
-        light, deep, _, _ = LINE_STYLES[k]
+        style = line_style(k, dark)
         own = [row for row in rows if row.rule == rule]
         for quantity, symbol in (
             ("measured", "circle"), ("predicted", "x-thin-open"), ("bound", "line-ns-open"),
@@ -167,8 +168,8 @@ def plot_errors(
                 mode="markers",
                 name=f"{title}, {quantity}",
                 marker={
-                    "color": deep if dark else light, "symbol": symbol, "size": 10,
-                    "line": {"width": 2, "color": deep if dark else light},
+                    "color": style.colour, "symbol": symbol, "size": 10,
+                    "line": {"width": 2, "color": style.colour},
                 },
                 hovertemplate="%{x:.3g}",
             )  # fmt: skip
@@ -189,7 +190,7 @@ def _dots(names: Sequence[str], title: str, lines: int, dark: bool, compact: boo
             "ticktext": list(names),
             "range": [len(names) - 0.5, -0.5],
         },
-        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
+        legend=dict(LEGEND_ABOVE),
     )
     return figure
 
@@ -211,19 +212,19 @@ def plot_implied_weights(
     legend = 24 * (len(models) if compact else -(-len(models) // 4))
     figure = blank_figure(dark, 400, {"l": 68, "r": 16, "t": 20 + legend, "b": 56})
     for k, model in enumerate(models):
-        light, deep, _, dash = LINE_STYLES[k % len(LINE_STYLES)]
+        style = line_style(k, dark)
         share = found.counts[k] / max(1, found.counts[k].sum())
         figure.add_scatter(
             x=float32(found.edges),
             y=float32(100 * np.append(share, share[-1])),
             mode="lines",
             name=f"{model}, mean {found.means[k]:.2f}",
-            line={"color": deep if dark else light, "dash": dash, "shape": "hv", "width": 2},
+            line={"color": style.colour, "dash": style.dash, "shape": "hv", "width": 2},
             hovertemplate="weight from %{x:.2f}: %{y:.2g} % of the entries",
         )
     figure.update_layout(
         xaxis={"title": {"text": "Weight of an entry, α (H₀ + Hₜ) / (H₀ + Σ α Hₛ)"}, "nticks": 8},
         yaxis={"title": {"text": "Share of the entries (%)"}, "type": "log", "nticks": 5},
-        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
+        legend=dict(LEGEND_ABOVE),
     )
     return figure

@@ -69,6 +69,27 @@ METHOD_STYLES = MappingProxyType({
 # themselves, also to readers with colour-vision deficiencies.
 PATH_STYLE = MethodStyle("Trained path", "#C0639A", "#F0A0D0", "diamond", "◆")
 
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one of several lines looks that are no matching methods."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+# Apart under the three colour-vision deficiencies, and by marker and dash as well.
+_LINES = (
+    ("#0072B2", "#3d9ad8", "circle", "solid"),
+    ("#D55E00", "#e8762a", "square", "dash"),
+    ("#009E73", "#00b584", "diamond", "dot"),
+    ("#8a5a9e", "#c39bd6", "triangle-up", "dashdot"),
+    ("#666666", "#9a9a9a", "x", "longdash"),
+    ("#a86c00", "#d9a036", "star", "solid"),
+)
+LEGEND_ABOVE = MappingProxyType({"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
+
 CIVIDIS = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173",
     "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
@@ -101,6 +122,12 @@ def method_style(method: str) -> MethodStyle:
         choices = ", ".join(repr(name) for name in METHOD_STYLES)
         raise UnknownNameError(f"no style for the method {method!r}; choose from {choices}")
     return METHOD_STYLES[method]
+
+
+def line_style(k: int, dark: bool) -> LineStyle:
+    """How the line number `k` looks; after the last style the first comes again."""
+    light, deep, symbol, dash = _LINES[k % len(_LINES)]
+    return LineStyle(deep if dark else light, symbol, dash)
 
 
 def float32(values: ArrayLike) -> NDArray[np.float32]:

@@ -257,11 +257,17 @@ def surface_choices() -> SurfaceChoices:
     )
 
 
-def keeps_statistics() -> bool:
-    """Whether the models keep running statistics (BatchNorm), as far as is known."""
-    summary = jobs.read(requests.SymmetryRequest(state.subject().config))
-    groups = summary.groups if summary is not None else ()
-    return any("running_mean" in axis for group in groups for axis in group.axes)
+def keeps_statistics(config: str = "") -> bool:
+    """Whether models keep running statistics (BatchNorm), as far as is known.
+
+    Args:
+        config: Their architecture; that of the chosen pair unless given.
+
+    Returns:
+        False also while their symmetry was not looked at.
+    """
+    summary = jobs.read(requests.SymmetryRequest(config or state.subject().config))
+    return summary is not None and summary.keeps_statistics
 
 
 def _plane_points(kind: str) -> tuple[str, ...]:

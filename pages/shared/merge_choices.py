@@ -93,7 +93,7 @@ def _with_order(choice: Choice) -> Choice:
         if not family.base and choice.kind != "run":  # a run keeps the order of its units
             order = _order(family)
         statistics: Any = "merged"
-        if _keeps_statistics(family):
+        if controls.keeps_statistics(family.config):
             statistics = st.segmented_control(
                 "Running statistics",
                 ["merged", "reset"],
@@ -118,12 +118,6 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
         help="Models without a common base differ in the order of their units.",
     )
     return None if kind == "none" else requests.OrderRequest(family, kind, state.seed())
-
-
-def _keeps_statistics(family: requests.Family) -> bool:
-    summary = jobs.read(requests.SymmetryRequest(family.config))
-    groups = summary.groups if summary is not None else ()
-    return any("running_mean" in axis for group in groups for axis in group.axes)
 
 
 def choose_rules(choice: Choice) -> list[str]:
