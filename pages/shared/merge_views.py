@@ -57,6 +57,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     )
     counts = [task.examples for task in rows[0].score.tasks]
     charts.source(choice.title, f"{_counted(counts)} test examples", _tuning_words())
+    _order_words(choice)
     charts.table(_rows(rows, choice), key="merge_table")
     st.caption(
         "± is one standard error over the examples; two rules are compared on the same examples, "
@@ -67,6 +68,22 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     if notes:
         st.caption(" ".join(notes))
     code.offer(wanted, key="merge")
+
+
+def _order_words(choice: Choice) -> None:
+    """How the models were lined up, and how far matchings of two at a time disagree."""
+    found = None if choice.order is None else jobs.read(choice.order)
+    if choice.order is None or found is None:
+        return
+    kind = requests.ORDER_TITLES[choice.order.kind].lower()
+    words = f"Lined up first ({kind}, {found.seconds:.1f} s)."
+    if not np.isnan(found.pairwise_cycle_error):
+        words += (
+            f" Cycle error, the share of units that come back elsewhere after going round three "
+            f"models: {found.pairwise_cycle_error:.0%} by matchings of two at a time, "
+            f"{found.cycle_error:.0%} in this order."
+        )
+    st.caption(words)
 
 
 def _counted(counts: Sequence[int]) -> str:

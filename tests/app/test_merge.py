@@ -39,6 +39,13 @@ def test_every_view_is_drawn_before_anything_is_there(view, family, open_page):
 
 
 @pytest.mark.usefixtures("nothing_asked")
+def test_the_cycle_error_of_a_common_order_is_said(open_page):
+    at = open_page("merge", merge_family="mnist-seeds")
+    (line,) = [line for line in said(at) if "Cycle error" in line]
+    assert re.search(r"Lined up first \(mergemany.* [1-9]\d?% by matchings .* 0% in this", line)
+
+
+@pytest.mark.usefixtures("nothing_asked")
 def test_the_reasons_are_packed_for_the_first_family(open_page):
     at = open_page("merge", merge_family="mnist-mild", merge_view="Confidence")
     assert not at.exception
