@@ -201,6 +201,8 @@ def parted(
     x, y, half = found.x, found.y, found.split
     if found.kind == "classification":
         shape = tuple(network.example_inputs[0].shape[1:])
+        if _reads(network, x.shape[1:]):
+            shape = x.shape[1:]
         x = check_fits(x, y, shape, classes_of(network))
     if half is not None:
         return x, y, half, found.notes
@@ -211,6 +213,25 @@ def parted(
         f"the other {len(y) - half} for the test curves."
     )
     return np.ascontiguousarray(x[order]), y[order], half, (*found.notes, note)
+
+
+def _reads(network: Network, shape: tuple[int, ...]) -> bool:
+    """Whether a network also reads images of another size than its example inputs have.
+
+    A package names an architecture for one size; many read others. An exported graph does not: its
+    sizes are those that it was exported with.
+    """
+    usual = tuple(network.example_inputs[0].shape[1:])
+    if isinstance(network.model, ExportedModel) or len(shape) != 3 or shape[0] != usual[0]:
+        return False
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    graph = trace(network.model, network.example_inputs)
+    try:
+        with torch.no_grad():
+            found = graph.run(network.model.state_dict(), (images,))
+            return torch.allclose(found, network.model(images), rtol=1e-3, atol=1e-5)
+    except Exception:  # a model may raise anything for a size that it cannot have
+        return False
 
 
 def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network) -> Dataset:

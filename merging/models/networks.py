@@ -11,10 +11,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,7 @@ OWN_MODEL = "ONE_BASIN_MODEL"
 LIBRARIES = ("torchvision", "timm", "transformers")
 
 _TOKENS = 16
+_SIDE = 224  # of an image, where the package does not say
 _SHOWN = 6
 
 
@@ -227,10 +229,18 @@ def call_named(function: str, option: str) -> Any:
 
 
 def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Config of `torchvision:resnet18` or `timm:…`; the number of classes is the last layer's.
+    """Config of `torchvision:resnet18` or `timm:…`, with as many classes as the weights have.
+
+    Args:
+        name: The package, a colon, and the model's name there.
+        params: The state dict, in any order; only names and shapes are looked at.
+
+    Returns:
+        The config; its `classes` is None where the weights have the package's own number.
 
     Raises:
-        UnknownNameError: If the name is not of that form.
+        UnknownNameError: If the name is not of that form, or the package has no such model.
+        MergingError: If the package is not installed.
     """
     library, _, model = name.partition(":")
     if library not in ("torchvision", "timm") or not model:
@@ -238,11 +248,18 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
             f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
             "a .pt2 archive or a Hugging Face folder"
         )
-    lengths = [
-        int(value.shape[0]) for value in params.values() if value.dim() and value.numel() > 1
-    ]
-    classes = lengths[-1] if lengths else None
-    return {"architecture": library, "name": model, "classes": classes}
+    config = {"architecture": library, "name": model, "classes": None}
+    usual = _from_library(library, config).model.state_dict()
+    # Heads are what has another length along its first axis, and only there.
+    lengths = {
+        int(value.shape[0])
+        for key, value in params.items()
+        if key in usual
+        and value.dim() == usual[key].dim() > 0
+        and value.shape[0] != usual[key].shape[0]
+        and value.shape[1:] == usual[key].shape[1:]
+    }
+    return config | {"classes": lengths.pop() if len(lengths) == 1 else None}
 
 
 def transformers_config(text: str, name: str) -> dict[str, Any]:
@@ -302,19 +319,28 @@ def _import(kind: str) -> ModuleType:
 
 def _torchvision(library: Any, config: Config) -> Network:
     name = config["name"]
-    if name not in library.list_models():
-        raise UnknownNameError(f"torchvision has no model {name!r}")
-    model = library.get_model(name, weights=None, num_classes=config["classes"])
-    return Network(model, (torch.randn(2, 3, 224, 224),), f"torchvision's {name}")
+    _check_listed(name, library.list_models(module=library), "torchvision")
+    model = library.get_model(name, weights=None, **_classes(config))
+    return Network(model, (torch.randn(2, 3, _SIDE, _SIDE),), f"torchvision's {name}")
 
 
 def _timm(library: Any, config: Config) -> Network:
     name = config["name"]
-    if name not in library.list_models():
-        raise UnknownNameError(f"timm has no model {name!r}")
-    model = library.create_model(name, pretrained=False, num_classes=config["classes"])
-    size = model.default_cfg.get("input_size", (3, 224, 224))
+    _check_listed(name, library.list_models(), "timm")
+    model = library.create_model(name, pretrained=False, **_classes(config))
+    size = model.default_cfg.get("input_size", (3, _SIDE, _SIDE))
     return Network(model, (torch.randn(2, *size),), f"timm's {name}")
+
+
+def _classes(config: Config) -> dict[str, int]:
+    return {} if config["classes"] is None else {"num_classes": config["classes"]}
+
+
+def _check_listed(name: str, known: Sequence[str], library: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known)
+        hint = f"; it has {', '.join(near)}" if near else ""
+        raise UnknownNameError(f"{library} has no image classifier {name!r}{hint}")
 
 
 def _transformers(library: Any, config: Config) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import zipfile
@@ -52,6 +53,7 @@ class Route:
         examples: Writes examples into a folder, and returns their path; None for no examples.
         dtype: Of the weights in the file.
         architecture: What is chosen on the page; empty for what the files say.
+        by_name: The architecture's name in a package, which the test needs.
         on_server: Whether the files are opened in the server's folder.
     """
 
@@ -61,6 +63,7 @@ class Route:
     examples: Callable[[Path], Path] | None = None
     dtype: torch.dtype = torch.float32
     architecture: str = ""
+    by_name: str = ""
     on_server: bool = False
 
 
@@ -68,7 +71,7 @@ def trained(route: Route, seed: int) -> nn.Module:
     """A model that has taken some steps from its own start."""
     torch.manual_seed(seed)
     model = route.make()
-    optimiser = torch.optim.SGD(model.parameters(), 0.05)
+    optimiser = torch.optim.SGD(model.parameters(), 0.01)
     for _ in range(STEPS):
         optimiser.zero_grad()
         outputs(model, route.inputs).square().mean().backward()
@@ -192,7 +195,24 @@ def _tokens(folder: Path) -> Path:
     return path
 
 
+def _torchvision() -> nn.Module:
+    return importlib.import_module("torchvision.models").resnet18(num_classes=3)
+
+
+def _timm() -> nn.Module:
+    return importlib.import_module("timm").create_model("resnet10t", num_classes=3)
+
+
+def _pictures(folder: Path) -> Path:
+    rng = np.random.default_rng(4)
+    path = folder / "pictures.npz"
+    x = rng.standard_normal((30, 3, 32, 32)).astype(np.float32)
+    np.savez(path, x=x, y=rng.integers(0, 3, 30))
+    return path
+
+
 _X = torch.randn(6, 64, generator=torch.Generator().manual_seed(9))
+_PICTURES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(8))
 ROUTES = {
     "safetensors": Route(_perceptron, _safetensors, _X, _arrays(64)),
     "PyTorch file": Route(lambda: _perceptron("module"), _half, _X, _table, torch.float16),
@@ -203,5 +223,9 @@ ROUTES = {
     "the server's function": Route(
         _own, _safetensors, _X[:, :8], _arrays(8), architecture=OWN_MODEL
     ),
+    "a name of torchvision": Route(
+        _torchvision, _safetensors, _PICTURES, _pictures, by_name="torchvision:resnet18"
+    ),
+    "a name of timm": Route(_timm, _safetensors, _PICTURES, _pictures, by_name="timm:resnet10t"),
     "the server's folder": Route(_perceptron, _safetensors, _X, _arrays(64), on_server=True),
 }
