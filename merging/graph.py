@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from merging.errors import ArchitectureMismatchError, MergingError
+from merging.inlining import inline_regions
 
 Visit = Callable[[fx.Node, Any], Any]
 
@@ -286,6 +287,7 @@ def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> 
     calls: list[Step] = []
     output: Any = None
     aliases = _aliases(model)
+    inline_regions(exported.graph_module)
     for node in exported.graph_module.graph.nodes:
         if node.op == "placeholder":
             name = names.get(node.name)
@@ -295,6 +297,13 @@ def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> 
                 inputs.append(node)
             else:
                 constants[node] = _constant(exported, name or node.name, node.name)
+        elif node.op == "get_attr":
+            users = ", ".join(sorted({str(user.target) for user in node.users}))
+            raise MergingError(
+                f"{type(model).__name__}'s graph holds another graph, which {users} chooses or "
+                "repeats by values; nothing is known of such operators here. Export the model "
+                "without it, or give a hand-written permutation spec and weight matching"
+            )
         elif node.op == "call_function" and not _is_check(node):
             calls.append(Step(node, (), node.target, node.args, node.kwargs))
         elif node.op == "output":

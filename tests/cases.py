@@ -260,6 +260,27 @@ def _repeats(m: Any, x: Tensor) -> Tensor:
     return m.head(F.relu(m.fc(x)).repeat(1, 2))
 
 
+def _swapped(m: Any, x: Tensor) -> Tensor:
+    x = F.relu(m.fc(m.conv(x).swapaxes(1, 3)))
+    return m.head(pooled(x.swapdims(1, 3)))
+
+
+def _windows(m: Any, x: Tensor) -> Tensor:
+    x = m.fc(x)
+    bias = m.bias.clone()
+    bias[3:].zero_()
+    x = F.relu((x + bias).unsqueeze(0).reshape_as(x))
+    return m.head(x.unfold(1, 2, 1).sum(-1).mean(1))
+
+
+def _regions(m: Any, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        x = F.relu(m.fc(x))
+    with torch.no_grad():
+        scale, largest = x.mean(1, keepdim=True), x.amax(1, keepdim=True)
+    return m.head(F.relu(m.fc2(x - scale))) * largest
+
+
 def _unfused(forward: Callable[[Any, Tensor], Any], kv: int = 6) -> nn.Module:
     q = linear(5, 12 if kv == 6 and forward in _GROUPED else 6)
     return Net(forward, q=q, k=linear(5, kv), v=linear(5, kv), out=linear(q.out_features, 2))
@@ -276,6 +297,21 @@ def _fused(forward: Callable[[Any, Tensor], Any]) -> nn.Module:
 NETWORKS: Mapping[str, Network] = {
     "perceptron": Network(
         lambda: nn.Sequential(linear(4, 5), nn.ReLU(), linear(5, 3), nn.GELU(), linear(3, 2)),
+        (4,),
+        (3, 5),
+    ),
+    "swapped axes": Network(
+        lambda: Net(_swapped, conv=conv(1, 3), fc=linear(3, 5), head=linear(5, 2)),
+        (1, 4, 4),
+        (3, 5),
+    ),
+    "windows and a slice of zeros": Network(
+        lambda: Net(_windows, fc=linear(4, 6), bias=weight(6), head=linear(6, 2)),
+        (3, 4),
+        (3, 3),
+    ),
+    "regions without gradients and autocast": Network(
+        lambda: Net(_regions, fc=linear(4, 5), fc2=linear(5, 3), head=linear(3, 2)),
         (4,),
         (3, 5),
     ),

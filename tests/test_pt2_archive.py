@@ -123,6 +123,71 @@ def test_attention_and_recurrent_layers_survive():
     assert torch.allclose(model(x), torch.export.load(io.BytesIO(data)).module()(x), atol=1e-6)
 
 
+class Regions(nn.Module):
+    """A network with blocks of all kinds that the exporter makes graphs of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.second = nn.Linear(6, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            y = torch.relu(self.first(x))
+        with torch.no_grad():
+            parts = y.reshape(x.shape[0], 2, 3).unbind(1)
+            size = x.shape[0] * 2
+        y = y * 2
+        with torch.no_grad():
+            ones = torch.ones(size // 2, 6)
+        y = y + parts[0].repeat(1, 2) * ones
+        return self.second(y), y
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_blocks_without_gradients_or_autocast_are_read_too(n):
+    torch.manual_seed(0)
+    data = exported(Regions(), torch.randn(2, 4))
+    assert b"higher_order" in zipfile.ZipFile(io.BytesIO(data)).read("archive/models/model.json")
+    _, model = rebuilt(data)
+    x = torch.randn(n, 4)
+    wanted = torch.export.load(io.BytesIO(data)).module()(x)
+    for found, value in zip(model(x), wanted, strict=True):
+        assert torch.equal(found, value)
+
+
+def test_a_block_may_be_what_comes_out():
+    class Last(nn.Linear):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x), x
+
+    _, model = rebuilt(exported(Last(4, 2), torch.randn(2, 4)))
+    x = torch.randn(3, 4)
+    found = model(x)
+    assert found[0].shape == (3, 2)
+    assert torch.equal(found[1], x)
+
+
+def first_region(model):
+    return next(n for n in model["graph_module"]["graph"]["nodes"] if "higher" in n["target"])
+
+
+@pytest.mark.parametrize("where", ["graph", "inputs", "outputs"])
+def test_blocks_that_are_not_as_the_exporter_writes_them_are_refused(where):
+    def change(model):
+        region = first_region(model)
+        place = next(a["arg"] for a in region["inputs"] if "as_graph" in a["arg"])
+        if where == "graph":
+            region["inputs"] = [a for a in region["inputs"] if "as_graph" not in a["arg"]]
+        else:
+            place["as_graph"]["graph"][where].pop()
+
+    data = changed(exported(Regions(), torch.randn(2, 4)), "model.json", change)
+    with pytest.raises(CheckpointError, match=r"mine\.pt2: "):
+        read_pt2(data, "mine.pt2")
+
+
 def test_a_fixed_batch_is_refused_with_the_lines_to_run():
     data = exported(nn.Linear(3, 2), torch.randn(2, 3), open_batch=False)
     with pytest.raises(CheckpointError, match=r"batches of exactly 2(.|\n)*dynamic_shapes"):

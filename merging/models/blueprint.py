@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from merging.errors import CheckpointError
 from merging.how_to_export import HOW_TO_EXPORT
+from merging.models.flattening import flat_calls
 
 _MAX_NODES = 100_000
 _MAX_INPUTS = 8
@@ -173,7 +174,7 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
     try:
         module = description["graph_module"]
         graph, signature = module["graph"], module["signature"]
-        nodes = [{k: n[k] for k in ("target", "inputs", "outputs")} for n in graph["nodes"]]
+        nodes, outputs = flat_calls(graph["nodes"], signature["output_specs"])
         given = [
             spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec
         ]
@@ -182,10 +183,10 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
         kept = {
             "nodes": nodes,
             "inputs": signature["input_specs"],
-            "outputs": signature["output_specs"],
+            "outputs": outputs,
             "values": values,
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{name}: its graph is not described as PyTorch 2.9 and later describe it "
             f"({type(error).__name__}: {error}); export it again with a newer PyTorch:\n"

@@ -73,9 +73,19 @@ def differences(call: Call) -> Axes:
     return result
 
 
+def windows(call: Call) -> Axes:
+    """`Tensor.unfold`: overlapping runs of one axis, which is read by position."""
+    axes = list(call.axes("self"))
+    dim = call["dimension"] % len(axes)
+    call.fix(axes[dim], "read by position")
+    axes[dim] = call.fixed(call.shape[dim], "read by position")
+    return [*axes, call.fixed(call.shape[-1], "read by position")]
+
+
 RULES: Mapping[str, object] = {
     "index": index,
     "gather": gather,
     "index_select": index_select,
     "diff": differences,
+    "unfold": windows,
 }

@@ -14,7 +14,7 @@ def pointwise(call: Call) -> Axes:
 
 
 def first_pointwise(call: Call) -> Axes:
-    """Every element of the first tensor by itself; other tensors only lend a type."""
+    """Every element of the first tensor by itself (or forgotten); others only lend a type."""
     return next(call.tensors()).axes
 
 
@@ -234,6 +234,7 @@ _FIRST = [
     "half",
     "detach_",
     "native_dropout",
+    "zero",
 ]
 _REDUCE = [
     "mean",

@@ -78,7 +78,8 @@ def transpose(call: Call) -> Axes:
     axes = list(call.axes("self"))
     if len(axes) < 2:
         return axes
-    a, b = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
+    given = [value for name, value in call.arguments.items() if name != "self"]
+    a, b = given or (0, 1)
     axes[a], axes[b] = axes[b], axes[a]
     return axes
 
@@ -265,7 +266,10 @@ def pool(call: Call) -> Axes | list[TensorAxes]:
 _NEAREST_EXACT = "_upsample_nearest_exact"
 
 RULES: Mapping[str, object] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten"), reshape),
+    **dict.fromkeys(
+        ("view", "view_as", "reshape", "reshape_as", "_unsafe_view", "flatten", "unflatten"),
+        reshape,
+    ),
     "permute": permute,
     **dict.fromkeys(("transpose", "t", "swapaxes", "swapdims", "numpy_T"), transpose),
     **dict.fromkeys(("mT", "mH", "adjoint"), last_transpose),
