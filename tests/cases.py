@@ -42,6 +42,14 @@ class Net(nn.Module):
         return self.written(self, x)
 
 
+class Constant(nn.Module):
+    """A tensor that is no part of the state dict."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.clone(), persistent=False)
+
+
 @dataclass(frozen=True)
 class Network:
     """A network by hand.
@@ -265,6 +273,13 @@ def _swapped(m: Any, x: Tensor) -> Tensor:
     return m.head(pooled(x.swapdims(1, 3)))
 
 
+def _constants(m: Any, x: Tensor) -> Tensor:
+    x = F.conv2d(F.relu(m.conv(x)), m.blur.value, groups=3)
+    bias = torch.cat([m.bias, m.zeros.value, m.bias])
+    a, b, c = (m.fc(pooled(x)) + bias).tensor_split(3, dim=-1)
+    return m.head(F.relu(a * b + c))
+
+
 def _windows(m: Any, x: Tensor) -> Tensor:
     x = m.fc(x)
     bias = m.bias.clone()
@@ -304,6 +319,19 @@ NETWORKS: Mapping[str, Network] = {
         lambda: Net(_swapped, conv=conv(1, 3), fc=linear(3, 5), head=linear(5, 2)),
         (1, 4, 4),
         (3, 5),
+    ),
+    "constants that are equal along an axis": Network(
+        lambda: Net(
+            _constants,
+            conv=conv(1, 3),
+            blur=Constant(torch.tensor([[1.0, 2.0], [3.0, 1.0]]).expand(3, 1, 2, 2)),
+            fc=linear(3, 12),
+            bias=weight(4),
+            zeros=Constant(torch.zeros(4)),
+            head=linear(4, 2),
+        ),
+        (1, 4, 4),
+        (3, 4),
     ),
     "windows and a slice of zeros": Network(
         lambda: Net(_windows, fc=linear(4, 6), bias=weight(6), head=linear(6, 2)),

@@ -32,8 +32,8 @@ from merging.symmetry import (
     rules_recurrent,
     rules_shape,
 )
-from merging.symmetry.call import Axes, Call, Rows, TensorAxes
-from merging.symmetry.expressions import Axis, fix, fixed_axis, normal
+from merging.symmetry.call import Axes, Call, Rows, TensorAxes, is_written
+from merging.symmetry.expressions import Axis, fix, fixed_axis, normal, uniform_axis
 from merging.symmetry.fused import HANDED_ON, handed_on
 from merging.symmetry.nesting import find_parents
 
@@ -140,7 +140,7 @@ def _collect(
         node: TensorAxes(state[name]) for node, name in graph.sources.items()
     }
     for node, constant in graph.constants.items():
-        values[node] = TensorAxes([fixed_axis(n, "axis of a constant") for n in constant.shape])
+        values[node] = TensorAxes(_constant_axes(node, constant))
     for node, given in zip(graph.inputs, inputs, strict=True):
         values[node] = TensorAxes([fixed_axis(n, "axis of the input") for n in given.shape])
     unknown: dict[str, None] = {}
@@ -158,6 +158,18 @@ def _collect(
             for axis in value.axes:
                 fix(axis, "axis of the output")
     return _Equations(state, values, inner), list(unknown)
+
+
+def _constant_axes(node: fx.Node, constant: Tensor) -> Axes:
+    """Axes of a constant: one along which all is equal stays as it is in any order."""
+    uniform = [
+        n > 1 and not is_written(node) and bool((constant == constant.narrow(k, 0, 1)).all())
+        for k, n in enumerate(constant.shape)
+    ]
+    return [
+        uniform_axis(n) if equal else fixed_axis(n, "axis of a constant")
+        for n, equal in zip(constant.shape, uniform, strict=True)
+    ]
 
 
 def _fix_unread(graph: Graph, state: Mapping[str, Axes]) -> None:

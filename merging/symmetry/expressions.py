@@ -156,7 +156,9 @@ def split(axis: Axis, sizes: Sequence[int], reason: str) -> list[Axis]:
 def _bind(atom: Axis, to: Axis) -> None:
     if atom.fixed:
         fix(to, atom.fixed)
-    to.uniform = to.uniform and atom.uniform
+    if not atom.uniform:
+        for part in to.atoms():
+            part.uniform = False
     atom.link = to
 
 
