@@ -29,6 +29,9 @@ from merging.spec import PermutationSpec
 
 SWEEPS = 10  # the bundled pairs take 2 to 24
 _CALIBRATION = (64, 320)  # sizes of the assignment problems that are timed
+# Operators that every axis of a tensor takes in a sweep, however small it is: in small networks
+# with many tensors they take most of the time.
+_OPERATORS = 100
 _EVALUATED = 100  # examples of the evaluation that is timed
 _POINTS = 3
 # Of a tensor's largest number to the median of its sizes: trained layers stay far below.
@@ -45,11 +48,13 @@ class Calibration:
         assignment_seconds: Of a problem of `_CALIBRATION[1]` units.
         exponent: How the time of a problem grows with its units, from 2 to 3.
         flops: Float64 operations per second in products of matrices.
+        operator_seconds: Of an operator on next to nothing.
     """
 
     assignment_seconds: float
     exponent: float
     flops: float
+    operator_seconds: float
 
     def assignment(self, units: int) -> float:
         """Seconds of an assignment problem."""
@@ -80,7 +85,9 @@ def foresee(
     """
     speed = calibrate()
     sweep = sum(
-        _assignments(spec, speed, group) + _product_flops(spec, params_a, group) / speed.flops
+        _assignments(spec, speed, group)
+        + _product_flops(spec, params_a, group) / speed.flops
+        + _OPERATORS * len(spec.places()[group]) * speed.operator_seconds
         for group in spec.sizes
     )
     squares = [_rows(spec, group) ** 2 for group in spec.sizes]
@@ -107,7 +114,7 @@ def foresee(
 
 
 def calibrate() -> Calibration:
-    """Measure how fast this machine solves assignments and multiplies matrices."""
+    """Measure how fast this machine solves assignments, multiplies matrices, and does nothing."""
     generator = torch.Generator().manual_seed(0)
     seconds = []
     for units in _CALIBRATION:
@@ -116,7 +123,8 @@ def calibrate() -> Calibration:
     growth = math.log(seconds[1] / seconds[0]) / math.log(_CALIBRATION[1] / _CALIBRATION[0])
     product = _seconds(lambda: values @ values)
     flops = 2 * _CALIBRATION[1] ** 3 / product
-    return Calibration(seconds[1], min(3.0, max(2.0, growth)), flops)
+    operator = _seconds(lambda: [values[:8, :8] @ values[:8, 0] for _ in range(_OPERATORS)])
+    return Calibration(seconds[1], min(3.0, max(2.0, growth)), flops, operator / _OPERATORS)
 
 
 def precision_warnings(
