@@ -47,6 +47,7 @@ __all__ = [
     "check_finite",
     "checkpoint_bytes",
     "fingerprint",
+    "map_checkpoint",
     "open_checkpoint",
     "read_checkpoint",
     "read_checkpoint_bytes",
@@ -118,6 +119,29 @@ def read_checkpoint_bytes(
     """
     with open_checkpoint(data, name, limits=limits) as checkpoint:
         return _read(checkpoint, name, require_finite)
+
+
+def map_checkpoint(path: Path) -> Params:
+    """The tensors of a file that this project wrote, mapped into memory and not read.
+
+    Processes that map one file share its pages, and the system may drop them. Writing to a tensor
+    does not reach the file.
+
+    Args:
+        path: A safetensors file that was checked when it was written.
+
+    Returns:
+        The tensors.
+
+    Raises:
+        CheckpointError: If the file is gone or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{path.name}: the file is gone or damaged ({error}); bring the model again"
+        ) from error
 
 
 def check_finite(params: Mapping[str, Tensor], name: str) -> None:

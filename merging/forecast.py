@@ -23,6 +23,7 @@ from merging.doctor import SHARED_START, equal_share, weight_cosine
 from merging.landscape import evaluate_family
 from merging.matching.assignment import solve_assignment
 from merging.matching.nested import children_of
+from merging.matching.similarity import compared_bytes
 from merging.params import floating
 from merging.records import Forecast
 from merging.spec import PermutationSpec
@@ -104,8 +105,8 @@ def foresee(
         largest_group=max(spec.sizes.values(), default=0),
         sweep_seconds=sweep,
         match_seconds=restarts * SWEEPS * sweep,
-        # Both models, as they are computed (float32) and as they are compared (float64).
-        model_bytes=2 * (4 + 8) * numbers,
+        # Both models, as they are computed (float32) and as they are compared.
+        model_bytes=2 * (4 * numbers + compared_bytes(params_a)),
         # One matrix a group is kept; the solver works on four of the largest.
         similarity_bytes=8 * (sum(squares) + 4 * max(squares, default=0)),
         examples=len(batches),

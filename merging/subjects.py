@@ -26,8 +26,8 @@ from merging.checkpoints import (
     TensorSpec,
     check_finite,
     fingerprint,
+    map_checkpoint,
     open_checkpoint,
-    read_checkpoint,
     stream_checkpoint,
 )
 from merging.data.base import Batches, Dataset
@@ -238,7 +238,7 @@ def network_of(config: str, store: Store) -> Network:
 
 @lru_cache(maxsize=6)
 def _params(path: Path) -> TensorDict:
-    return read_checkpoint(path)[0]
+    return map_checkpoint(path)
 
 
 def _path_of(wanted: str, store: Store) -> Path:

@@ -4,6 +4,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import time
 import warnings
 import zipfile
@@ -23,6 +25,7 @@ from merging.checkpoints import (
     check_finite,
     checkpoint_bytes,
     fingerprint,
+    map_checkpoint,
     read_checkpoint,
     read_checkpoint_bytes,
     write_checkpoint,
@@ -209,6 +212,49 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
     assert fingerprint(params) == fingerprint(model())
     assert meta["seed"] == "3"
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_mapped_file_is_what_was_written_and_is_not_written_to(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_checkpoint(path, model())
+    before = path.read_bytes()
+    params = map_checkpoint(path)
+    assert fingerprint(params) == fingerprint(model())
+    for value in params.values():
+        value.zero_()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does")
+def test_a_mapped_file_takes_no_memory_of_its_own(tmp_path):
+    path = tmp_path / "large.safetensors"
+    write_checkpoint(path, {"w": torch.ones(1 << 24)})  # 64 MB
+    lines = """
+import sys
+from pathlib import Path
+from merging.checkpoints import map_checkpoint
+
+def own():
+    status = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(status["RssAnon"].split()[0]) // 1024
+
+before = own()
+total = map_checkpoint(Path(sys.argv[1]))["w"].sum()
+print(int(total), own() - before)
+"""
+    out = subprocess.run([sys.executable, "-c", lines, path], capture_output=True, check=True)
+    total, grown = map(int, out.stdout.split())
+    assert total == 1 << 24
+    assert grown < 32
+
+
+@pytest.mark.parametrize("data", [None, b"", b"short", b"\xff" * 100])
+def test_a_file_that_cannot_be_mapped_is_an_error(tmp_path, data):
+    path = tmp_path / "model.safetensors"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="gone or damaged"):
+        map_checkpoint(path)
 
 
 def test_views_shared_memory_and_gradients_can_be_written():

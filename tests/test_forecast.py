@@ -12,6 +12,7 @@ import torch
 import merging
 from merging.data.base import Batches
 from merging.forecast import calibrate, foresee, precision_warnings
+from merging.matching import similarity
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,14 @@ def test_without_examples_no_points_are_promised(pair, spec):
     none = Batches(torch.empty(0, 64), torch.empty(0).long())
     found = foresee(pair.model, spec, pair.params_a, pair.params_b, none)
     assert math.isnan(found.points_per_second)
+
+
+def test_large_models_are_compared_one_tensor_at_a_time(monkeypatch, pair, spec, found):
+    numbers = sum(value.numel() for value in pair.params_a.values())
+    assert found.model_bytes == 2 * (4 + 8) * numbers
+    monkeypatch.setattr(similarity, "KEPT_BYTES", 8 * numbers - 1)
+    large = foresee(pair.model, spec, pair.params_a, pair.params_b, pair.data.test)
+    assert large.model_bytes == 2 * 4 * numbers + 2 * 8 * 256 * 256
 
 
 def test_nothing_is_odd_about_a_bundled_pair(found):

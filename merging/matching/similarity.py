@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from merging.params import dot
+from merging.params import dot, floating
 from merging.permutation import permute_tensor
 from merging.spec import AxisExpression, PermutationSpec
+
+# Bytes that one model may take in float64; of larger ones single tensors are converted when they
+# are compared, so that memory holds little beside the files.
+KEPT_BYTES = 1 << 30
 
 
 class WeightSimilarity:
@@ -35,8 +39,8 @@ class WeightSimilarity:
             for name in names
             if name in spec.axes and any(e.groups for e in spec.axes[name])
         }
-        self.params_a = {name: params_a[name].to("cpu", torch.float64) for name in self.axes}
-        self.params_b = {name: params_b[name].to("cpu", torch.float64) for name in self.axes}
+        self.params_a = _in_float64(params_a, list(self.axes))
+        self.params_b = _in_float64(params_b, list(self.axes))
         self.spec = spec
         self.sizes = spec.sizes
         within = spec.within
@@ -77,11 +81,13 @@ class WeightSimilarity:
 
     def objective(self, perms: Mapping[str, Tensor]) -> float:
         """`<A, pi(B)>` over the parameters that any group touches."""
-        moved = {
-            name: permute_tensor(value, self.axes[name], perms)
-            for name, value in self.params_b.items()
-        }
-        return dot(self.params_a, moved)
+        return sum(
+            dot(
+                {name: self.params_a[name]},
+                {name: permute_tensor(self.params_b[name], expressions, perms)},
+            )
+            for name, expressions in self.axes.items()
+        )
 
     def _constant_part(self, group: str) -> Tensor:
         """Sum over the parameters that no other group touches; computed once."""
@@ -109,6 +115,39 @@ class WeightSimilarity:
         )
         n = self.sizes[group]
         return sum((a @ b.T for a, b in pairs), torch.zeros(n, n, dtype=torch.float64))
+
+
+class _Float64(Mapping[str, Tensor]):
+    """Parameters in float64, each made when it is asked for and not kept."""
+
+    def __init__(self, params: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        self._params, self._names = params, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._params[name].to("cpu", torch.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _in_float64(params: Mapping[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Parameters in float64: kept where there is room for them, else made one at a time."""
+    found = _Float64(params, names)
+    return dict(found) if _wide_bytes(params[name] for name in names) <= KEPT_BYTES else found
+
+
+def compared_bytes(params: Mapping[str, Tensor]) -> int:
+    """Bytes that one model takes, beside its own, while it is compared with another."""
+    values = [params[name] for name in floating(params)]
+    whole = _wide_bytes(values)
+    return whole if whole <= KEPT_BYTES else max(_wide_bytes([value]) for value in values)
+
+
+def _wide_bytes(values: Iterable[Tensor]) -> int:
+    return sum(8 * value.numel() for value in values)
 
 
 def _in_order(expression: AxisExpression, group: str) -> AxisExpression:

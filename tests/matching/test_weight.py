@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merging.landscape import interpolate
-from merging.matching import match
+from merging.matching import match, similarity
 from merging.permutation import invert_permutations, permute
 from merging.symmetry import find_symmetry
 from merging.zoo import load_pair
@@ -55,6 +55,17 @@ def test_planted_heads_and_streams_of_a_transformer_are_undone():
     )
     undone = invert_permutations(spec, planted)
     assert all(torch.equal(found.permutations[g], undone[g]) for g in planted)
+
+
+@pytest.mark.parametrize("name", ["resnet-layer", "vit"])
+def test_models_that_are_not_kept_in_float64_are_matched_alike(name, monkeypatch):
+    model, spec = architecture(name), architecture_symmetry(name).spec
+    a, b = random_state(model, 1), random_state(model, 2)
+    kept = match("weight", model, a, b, spec=spec, options={"restarts": 2})
+    monkeypatch.setattr(similarity, "KEPT_BYTES", 0)
+    found = match("weight", model, a, b, spec=spec, options={"restarts": 2})
+    assert found.objective == kept.objective
+    assert all(torch.equal(found.permutations[g], kept.permutations[g]) for g in spec.sizes)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
