@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import pickle
 import random
 import sys
@@ -24,11 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from merging.checkpoint_guards import DEFAULT_LIMITS
 from merging.checkpoints import checkpoint_bytes, read_checkpoint_bytes
 from merging.data.reading import read_data
 from merging.errors import MergingError
+from merging.models.blueprint import ExportedModel
+from merging.pt2_archive import read_pt2
 from merging.zip_guard import check_pt2, open_zip
 from tests.hostile.builders import tarred
 
@@ -159,6 +163,7 @@ def _seeds() -> Mapping[str, tuple[Reader, bytes]]:
     return {
         **{name: (_weights, raw) for name, raw in weights.items()},
         "pt2": (_program, _exported()),
+        "pt2, graph": (_graph, _description()),
         **{name: (_examples, raw) for name, raw in data.items()},
     }  # fmt: skip
 
@@ -175,13 +180,44 @@ def _program(data: bytes) -> None:
     check_pt2(open_zip(io.BytesIO(data), "fuzz", DEFAULT_LIMITS), "fuzz")
 
 
-def _exported() -> bytes:
-    config = (b'{"config": {"w": {"path_name": "weight_0", "is_param": true, "use_pickle": false, '
-              b'"tensor_meta": {"dtype": 7}}}}')  # fmt: skip
+def _graph(data: bytes) -> None:
+    """Read an archive whose description of a graph is this; whole files fail at its checksum."""
+    archive = read_pt2(_exported(data), "fuzz")
+    ExportedModel(archive.blueprint, archive.weights, archive.constants, "fuzz")
+
+
+def _description() -> bytes:
+    class Small(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                scale = x.mean(1, keepdim=True).expand(x.shape[0], 2)
+            return (super().forward(x) * scale).split(1, dim=1)[0]
+
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Small(3, 2), (torch.ones(2, 3),), dynamic_shapes=({0: batch},))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    with zipfile.ZipFile(file) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("models/model.json"))
+        return archive.read(name)
+
+
+def _exported(graph: bytes = b"{}") -> bytes:
+    config = {
+        name: {"path_name": f"weight_{k}", "is_param": True, "use_pickle": False,
+               "tensor_meta": {"dtype": 7, "sizes": [{"as_int": n} for n in shape],
+                               "strides": [{"as_int": 1} for _ in shape],
+                               "storage_offset": {"as_int": 0}, "device": {"type": "cpu"},
+                               "layout": 7, "requires_grad": False}}
+        for k, (name, shape) in enumerate({"weight": (2, 3), "bias": (2,)}.items())
+    }  # fmt: skip
     return _zipped({
         "m/archive_format": b"pt2",
-        "m/data/weights/weight_0": bytes(8),
-        "m/data/weights/model_weights_config.json": config,
+        "m/data/weights/weight_0": bytes(24),
+        "m/data/weights/weight_1": bytes(8),
+        "m/data/weights/model_weights_config.json": json.dumps({"config": config}).encode(),
+        "m/data/constants/model_constants_config.json": b'{"config": {}}',
+        "m/models/model.json": graph,
     })
 
 

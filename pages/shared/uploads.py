@@ -59,8 +59,8 @@ def form() -> None:
     st.caption(
         "A `.pt2` archive of any architecture; a zip file of a Hugging Face folder; or a state "
         "dict (safetensors, `torch.save`, Lightning) of a bundled architecture, whose tensor names "
-        "are in docs/methods.md. Files are read without running anything in them, and stay on "
-        "this server."
+        "are in docs/methods.md, or of one of torchvision's or timm's, by name. Files are read "
+        "without running anything in them, and stay on this server."
     )
     with st.expander("Another architecture? Three lines make an archive of it"):
         st.code(HOW_TO_EXPORT, language="python")
