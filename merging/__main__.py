@@ -13,6 +13,7 @@ from typing import Any
 from merging import commands, fuse_command
 from merging.errors import MergingError
 from merging.methods import METHOD_CARDS
+from merging.own_code import OWN_DATA, OWN_MODEL, is_function
 from merging.paths import PATH_CARDS
 from merging.session import Session
 
@@ -40,9 +41,11 @@ def main(words: Sequence[str] | None = None) -> int:
         0, or 1 if something is wrong, or if a replayed result differs.
     """
     arguments = _parser().parse_args(words)
-    if arguments.model and ":" in arguments.model:
-        os.environ["ONE_BASIN_MODEL"] = arguments.model
-        sys.path.insert(0, str(Path.cwd()))
+    for variable, name in ((OWN_MODEL, "model"), (OWN_DATA, "data")):
+        given = getattr(arguments, name, None) or ""
+        if is_function(given):
+            os.environ[variable] = given
+            sys.path.insert(0, str(Path.cwd()))
     try:
         session = Session()
         found = _COMMANDS[arguments.command](arguments, session)
@@ -102,7 +105,11 @@ def _parser() -> ArgumentParser:
         child.add_argument(
             "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"
         )
-        child.add_argument("--data", help="a bundled data set's name, or a file of examples")
+        child.add_argument(
+            "--data",
+            help="a bundled data set's name, a file of examples, or package.module:function that "
+            "returns inputs and targets",
+        )
         child.add_argument(
             "--spec", metavar="FILE", help="a permutation spec as JSON, in place of the derived one"
         )

@@ -13,8 +13,10 @@ from typing import Any
 from merging import requests, subjects, tasks
 from merging.cards import ASSETS, list_families, list_pairs
 from merging.data.bundled import DATASETS, load_dataset
+from merging.data.own import own_data
 from merging.errors import MergingError
 from merging.jobs import Context
+from merging.own_code import is_function
 from merging.recipes import recipe
 from merging.requests import Examples, Family, Request, Subject
 from merging.store import Store, open_default
@@ -155,8 +157,11 @@ class Session:
         if given in DATASETS:
             return given, load_dataset(given).fingerprint
         path = Path(given)
-        found = subjects.keep_data(path, path.name, config, self.store)
-        self.sources["data"] = str(path)
+        if is_function(given):
+            found = subjects.keep_arrays(own_data(given), given, config, self.store)
+        else:
+            found = subjects.keep_data(path, path.name, config, self.store)
+        self.sources["data"] = given
         self.notes += found["notes"]
         return found["fingerprint"], found["fingerprint"]
 

@@ -30,6 +30,7 @@ from merging.checkpoints import (
     open_checkpoint,
     stream_checkpoint,
 )
+from merging.data.arrays import BroughtArrays
 from merging.data.base import Batches, Dataset
 from merging.data.bundled import is_dataset, load_dataset
 from merging.data.reading import read_data
@@ -426,8 +427,25 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
     Raises:
         MergingError: If the file holds no examples for this architecture.
     """
+    return keep_arrays(read_data(source, name), name, config, store)
+
+
+def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> dict[str, Any]:
+    """Check that examples fit an architecture, and keep them.
+
+    Args:
+        found: The examples.
+        name: What screens call them.
+        config: Canonical JSON of the architecture.
+        store: The store.
+
+    Returns:
+        The fields of `requests.BroughtData`.
+
+    Raises:
+        MergingError: If they do not fit.
+    """
     network = network_of(config, store)
-    found = read_data(source, name)
     x, y, half, notes = parted(found, network)
     content = repr((x.shape, y.shape, half)).encode() + x.tobytes() + y.tobytes()
     mark = hashlib.sha256(content).hexdigest()

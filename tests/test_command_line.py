@@ -141,9 +141,12 @@ def test_the_function_of_the_one_who_starts_it_makes_the_model(tmp_path, monkeyp
         "    net = torch.nn.Sequential(\n"
         "        torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))\n"
         "    return net, (torch.zeros(2, 4),)\n"
+        "def examples():\n"
+        "    return torch.linspace(-1, 1, 32).reshape(8, 4), torch.arange(8) % 2\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONE_BASIN_MODEL", "")
+    monkeypatch.setenv("ONE_BASIN_DATA", "")
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     names = []
     for seed in (0, 1):
@@ -153,6 +156,13 @@ def test_the_function_of_the_one_who_starts_it_makes_the_model(tmp_path, monkeyp
         torch.save(net.state_dict(), names[-1])
     found = run(capsys, "match", *names, "--model", "mymodels:small")
     assert list(found["units moved"]) == ["0.weight[0]"]
+    own = ("--model", "mymodels:small", "--data", "mymodels:examples")
+    curve = run(capsys, "interpolate", *names, *own, "--lams", "3", "--recipe-out", "r.json")
+    assert len(curve["loss"]) == 3
+    monkeypatch.setenv("ONE_BASIN_DATA", "")
+    assert "start it with --data" in refused(capsys, "replay", "r.json", *own[:2])
+    monkeypatch.setenv("ONE_BASIN_DATA", own[3])
+    assert run(capsys, "replay", "r.json", *own[:2])["equal"] is True
 
 
 @pytest.mark.parametrize(

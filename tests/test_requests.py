@@ -121,6 +121,7 @@ EXAMPLES = {
         "name": "yours.npz",
         "config": "{}",
         "file": '{"path":"a.npz"}',
+        "function": "mine:data",
     },
     requests.FitRequest(SUBJECT.model_a, SUBJECT.model_b): {"model_a": "x", "model_b": "y"},
     requests.CurvatureRequest(FAMILY.config, "ab" * 32, "mnist", "cd" * 32): {

@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,10 @@ from torch import Tensor, nn
 from merging.errors import ArchitectureMismatchError, MergingError, UnknownNameError
 from merging.models.blueprint import ExportedModel
 from merging.models.registry import ARCHITECTURES, architecture_of, build_model, example_inputs
+from merging.own_code import OWN_MODEL, call_named, call_own
 from merging.params import Params
 
 Config = Mapping[str, Any]
-OWN_MODEL = "ONE_BASIN_MODEL"
 LIBRARIES = ("torchvision", "timm", "transformers")
 
 _TOKENS = 16
@@ -169,21 +168,15 @@ def own_network(function: str) -> Network:
     """The model that a function of the server's own makes.
 
     Args:
-        function: `package.module:function`; must be what `$ONE_BASIN_MODEL` names, so that no
-            request can have any other function called.
+        function: `package.module:function`, as `$ONE_BASIN_MODEL` names it.
 
     Returns:
         The network.
 
     Raises:
-        MergingError: If it is another one.
+        MergingError: If it is another one, or returns no model.
     """
-    if function != os.environ.get(OWN_MODEL):
-        raise MergingError(
-            f"the model function {function!r} is not the one that this server was started with; "
-            f"start it with --model {function}"
-        )
-    return named_network(function)
+    return _returned(call_own(function, OWN_MODEL), function)
 
 
 def named_network(function: str) -> Network:
@@ -198,7 +191,10 @@ def named_network(function: str) -> Network:
     Raises:
         MergingError: If it cannot be imported, or returns something else.
     """
-    found = call_named(function, "--model")
+    return _returned(call_named(function, "--model"), function)
+
+
+def _returned(found: Any, function: str) -> Network:
     model, *inputs = found if isinstance(found, (tuple, list)) else (found,)
     if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)):
         inputs = list(inputs[0])
@@ -208,21 +204,6 @@ def named_network(function: str) -> Network:
             "example inputs: `return model, (torch.zeros(2, 3, 224, 224),)`"
         )
     return Network(model.eval(), tuple(inputs), f"{type(model).__name__} of {function}")
-
-
-def call_named(function: str, option: str) -> Any:
-    """Call `package.module:function`.
-
-    Raises:
-        MergingError: If there is no such function, or it fails.
-    """
-    module, _, name = function.partition(":")
-    if not module or not name:
-        raise MergingError(f"{option} takes package.module:function, not {function!r}")
-    try:
-        return getattr(importlib.import_module(module), name)()
-    except Exception as error:  # somebody's own code may raise anything
-        raise MergingError(f"{option} {function}: {type(error).__name__}: {error}") from error
 
 
 # Packages of architectures

@@ -166,13 +166,14 @@ class BroughtData:
 
 @dataclass(frozen=True)
 class DataRequest(Request[BroughtData]):
-    """Read examples for an architecture, uploaded or from the server's folder."""
+    """Read examples for an architecture: uploaded, from the server's folder, or of its function."""
 
     task: ClassVar[str] = "read data"
     upload: str
     name: str
     config: str
     file: str = added("")
+    function: str = added("")
 
     @property
     def title(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from merging import requests, server_folder
+from merging.data.own import own_data
 from merging.doctor import examine
 from merging.errors import SymmetryError
 from merging.forecast import foresee
@@ -22,6 +23,7 @@ from merging.params import in_order
 from merging.records import EndPoint
 from merging.subjects import (
     certified,
+    keep_arrays,
     keep_checkpoint,
     keep_data,
     keep_spec,
@@ -96,6 +98,9 @@ def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: C
 
 
 def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
+    if request.function:
+        found = own_data(request.function)
+        return {}, keep_arrays(found, request.name, request.config, context.store)
     return {}, keep_data(_source(request, context), request.name, request.config, context.store)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import streamlit as st
 
-from merging import methods
+from merging import methods, own_code
 from pages.shared import jobs, state
 
 _PAGES = Path(__file__).resolve().parents[1]
@@ -15,6 +16,7 @@ _LOGO = _PAGES.parent / "assets" / "logo.svg"
 
 def main() -> None:
     """Draw the frame and run the page that the address names."""
+    own_code.read_arguments(sys.argv[1:])  # what stands after `--` of `streamlit run app.py --`
     st.logo(str(_LOGO), size="large")
     page = st.navigation({
         "": [st.Page(_PAGES / "start.py", title="Start", icon=":material/home:", default=True)],

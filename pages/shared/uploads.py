@@ -13,6 +13,7 @@ import streamlit as st
 from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
+from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
 from pages.shared import jobs, state, summaries
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
@@ -153,7 +154,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
 
 def _architecture() -> str:
     """What the person says of the architecture: a name, the server's own function, or nothing."""
-    own = os.environ.get("ONE_BASIN_MODEL", "")
+    own = os.environ.get(OWN_MODEL, "")
     choices = [_FROM_FILES, _BY_NAME, *([own] if own else [])]
     choice = st.selectbox("Architecture", choices, key="models_architecture")
     if choice == _BY_NAME:
@@ -205,12 +206,14 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     Returns:
         Name and fingerprint of the data, both empty for none; None until a file was read.
     """
+    function = os.environ.get(OWN_DATA, "")
+    choices = {**_CHOICES, **({function: f"`{function}`"} if function else {})}
     choice = st.segmented_control(
         "Examples to evaluate on",
-        list(_CHOICES),
+        list(choices),
         default="mnist",
         required=True,
-        format_func=_CHOICES.__getitem__,
+        format_func=choices.__getitem__,
         key=f"{key}_data",
         help=(
             "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
@@ -220,14 +223,17 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     )
     if choice == _NONE:
         return "", ""
-    if choice != _OWN:
+    if choice not in (_OWN, function):
         return str(choice), _bundled_data(str(choice))
-    file = given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
-    if file is None:
-        return None
-    wanted = requests.DataRequest(file.upload, file.name, config, file.file)
+    if choice == function:
+        wanted = requests.DataRequest(STARTED, function, config, function=function)
+    else:
+        file = given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
+        if file is None:
+            return None
+        wanted = requests.DataRequest(file.upload, file.name, config, file.file)
     for found in jobs.follow(f"{key}_read_data", [wanted]):
-        if replace(found.request, name=file.name) != wanted:
+        if replace(found.request, name=wanted.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
         st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")

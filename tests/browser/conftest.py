@@ -86,12 +86,16 @@ def new_server(tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def serving(folder: Path, **settings: str) -> Iterator[str]:
-    """The address of a server whose store is in a folder, with settings in its environment."""
+def serving(folder: Path, *words: str, **settings: str) -> Iterator[str]:
+    """The address of a server whose store is in a folder.
+
+    The words stand on the app's own command line, the settings in its environment.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py"]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    command += ["--", *words]
     environment = {**os.environ, "ONE_BASIN_STORE": str(folder / "store"), "ONE_BASIN_WORKERS": "1"}
     environment |= settings
     log = folder / "server.log"

@@ -21,8 +21,13 @@ from merging.models.registry import build_model
 from tests.test_pt2_archive import Small, exported
 
 OWN_MODEL = "brought_by_server:small"
+OWN_DATA = "brought_by_server:examples"
 OWN_CODE = """
+import numpy
 import torch
+def examples():
+    x = numpy.random.default_rng(0).standard_normal((30, 8)).astype("float32")
+    return (x[:20], x[:20].argmax(1) % 3), (torch.tensor(x[20:]), torch.arange(10) % 3)
 def small():
     net = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.Tanh(), torch.nn.Linear(12, 3))
     return net, (torch.zeros(2, 8),)
@@ -51,6 +56,7 @@ class Route:
         write: Writes a module into a folder; the file's path.
         inputs: A batch for it.
         examples: Writes examples into a folder, and returns their path; None for no examples.
+        data: What is chosen on the page in place of a file of examples.
         dtype: Of the weights in the file.
         architecture: What is chosen on the page; empty for what the files say.
         by_name: The architecture's name in a package, which the test needs.
@@ -61,6 +67,7 @@ class Route:
     write: Callable[[nn.Module, Path], Path]
     inputs: Tensor
     examples: Callable[[Path], Path] | None = None
+    data: str = "No examples"
     dtype: torch.dtype = torch.float32
     architecture: str = ""
     by_name: str = ""
@@ -215,13 +222,13 @@ _X = torch.randn(6, 64, generator=torch.Generator().manual_seed(9))
 _PICTURES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(8))
 ROUTES = {
     "safetensors": Route(_perceptron, _safetensors, _X, _arrays(64)),
-    "PyTorch file": Route(lambda: _perceptron("module"), _half, _X, _table, torch.float16),
+    "PyTorch file": Route(lambda: _perceptron("module"), _half, _X, _table, dtype=torch.float16),
     "Lightning": Route(lambda: _perceptron("net"), _lightning, _X),
     "shards in a zip file": Route(_perceptron, _shards, _X, _images),
     "Hugging Face folder": Route(_gpt, _hugging_face, torch.randint(0, 20, (2, 10)), _tokens),
     "exported archive": Route(Small, _archive, _X.reshape(6, 1, 8, 8)),
-    "the server's function": Route(
-        _own, _safetensors, _X[:, :8], _arrays(8), architecture=OWN_MODEL
+    "the server's functions": Route(
+        _own, _safetensors, _X[:, :8], architecture=OWN_MODEL, data=OWN_DATA
     ),
     "a name of torchvision": Route(
         _torchvision, _safetensors, _PICTURES, _pictures, by_name="torchvision:resnet18"

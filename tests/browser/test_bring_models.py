@@ -24,7 +24,7 @@ from tests.bad_files import (
     with_prefix,
 )
 from tests.browser.conftest import serving
-from tests.browser.routes import OWN_CODE, OWN_MODEL, ROUTES, outputs, trained
+from tests.browser.routes import OWN_CODE, OWN_DATA, OWN_MODEL, ROUTES, outputs, trained
 
 PATIENCE = 60_000  # milliseconds
 PAIR = "digits-mlp-256"
@@ -42,12 +42,11 @@ def server(tmp_path_factory, server_folder):
     folder = tmp_path_factory.mktemp("server")
     (folder / f"{OWN_MODEL.partition(':')[0]}.py").write_text(OWN_CODE)
     settings = {
-        "ONE_BASIN_MODEL": OWN_MODEL,
         "ONE_BASIN_FOLDER": str(server_folder),
         "PYTHONPATH": str(folder),
         "HF_HUB_OFFLINE": "1",
     }
-    with serving(folder, **settings) as address:
+    with serving(folder, "--model", OWN_MODEL, "--data", OWN_DATA, **settings) as address:
         yield address
 
 
@@ -288,7 +287,7 @@ def test_two_models_of_every_route_come_back_merged(name, page, settled, server_
         hand_over(page, route, slot, files[slot], folder)
         read = page.get_by_text(re.compile(r"tensors, [\d,]+ numbers, fingerprint"))
         expect(read).to_have_count(k + 1, timeout=PATIENCE)
-    choose(page, "A file of mine" if data else "No examples")
+    choose(page, "A file of mine" if data else route.data)
     if data:
         hand_over(page, route, "data", data, folder)
     look = page.get_by_role("button", name="Look at these two")
