@@ -23,14 +23,16 @@ def inline_regions(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op == "call_function" and str(node.target) in REGIONS:
             _inline(module, node)
-    module.graph.eliminate_dead_code()
 
 
 def _inline(module: fx.GraphModule, node: fx.Node) -> None:
     place = next(
-        k for k, value in enumerate(node.args) if isinstance(value, fx.Node) and _is_graph(value)
+        k
+        for k, value in enumerate(node.args)
+        if isinstance(value, fx.Node) and value.op == "get_attr"
     )
-    body = module.get_submodule(str(cast("fx.Node", node.args[place]).target))
+    region = cast("fx.Node", node.args[place])
+    body = module.get_submodule(str(region.target))
     assert isinstance(body, fx.GraphModule)
     inline_regions(body)
     inputs = [inner for inner in body.graph.nodes if inner.op == "placeholder"]
@@ -42,7 +44,5 @@ def _inline(module: fx.GraphModule, node: fx.Node) -> None:
         user.replace_all_uses_with(cast("Any", found)[cast("int", user.args[1])])
         module.graph.erase_node(user)
     module.graph.erase_node(node)
-
-
-def _is_graph(node: fx.Node) -> bool:
-    return node.op == "get_attr"
+    if not region.users:
+        module.graph.erase_node(region)
