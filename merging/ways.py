@@ -124,6 +124,11 @@ WAY_CARDS: Mapping[str, RuleCard] = MappingProxyType({
 })
 
 
+def names() -> list[str]:
+    """Names of all rules and ways, in the order of menus."""
+    return [*RULE_CARDS, *WAY_CARDS]
+
+
 def find_way(name: str) -> RuleCard:
     """The card of a rule or of a way.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -122,7 +122,8 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
 
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
-    usable = [name for name in requests.usable_rules(choice.family) if _fits(name, choice)]
+    lacking = {name: _lacking(name, choice) for name in ways.names()}
+    usable = [name for name, words in lacking.items() if not words]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
         "Rules",
@@ -133,6 +134,7 @@ def choose_rules(choice: Choice) -> list[str]:
         # Other models can be fused by other rules: their choice is another widget.
         key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
     )
+    _say_lacking(lacking)
     if not chosen:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
     ordered = [name for name in usable if name in chosen]
@@ -141,9 +143,34 @@ def choose_rules(choice: Choice) -> list[str]:
     return ordered
 
 
-def _fits(name: str, choice: Choice) -> bool:
-    """Whether a rule means anything for models of that kind: runs have an order, others none."""
-    return ways.find_way(name).family != "trajectory" or choice.kind == "run"
+def _lacking(name: str, choice: Choice) -> str:
+    """What a rule needs and these models have not, in words; empty if it can be used."""
+    card = ways.find_way(name)
+    if card.family == "trajectory" and choice.kind != "run":
+        return "needs the checkpoints of one run, in their order"
+    return requests.lacking(card, choice.family)
+
+
+def _say_lacking(lacking: Mapping[str, str]) -> None:
+    """Which rules these models cannot be merged by, and why."""
+    by_words: dict[str, list[str]] = {}
+    for name, words in lacking.items():
+        if words:
+            by_words.setdefault(words, []).append(ways.find_way(name).title)
+    if not by_words:
+        return
+    count = sum(map(len, by_words.values()))
+    label = "1 rule cannot be used here" if count == 1 else f"{count} rules cannot be used here"
+    with st.expander(label, icon=":material/block:"):
+        for words, titles in by_words.items():
+            verb = words if len(titles) == 1 else _plural(words)
+            st.caption(f"**{', '.join(titles)}** {verb}.")
+
+
+def _plural(words: str) -> str:
+    """What is said of one rule, said of several."""
+    verb, _, rest = words.partition(" ")
+    return f"{verb.removesuffix('s')} {rest}"
 
 
 def _options(chosen: Sequence[str]) -> None:

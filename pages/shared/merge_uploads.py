@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -24,6 +26,7 @@ def brought() -> Choice | None:
     left, right = st.columns(2)
     with left:
         models = _models()
+        is_run = len(models) > 1 and _is_run(models)
     with right:
         base = uploads.given(
             "Their base, if they were fine-tuned from one", server_folder.WEIGHTS, "merge_base_file"
@@ -39,7 +42,29 @@ def brought() -> Choice | None:
     found = uploads.examples(read[0].config, key="merge")
     if found is None:
         return None
-    return _choice(read[: len(models)], read[len(models) :], found)
+    parts, ends = read[: len(models)], read[len(models) :]
+    if not is_run:
+        return _choice(parts, ends, found)
+    return replace(_choice(sorted(parts, key=_place), ends, found), kind="run")
+
+
+def _is_run(models: Sequence[uploads.Given]) -> bool:
+    """Whether the models are said to be checkpoints of one run; their order is shown then."""
+    is_run = st.toggle(
+        "Checkpoints of one run, in the order of their names",
+        key="merge_run",
+        help="For SWA, EMA and LAWA, which go by that order. Numbers count as numbers: 9 comes "
+        "before 10.",
+    )
+    if is_run:
+        st.caption(" → ".join(model.name for model in sorted(models, key=_place)))
+    return is_run
+
+
+def _place(model: uploads.Given | requests.BroughtCheckpoint) -> list[tuple[int, str]]:
+    """Where a checkpoint comes in its run: 9 before 10, as nobody pads numbers."""
+    parts = re.split(r"(\d+)", model.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _models() -> list[uploads.Given]:

@@ -289,11 +289,13 @@ def cards(chosen: Sequence[str]) -> None:
 
 
 def take_away(choice: Choice, chosen: Sequence[str]) -> None:
-    """A merged model as a file."""
+    """Merged models as files."""
     ready = {one.rule: one for one in merge_choices.fusions(choice, chosen)}
     if not ready:
         return
-    rule = st.selectbox("Merged by", list(ready), format_func=_rule_title, key="merge_take_rule")
+    rules = st.multiselect(
+        "Merged by", list(ready), list(ready)[:1], format_func=_rule_title, key="merge_take_rules"
+    )
     what: Any = st.segmented_control(
         "As",
         ["folder", "weights"],
@@ -305,31 +307,40 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         }.__getitem__,
         key="merge_take_what",
     )
-    wanted = requests.FusionExportRequest(ready[rule], what)
+    if not rules:
+        st.info("Choose at least one rule.", icon=":material/arrow_upward:")
+        return
+    wanted = [requests.FusionExportRequest(ready[rule], what) for rule in rules]
     _make(wanted)
-    code.offer([wanted], key="merge")
+    code.offer(wanted, key="merge")
 
 
-def _make(wanted: requests.FusionExportRequest) -> None:
-    if state.wanted_file() != wanted.key and jobs.read(wanted) is None:
+def _make(wanted: Sequence[requests.FusionExportRequest]) -> None:
+    """Files that are there or asked for, and a button that asks for the others."""
+    asked = state.wanted_files()
+    missing = [one for one in wanted if one.key not in asked and jobs.read(one) is None]
+    if missing:
         st.button(
-            "Make the file",
+            "Make the file" if len(missing) == 1 else f"Make {len(missing)} files",
             key="merge_take_make",
             icon=":material/build:",
-            on_click=state.want_file,
-            args=(wanted.key,),
+            on_click=state.want_files,
+            args=tuple(one.key for one in wanted),
         )
-        return
-    for found in jobs.follow("merge_take", [wanted]):
-        if found.request == wanted and found.complete:
-            file: requests.Download = found.result
-            st.download_button(
-                f"Download {file.name}",
-                file.data,
-                file.name,
-                key="merge_take_file",
-                icon=":material/download:",
-                on_click="ignore",
-            )
-            for note in file.notes:
-                st.caption(note)
+    there = [one for one in wanted if one not in missing]
+    for k, found in enumerate(jobs.follow("merge_take", there)):
+        if found.request in there and found.complete:
+            _hand_over(found.result, key=f"merge_take_file_{k}")
+
+
+def _hand_over(file: requests.Download, *, key: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            f"Download {file.name}",
+            file.data,
+            file.name,
+            key=key,
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.caption(" ".join(file.notes), width="content")

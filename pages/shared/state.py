@@ -196,15 +196,15 @@ def last_shown(slot: str) -> list[Any]:
     return shown
 
 
-def want_file(key: str) -> None:
-    """Note that a person asked for the file of a request."""
-    st.session_state["_wanted_file"] = key
+def want_files(*keys: str) -> None:
+    """Note that a person asked for the files of some requests."""
+    st.session_state["_wanted_files"] = keys
 
 
-def wanted_file() -> str | None:
-    """Key of the request whose file a person asked for last."""
-    key: str | None = st.session_state.get("_wanted_file")
-    return key
+def wanted_files() -> tuple[str, ...]:
+    """Keys of the requests whose files a person asked for last."""
+    keys: tuple[str, ...] = st.session_state.get("_wanted_files", ())
+    return keys
 
 
 def seed() -> int:

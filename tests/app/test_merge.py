@@ -52,6 +52,15 @@ def test_the_reasons_are_packed_for_the_first_family(open_page):
     assert "Calibration error" in charts(at)[0].alt
 
 
+@pytest.mark.usefixtures("nothing_asked")
+def test_rules_that_cannot_be_used_say_what_they_lack(open_page):
+    text = " ".join(said(open_page("merge", merge_family="mnist-seeds")))
+    assert "**SLERP** takes 2 models." in text
+    assert "TIES, DARE, Model Stock, Gradient matching, Removing tasks** need a base model." in text
+    assert "**SWA, EMA, LAWA** need the checkpoints of one run, in their order." in text
+    assert "SWA" not in " ".join(said(open_page("merge", merge_family="mnist-run")))
+
+
 def test_models_left_out_are_left_out_of_what_is_asked(open_page, asked):
     open_page("merge", **{"merge_family": "mnist-mild", "merge_members_mnist-mild": [0, 2]})
     family = requests.bundled_family("mnist-mild").of((0, 2))
@@ -100,10 +109,14 @@ def test_every_chosen_rule_has_its_card(open_page):
     assert "**Assumes:**" in text
 
 
-def test_a_merged_model_is_made_and_handed_over(open_page, wait_for):
+def test_merged_models_are_made_and_handed_over(open_page, wait_for):
     at = open_page("merge", merge_family="mnist-run", merge_view="Take away")
     pick(at, "Make the file").click().run()
     at = wait_for(at, lambda at: any("merged-swa" in label for label in downloads(at)), "file")
+    at.multiselect(key="merge_take_rules").set_value(["swa", "ema", "lawa"]).run()
+    assert len(downloads(at)) == 1  # the one that is there
+    pick(at, "Make 2 files").click().run()
+    at = wait_for(at, lambda at: len(downloads(at)) == 3, "files")
     assert not at.error
 
 

@@ -10,6 +10,7 @@ from merging.families import load_family
 from tests.app.conftest import said
 
 NAMES = [f"model-{k}.safetensors" for k in range(3)]
+RUN = ["run/step-10.safetensors", "run/step-9.safetensors"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,6 +18,9 @@ def folder(tmp_path_factory):
     """Three models, and their base in a folder of its own; workers know it from their start."""
     root, family = tmp_path_factory.mktemp("models"), load_family("mnist-classes")
     for name, params in zip(NAMES, family.models[:3], strict=True):
+        write_checkpoint(root / name, params)
+    (root / "run").mkdir()
+    for name, params in zip(RUN, family.models[3:], strict=True):
         write_checkpoint(root / name, params)
     (root / "bases").mkdir()
     write_checkpoint(root / "bases" / "base.safetensors", family.base)
@@ -33,7 +37,7 @@ def pills(at):
 def test_models_of_the_servers_folder_can_be_merged(open_page, wait_for):
     at = open_page("merge", merge_family="own", merge_view="What they do")
     models = at.multiselect(key="merge_files_server")
-    assert models.options == ["bases/base.safetensors", *NAMES]
+    assert models.options == ["bases/base.safetensors", *NAMES, *RUN]
     models.set_value(NAMES[:1]).run()
     assert "1 model is there; 2 to 20 can be merged." in said(at)
     at.multiselect(key="merge_files_server").set_value(NAMES).run()
@@ -41,6 +45,18 @@ def test_models_of_the_servers_folder_can_be_merged(open_page, wait_for):
     at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
     assert {"Task arithmetic", "Gradient matching"} <= set(pills(at)["Rules"])
     assert pills(at)["Models"] == NAMES
+    assert not at.error
+
+
+def test_checkpoints_of_a_run_are_taken_in_the_order_of_their_numbers(open_page, wait_for):
+    at = open_page("merge", merge_family="own", merge_view="What they do")
+    at.multiselect(key="merge_files_server").set_value(RUN).run()
+    at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
+    assert "SWA" not in pills(at)["Rules"]
+    at.toggle(key="merge_run").set_value(True).run()
+    assert "step-9.safetensors → step-10.safetensors" in said(at)
+    assert pills(at)["Models"] == ["step-9.safetensors", "step-10.safetensors"]
+    assert {"SWA", "EMA", "LAWA"} <= set(pills(at)["Rules"])
     assert not at.error
 
 
