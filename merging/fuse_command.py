@@ -49,7 +49,9 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         found["best on validation examples"] = {scan.knob: result.best}
     if arguments.out:
         what: Any = "folder" if arguments.out.endswith(".zip") else "weights"
-        file = session.compute(requests.FusionExportRequest(wanted, what))
+        file = session.compute(
+            requests.FusionExportRequest(wanted, what, _prefix(arguments, session))
+        )
         Path(arguments.out).write_bytes(file.data)
         found["written"] = arguments.out
     if family.tasks:
@@ -78,6 +80,12 @@ def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
     return found.of(tuple(dict.fromkeys(int(text) for text in numbers)))
 
 
+def _prefix(arguments: Namespace, session: Session) -> str:
+    """What was cut off the names of the first model's file; nothing of bundled ones."""
+    first = 0 if arguments.members is None else int(arguments.members.split(",")[0])
+    return session.prefixes.get(str(first), "")
+
+
 def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
     score = session.compute(wanted)
     return {
@@ -99,9 +107,10 @@ def _streams(arguments: Namespace) -> bool:
     named = len(arguments.models) == 1
     judged = arguments.data or arguments.tune or arguments.order != "none"
     changed = arguments.statistics != "merged" or arguments.members or arguments.no_base
+    noted = arguments.recipe_out  # what makes a result again computes it from requests
     out = arguments.out or ".zip"
     return (
-        not (named or judged or changed or needs or out.endswith(".zip"))
+        not (named or judged or changed or noted or needs or out.endswith(".zip"))
         and arguments.rule in RULE_CARDS
     )
 

@@ -57,7 +57,7 @@ class Session:
         self.sources: dict[str, str] = {}
         self.notes: list[str] = []
         self.spec = ""
-        self.prefixes = {"a": "", "b": ""}
+        self.prefixes: dict[str, str] = {"a": "", "b": ""}
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:

@@ -31,6 +31,8 @@ FEATURES, CLASSES, EXAMPLES = 16, 3, 240
 START = Recipe("adam", 1e-2, 4, 40)
 FURTHER = Recipe("adam", 3e-3, 2, 40)
 RUN_EPOCHS = 5
+# The first model of some is as a wrapper saves it.
+PREFIXES = {"apart": "module.", "run": "_orig_mod."}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Brought:
         train: Examples that the models were trained on.
         validation: Examples that soups choose by.
         base_train: Examples that the base was trained on.
+        prefix: What stands before all names in the first file.
         files: One file per model.
         base_file: The base's.
         examples: The file of examples.
@@ -57,6 +60,7 @@ class Brought:
     train: Batches
     validation: Batches
     base_train: Batches
+    prefix: str = ""
     files: tuple[Path, ...] = ()
     base_file: Path | None = None
     examples: Path | None = None
@@ -81,8 +85,10 @@ def bring(kind: str, folder: Path) -> Brought:
     data = Batches(torch.from_numpy(x), torch.from_numpy(y))
     states, base = _states(kind, data)
     files = [folder / f"model-{k + 1}.safetensors" for k in range(len(states))]
-    for path, params in zip(files, states, strict=True):
-        merging.write_checkpoint(path, params)
+    prefix = PREFIXES.get(kind, "")
+    for k, (path, params) in enumerate(zip(files, states, strict=True)):
+        before = prefix if k == 0 else ""
+        merging.write_checkpoint(path, {before + name: value for name, value in params.items()})
     base_file = None
     if base is not None:
         base_file = folder / "base.safetensors"
@@ -95,6 +101,7 @@ def bring(kind: str, folder: Path) -> Brought:
         tuple(states),
         base,
         *(part, part, part),  # files say no more than which examples are for training
+        prefix,
         tuple(files),
         base_file,
         folder / "examples.npz",
@@ -149,14 +156,25 @@ def fused(
 
     Args:
         rule: A rule or a way.
-        brought: The models.
+        brought: The models; of the first one's file are the names.
         weights: One number per model.
         options: The rule's options.
         order: How the models are lined up first, if at all.
 
     Returns:
-        The state dict.
+        What is to be written.
     """
+    found = _merged(rule, brought, weights, options, order)
+    return {brought.prefix + name: value for name, value in found.items()}
+
+
+def _merged(
+    rule: str,
+    brought: Brought,
+    weights: Sequence[float] | None,
+    options: Mapping[str, Any] | None,
+    order: str,
+) -> State:
     spec = merging.find_symmetry(brought.model, brought.inputs)
     models: Sequence[State] = brought.models
     orders = None

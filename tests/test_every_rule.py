@@ -88,8 +88,9 @@ def alone():
 
 @pytest.mark.parametrize("rule", alone())
 def test_files_alone_are_fused_tensor_by_tensor(rule, brought, capsys, tmp_path):
-    models = brought["fine-tuned"].some(count_of(rule))
-    words = [*models.files, "--base", models.base_file]
+    kind = "run" if find_way(rule).family == "trajectory" else "fine-tuned"
+    models = brought[kind].some(count_of(rule))
+    words = [*models.files, *(["--base", models.base_file] if models.base_file else [])]
     _, found = run(capsys, rule, words, tmp_path / "merged.safetensors")
     expect_equal(found, rule, models)
 

@@ -229,7 +229,7 @@ def _judged(wanted: FusionRequest) -> Written:
 
 def _written(wanted: FusionRequest) -> Written:
     brought = not members_of(wanted.family).name
-    params = 'first.as_brought(merged, prefix="")' if brought else "merged"
+    params = "first.as_brought(merged)" if brought else "merged"
     return Written((f'merging.write_checkpoint("merged.safetensors", {params})',))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from merging import requests
+from merging.bringing import form_notes, in_form
 from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
 from merging.errors import MergingError, StoppedError
@@ -292,15 +293,16 @@ def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -
 
 
 def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Found:
-    """Write the merged model in the types of the first one that was brought."""
+    """Write the merged model in the form of the first one that was brought."""
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     merged = _merge(fusion, members, context)
-    params = {name: value.to(members.dtypes[name]) for name, value in merged.params.items()}
+    params = in_form(merged.params, members.dtypes, request.prefix)
     recipe = requests.canonical(fusion.payload)
     meta = {"made_by": "One Basin", "what": "merged", "recipe": recipe}
     data, stem = checkpoint_bytes(params, meta), f"merged-{fusion.rule}-{request.key[:8]}"
-    notes = [f"{len(params)} tensors, {sum(v.numel() for v in params.values()):,} numbers"]
+    notes = [f"{len(params)} tensors, {sum(v.numel() for v in params.values()):,} numbers."]
+    notes += form_notes(members.dtypes, request.prefix)
     name = f"{stem}.safetensors"
     if request.what == "folder":
         made = {
@@ -319,10 +321,13 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
 
 def _zipped(weights: bytes, card: str, recipe: str) -> bytes:
     file = io.BytesIO()
+    parts: dict[str, bytes | str] = {
+        "model.safetensors": weights, "README.md": card, "recipe.json": recipe,
+    }  # fmt: skip
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("model.safetensors", weights)
-        archive.writestr("README.md", card)
-        archive.writestr("recipe.json", recipe)
+        for name, data in parts.items():
+            # Without a time of its own, so that the same model makes the same file.
+            archive.writestr(zipfile.ZipInfo(name), data)
     return file.getvalue()
 
 

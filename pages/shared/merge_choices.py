@@ -46,7 +46,8 @@ def _whole(name: str) -> Choice:
         subject = state.subject()
         tasks = ("All examples",) if subject.data else ()
         family = requests.pair_family(subject)
-        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks)
+        prefixes = (state.prefix("a"), state.prefix("b"))
+        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks, prefixes)
     card = cards.read_family_card(name)
     # A task is called as the model is that was trained on it.
     titles = {data["name"]: data["title"] for data in card["data"]}
@@ -76,7 +77,8 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
 
 def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
     titles = tuple(whole.models[k] for k in members)
-    return replace(whole, family=whole.family.of(members), models=titles)
+    prefixes = tuple(whole.prefixes[k] for k in members if whole.prefixes)
+    return replace(whole, family=whole.family.of(members), models=titles, prefixes=prefixes)
 
 
 def _with_order(choice: Choice) -> Choice:
@@ -93,7 +95,7 @@ def _with_order(choice: Choice) -> Choice:
         if not family.base and choice.kind != "run":  # a run keeps the order of its units
             order = _order(family)
         statistics: Any = "merged"
-        if controls.keeps_statistics(family.config):
+        if family.tasks and controls.keeps_statistics(family.config):
             statistics = st.segmented_control(
                 "Running statistics",
                 ["merged", "reset"],

@@ -39,6 +39,7 @@ def brought() -> Choice | None:
     read = _read(models if base is None else [*models, base])
     if read is None:
         return None
+    uploads.remember(read[0])
     found = uploads.examples(read[0].config, key="merge")
     if found is None:
         return None
@@ -110,6 +111,7 @@ def _choice(
         family,
         tuple(model.name for model in models),
         ("All examples",) if tasks else (),
+        tuple(model.prefix for model in models),
     )
 
 

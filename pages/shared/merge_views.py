@@ -310,7 +310,8 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
     if not rules:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
         return
-    wanted = [requests.FusionExportRequest(ready[rule], what) for rule in rules]
+    prefix = choice.prefixes[0] if choice.prefixes else ""
+    wanted = [requests.FusionExportRequest(ready[rule], what, prefix) for rule in rules]
     _make(wanted)
     code.offer(wanted, key="merge")
 

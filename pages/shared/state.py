@@ -139,6 +139,16 @@ def bring(brought: requests.Subject, prefixes: Mapping[str, str]) -> None:
     st.session_state["pair"] = BROUGHT
 
 
+def note_statistics(config: str) -> None:
+    """Remember that brought models of an architecture keep running statistics."""
+    st.session_state.setdefault("_with_statistics", set()).add(config)
+
+
+def has_statistics(config: str) -> bool:
+    """Whether models of an architecture that keep running statistics were brought."""
+    return config in st.session_state.get("_with_statistics", ())
+
+
 def chosen_methods() -> list[str]:
     """Names of the methods to compare, in the order of menus."""
     chosen = st.session_state.get("methods", first_methods())
