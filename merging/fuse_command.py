@@ -40,6 +40,8 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         split=arguments.split,
     )
     found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
+    if family.configs:
+        found["as wide as"] = arguments.models[_first(arguments)]
     scan = requests.tuning(wanted) if arguments.tune else None
     if arguments.tune and scan is None:
         raise MergingError(f"{found['rule']} has no coefficient to tune; leave --tune out")
@@ -82,8 +84,12 @@ def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
 
 def _prefix(arguments: Namespace, session: Session) -> str:
     """What was cut off the names of the first model's file; nothing of bundled ones."""
-    first = 0 if arguments.members is None else int(arguments.members.split(",")[0])
-    return session.prefixes.get(str(first), "")
+    return session.prefixes.get(str(_first(arguments)), "")
+
+
+def _first(arguments: Namespace) -> int:
+    """Number of the model whose form, and whose widths, the result has."""
+    return 0 if arguments.members is None else int(arguments.members.split(",")[0])
 
 
 def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
@@ -159,7 +165,10 @@ def add_arguments(child: ArgumentParser) -> None:
         help="checkpoints (files or folders), or the name of a bundled family or pair",
     )
     child.add_argument(
-        "--members", metavar="NUMBERS", help="only these models, from 0, with commas between"
+        "--members",
+        metavar="NUMBERS",
+        help="only these models, from 0, with commas between; of models of different widths "
+        "(--rule transport) the result has those of the first",
     )
     child.add_argument("--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS])
     child.add_argument("--base", metavar="FILE", help="what the models were fine-tuned from")

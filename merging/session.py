@@ -16,7 +16,7 @@ from merging.data.bundled import DATASETS, load_dataset
 from merging.errors import MergingError
 from merging.jobs import Context
 from merging.recipes import recipe
-from merging.requests import Examples, Family, Request, Subject
+from merging.requests import BroughtCheckpoint, Examples, Family, Request, Subject
 from merging.store import Store, open_default
 
 _BAR = 30
@@ -127,19 +127,16 @@ class Session:
         paths = [*arguments.models, *([arguments.base] if arguments.base else [])]
         architecture, found = arguments.model or "", []
         for k, path in enumerate(paths):
-            found.append(self._checkpoint(str(k), Path(path), architecture))
-            architecture = architecture or found[0]["config"]
-        self.sources["models"] = str(len(arguments.models))
-        data = self._data(arguments.data, found[0]["config"])
-        tasks_known = (Examples(*data),) if data[0] else ()
+            kept = self._checkpoint(str(k), Path(path), architecture)
+            found.append(BroughtCheckpoint(**kept))
+            architecture = architecture or found[0].config
         count = len(arguments.models)
-        return Family(
-            found[0]["config"],
-            tuple(one["fingerprint"] for one in found[:count]),
-            tasks_known,
-            (0 if tasks_known else -1,) * count,
-            found[count]["fingerprint"] if arguments.base else "",
-            tasks_known[0] if arguments.base and tasks_known else None,
+        self.sources["models"] = str(count)
+        data = self._data(arguments.data, found[0].config)
+        return requests.brought_family(
+            found[:count],
+            found[count] if arguments.base else None,
+            Examples(*data) if data[0] else None,
         )
 
     def _checkpoint(self, letter: str, path: Path, architecture: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from merging.training import Recipe, train
 from merging.ways import find_way
 
 State = dict[str, Tensor]
-CONFIG = {"architecture": "mlp", "widths": [16, 12, 10, 3]}
+CONFIG: dict[str, Any] = {"architecture": "mlp", "widths": [16, 12, 10, 3]}
 FEATURES, CLASSES, EXAMPLES = 16, 3, 240
 START = Recipe("adam", 1e-2, 4, 40)
 FURTHER = Recipe("adam", 3e-3, 2, 40)
@@ -40,7 +40,7 @@ class Brought:
     """Models and examples as files, and as the library reads them.
 
     Attributes:
-        model: The architecture.
+        networks: Every model's architecture.
         inputs: Examples of its inputs.
         models: State dicts.
         base: What they were fine-tuned from, if anything.
@@ -53,7 +53,7 @@ class Brought:
         examples: The file of examples.
     """
 
-    model: nn.Module
+    networks: tuple[nn.Module, ...]
     inputs: tuple[Tensor, ...]
     models: tuple[State, ...]
     base: State | None
@@ -65,16 +65,30 @@ class Brought:
     base_file: Path | None = None
     examples: Path | None = None
 
+    @property
+    def model(self) -> nn.Module:
+        """The first model's architecture, and that of what is merged."""
+        return self.networks[0]
+
     def some(self, count: int) -> Brought:
         """The first of the models alone."""
-        return replace(self, models=self.models[:count], files=self.files[:count])
+        return self.of(range(count))
+
+    def of(self, members: Sequence[int]) -> Brought:
+        """Some of the models, in this order."""
+        return replace(
+            self,
+            networks=tuple(self.networks[k] for k in members),
+            models=tuple(self.models[k] for k in members),
+            files=tuple(self.files[k] for k in members if self.files),
+        )
 
 
 def bring(kind: str, folder: Path) -> Brought:
     """Train models, and write them and their examples into a folder.
 
     Args:
-        kind: `"fine-tuned"`, `"apart"` or `"run"`.
+        kind: `"fine-tuned"`, `"apart"`, `"widths"` or `"run"`.
         folder: An empty folder.
 
     Returns:
@@ -93,10 +107,11 @@ def bring(kind: str, folder: Path) -> Brought:
     if base is not None:
         base_file = folder / "base.safetensors"
         merging.write_checkpoint(base_file, base)
-    first = merging.read_model(files[0])
+    read = [merging.read_model(path) for path in files]
+    first = read[0]
     part = merging.read_examples(folder / "examples.npz", first).train
     return Brought(
-        first.model,
+        tuple(one.model for one in read),
         first.example_inputs,
         tuple(states),
         base,
@@ -114,7 +129,7 @@ def bundled(name: str, count: int) -> Brought:
     (task,) = family.tasks
     base_train = (family.data or task).train
     return Brought(
-        family.model,
+        (family.model,) * count,
         (task.test.inputs[:2],),
         tuple(family.models[:count]),
         family.base,
@@ -133,6 +148,11 @@ def _examples() -> tuple[np.ndarray, np.ndarray]:
 def _states(kind: str, data: Batches) -> tuple[list[State], State | None]:
     if kind == "apart":
         return [train(CONFIG, START, data, seed=k) for k in range(3)], None
+    if kind == "widths":
+        widths = ([16, 12, 10, 3], [16, 20, 6, 3], [16, 8, 10, 3])
+        return [
+            train(CONFIG | {"widths": own}, START, data, seed=k) for k, own in enumerate(widths)
+        ], None
     if kind == "run":
         kept: list[State] = []
         longer = replace(START, epochs=RUN_EPOCHS)
@@ -222,9 +242,9 @@ def _whole(
     if way == "zipit":
         return zip_models(spec, model, models, some, options=options).heads[0]
     if way == "transport":
-        count = len(models)
+        specs = [merging.find_symmetry(network, brought.inputs) for network in brought.networks]
         return fuse_by_transport(
-            [model] * count, models, [spec] * count, some, weights=weights, options=options
+            brought.networks, models, specs, some, weights=weights, options=options
         ).params
     start = merging.fuse("average", models=models, weights=weights)
     return distill(model, start, models, brought.train, options=options).params

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 import safetensors.torch
 import torch
 
+import merging
 from merging.__main__ import main
+from merging.fusion import multi_head, zip_models
 from merging.rules import RULE_CARDS
 from merging.ways import find_way, names
 from tests.brought_families import bring, bundled, fused
@@ -93,6 +96,72 @@ def test_files_alone_are_fused_tensor_by_tensor(rule, brought, capsys, tmp_path)
     words = [*models.files, *(["--base", models.base_file] if models.base_file else [])]
     _, found = run(capsys, rule, words, tmp_path / "merged.safetensors")
     expect_equal(found, rule, models)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_models_of_other_widths_are_carried_to_the_first_ones(first, capsys, tmp_path):
+    models = bring("widths", tmp_path)
+    members = (first, *(k for k in range(3) if k != first))
+    words = [*models.files, "--data", models.examples]
+    words += ["--members", ",".join(map(str, members))] if first else []
+    said, found = run(capsys, "transport", words, tmp_path / "merged.safetensors")
+    assert said["as wide as"] == str(models.files[first])
+    expect_equal(found, "transport", models.of(members))
+    models.networks[first].load_state_dict(found, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rule", "average"], "Weighted mean needs models of one width"),
+        (["--rule", "transport", "--order", "first"], "have no common order of units"),
+        (["--rule", "transport", "--base", "model-1.safetensors"], "model-2.safetensors"),
+    ],
+)
+def test_what_models_of_other_widths_cannot_do_is_said(
+    words, message, capsys, tmp_path, monkeypatch
+):
+    models = bring("widths", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = [path.name for path in models.files]
+    assert main(["fuse", *files, "--data", "examples.npz", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_networks_that_are_zipped_in_part_keep_heads_of_their_own(brought, capsys, tmp_path):
+    models = brought["apart"].some(2)
+    words = [*models.files, "--data", models.examples, "--option", "depth=1"]
+    said, found = run(capsys, "zipit", words, tmp_path / "merged.safetensors")
+    assert said["notes"] == {"heads": 2, "tensors in common": 2}
+    spec = merging.find_symmetry(models.model, models.inputs)
+    zipped = zip_models(
+        spec, models.model, models.models, models.train, groups=["layers.0.weight[0]"]
+    )
+    network = multi_head(models.model, zipped)
+    expected = {key: value.clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(found, strict=True)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
+    test = merging.read_examples(models.examples, merging.read_model(models.files[0])).test
+    with torch.no_grad():
+        right = network(test.inputs).mean(0).argmax(1) == test.targets
+    assert said["accuracy"] == pytest.approx(float(right.double().mean()))
+
+
+def test_heads_are_complete_models_in_a_zip_file(brought, capsys, tmp_path):
+    models, out = brought["apart"].some(2), tmp_path / "merged.zip"
+    words = ["fuse", *map(str, models.files), "--data", str(models.examples), "--rule", "zipit"]
+    assert main([*words, "--option", "depth=2", "--out", str(out), "--json"]) == 0
+    spec = merging.find_symmetry(models.model, models.inputs)
+    zipped = zip_models(spec, models.model, models.models, models.train, options={"depth": 2})
+    with zipfile.ZipFile(out) as archive:
+        for name, head in zip(("head-1", "head-2"), zipped.heads, strict=True):
+            found = safetensors.torch.load(archive.read(f"{name}.safetensors"))
+            assert set(found) == {models.prefix + key for key in head}
+            for key, value in head.items():
+                torch.testing.assert_close(found[models.prefix + key], value)
+    assert main([*words, "--option", "depth=3"]) == 1
+    assert "3 groups cannot be zipped: the network has 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "rule"), [

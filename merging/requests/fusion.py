@@ -236,6 +236,8 @@ def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
 def lacking(card: RuleCard, family: Family) -> str:
     """What a rule needs and a family has not, in words; empty if it can be used."""
     count = len(family.models)
+    if family.configs and not card.other_widths:
+        return "needs models of one width"
     if card.needs_base and not family.base:
         return "needs a base model"
     if count < card.least_models:

@@ -32,7 +32,7 @@ def choose() -> Choice | None:
     if len(members) < 2:
         st.info("Choose at least two models.", icon=":material/arrow_upward:")
         return None
-    return _with_order(_some(whole, members))
+    return _with_order(_with_widths(_some(whole, members)))
 
 
 def _title(name: str) -> str:
@@ -81,6 +81,25 @@ def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
     return replace(whole, family=whole.family.of(members), models=titles, prefixes=prefixes)
 
 
+def _with_widths(choice: Choice) -> Choice:
+    """Let a person say whose widths the result has, where models differ in them."""
+    if not choice.family.configs:
+        return choice
+    everyone = range(len(choice.models))
+    first = st.segmented_control(
+        "The merged model is as wide as",
+        everyone,
+        default=0,
+        required=True,
+        format_func=choice.models.__getitem__,
+        key=f"merge_width_of_{len(everyone)}",
+        wrap=True,
+        help="These models differ in widths. Optimal transport carries the units of the others to "
+        "those of this one.",
+    )
+    return _some(choice, (first, *(k for k in everyone if k != first)))
+
+
 def _with_order(choice: Choice) -> Choice:
     family = choice.family
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -92,7 +111,8 @@ def _with_order(choice: Choice) -> Choice:
         ):
             family = family.without_base()
         order = None
-        if not family.base and choice.kind != "run":  # a run keeps the order of its units
+        # A run keeps the order of its units, and other widths have no order in common.
+        if not (family.base or family.configs or choice.kind == "run"):
             order = _order(family)
         statistics: Any = "merged"
         if family.tasks and controls.keeps_statistics(family.config):

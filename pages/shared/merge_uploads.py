@@ -36,7 +36,7 @@ def brought() -> Choice | None:
             there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
             st.info(f"{there} there; 2 to {_MOST} can be merged.")
         return None
-    read = _read(models if base is None else [*models, base])
+    read = _read(models if base is None else [*models, base], len(models))
     if read is None:
         return None
     uploads.remember(read[0])
@@ -96,27 +96,20 @@ def _choice(
     base: Sequence[requests.BroughtCheckpoint],
     examples: tuple[str, str],
 ) -> Choice:
-    tasks = (requests.Examples(*examples),) if examples[0] else ()
-    family = requests.Family(
-        models[0].config,
-        tuple(model.fingerprint for model in models),
-        tasks,
-        (0 if tasks else -1,) * len(models),
-        base[0].fingerprint if base else "",
-        tasks[0] if base and tasks else None,
-    )
+    known = requests.Examples(*examples) if examples[0] else None
+    family = requests.brought_family(models, base[0] if base else None, known)
     return Choice(
         "Your checkpoints",
         "tasks" if base else "seeds",
         family,
         tuple(model.name for model in models),
-        ("All examples",) if tasks else (),
+        ("All examples",) if known else (),
         tuple(model.prefix for model in models),
     )
 
 
-def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | None:
-    """All checkpoints; the first one says the architecture of the others."""
+def _read(given: Sequence[uploads.Given], count: int) -> list[requests.BroughtCheckpoint] | None:
+    """All checkpoints, `count` models and perhaps a base; the first says the architecture."""
     first = _follow("merge_read_first", [given[0].asked()])
     if not first:
         return None
@@ -124,15 +117,13 @@ def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | 
     others = _follow("merge_read", rest)
     if len(others) < len(rest):
         return None
-    strangers = [other.name for other in others if other.config != first[0].config]
-    if strangers:
-        st.error(
-            f"{', '.join(strangers)}: another architecture than {first[0].name}; models of one "
-            "architecture can be merged.",
-            icon=":material/error:",
-        )
+    read = [*first, *others]
+    try:  # strangers are named before somebody looks for examples
+        requests.brought_family(read[:count], read[count] if len(read) > count else None)
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
         return None
-    return [*first, *others]
+    return read
 
 
 def _follow(

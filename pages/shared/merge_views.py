@@ -58,6 +58,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     counts = [task.examples for task in rows[0].score.tasks]
     charts.source(choice.title, f"{_counted(counts)} test examples", _tuning_words())
     _order_words(choice)
+    _width_words(choice)
     charts.table(_rows(rows, choice), key="merge_table")
     st.caption(
         "± is one standard error over the examples; two rules are compared on the same examples, "
@@ -67,6 +68,11 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
         st.caption(" ".join(notes))
+    if any("heads" in row.score.notes for row in rows):
+        st.caption(
+            "Where every model keeps a head of its own, a task is answered by the heads of the "
+            "models that were trained on it; several answer with the mean of their outputs."
+        )
     code.offer(wanted, key="merge")
 
 
@@ -84,6 +90,15 @@ def _order_words(choice: Choice) -> None:
             f"{found.cycle_error:.0%} in this order."
         )
     st.caption(words)
+
+
+def _width_words(choice: Choice) -> None:
+    """Whose widths the result has, where models differ in them."""
+    if choice.family.configs:
+        st.caption(
+            f"The merged model is as wide as **{choice.models[0]}**; the units of the others were "
+            "carried to its own."
+        )
 
 
 def _counted(counts: Sequence[int]) -> str:
@@ -233,6 +248,9 @@ def _scan_rows(scans: Sequence[NamedScan]) -> list[Row]:
 
 def mixtures(choice: Choice) -> None:
     """Shares of the weighted mean by sliders."""
+    if choice.family.configs:
+        st.info("Models of different widths have no weighted mean.")
+        return
     wanted = requests.MixturesRequest(choice.family, choice.order, choice.statistics)
     for found in jobs.follow("merge_mixtures", [wanted]):
         if found.request != wanted:
@@ -310,6 +328,7 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
     if not rules:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
         return
+    _width_words(choice)
     prefix = choice.prefixes[0] if choice.prefixes else ""
     wanted = [requests.FusionExportRequest(ready[rule], what, prefix) for rule in rules]
     _make(wanted)

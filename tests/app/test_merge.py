@@ -12,6 +12,7 @@ from merging.cards import list_families, read_family_card
 from tests.app.conftest import charts, figure, labels, pick, said
 
 VIEWS = ("Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away")
+CHARTS = {"Coefficients": 2, "Shares": 0, "Why": 5, "What they do": 0, "Take away": 0}
 BYTES = 0.5e6
 
 
@@ -46,10 +47,30 @@ def test_the_cycle_error_of_a_common_order_is_said(open_page):
 
 
 @pytest.mark.usefixtures("nothing_asked")
-def test_the_reasons_are_packed_for_the_first_family(open_page):
-    at = open_page("merge", merge_family="mnist-mild", merge_view="Confidence")
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_the_first_family_opens_on_finished_results(view, open_page):
+    at = open_page("merge", merge_family=list_families()[0], merge_view=view)
     assert not at.exception
-    assert "Calibration error" in charts(at)[0].alt
+    assert not at.error
+    assert not at.get("progress")
+    assert len(charts(at)) == CHARTS.get(view, 1)
+
+
+@pytest.mark.usefixtures("nothing_asked")
+@pytest.mark.parametrize("family", ["mnist-mild", "mnist-harsh", "mnist-classes"])
+def test_the_reasons_are_packed(family, open_page):
+    at = open_page("merge", merge_family=family, merge_view="Why")
+    assert not at.exception
+    words = ("mismatch", "osine", "squared length", "eight", "tensor")
+    for chart, word in zip(charts(at), words, strict=True):
+        assert word in chart.alt
+    assert [metric.label for metric in at.metric] == [
+        "Gradient matching, α = 1",
+        "Gradient mismatch",
+    ]
+    removed = at.dataframe[-1].value
+    assert removed["Removed"][0] == "Nothing removed"
+    assert len(removed) == 7
 
 
 @pytest.mark.usefixtures("nothing_asked")

@@ -42,6 +42,7 @@ class Stage:
         order: What the units are lined up by first, if anything.
         count: How many of the models are merged.
         folder: Whether the files are zip files with a card and a recipe.
+        wide_as: Number of the model whose widths the result is to have, where they differ.
     """
 
     kind: str
@@ -49,6 +50,12 @@ class Stage:
     order: str = ""
     count: int = 3
     folder: bool = False
+    wide_as: int = 0
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Numbers of the models, first the one whose widths the result has."""
+        return (self.wide_as, *(k for k in range(self.count) if k != self.wide_as))
 
 
 STAGES = {
@@ -57,6 +64,7 @@ STAGES = {
     "MergeMany": Stage("apart", ("average", "fisher", "regmean", *WAY_CARDS), "merge many"),
     "cycle-consistent": Stage("apart", ("average",), "cycle consistent"),
     "two, each to the first": Stage("apart", OF_TWO, "first", count=2),
+    "other widths": Stage("widths", ("transport",), wide_as=1),
     "a run": Stage("run", OF_RUNS, count=5, folder=True),
 }
 TAKEN = [(name, rule) for name, stage in STAGES.items() for rule in stage.rules]
@@ -108,6 +116,9 @@ class Visit:
         self._view("What they do")
         self._press("[class*=st-key-merge_members_own]", self._members(stage.count))
         self._settle(self.page)
+        if stage.kind == "widths":
+            wide_as = self.brought.files[stage.wide_as].name
+            self._choose("merge_width_of_3", wide_as)
         if stage.kind == "apart":
             titles = {"": "As they are", **requests.ORDER_TITLES}
             self._choose("merge_order", titles[stage.order])
@@ -243,7 +254,7 @@ def weights_of(file: Path) -> dict[str, torch.Tensor]:
 def test_the_file_of_every_rule_is_what_the_library_makes(name, rule, taken, visits):
     stage = STAGES[name]
     merged = weights_of(taken(name).files[rule])
-    brought = visits(stage.kind).brought.some(stage.count)
+    brought = visits(stage.kind).brought.of(stage.members)
     weights = [FACTOR] * stage.count if find_way(rule).weights == "scales" else None
     expected = fused(rule, brought, weights=weights, order=stage.order)
     assert set(merged) == set(expected)
@@ -259,6 +270,7 @@ def test_the_file_of_every_rule_is_what_the_library_makes(name, rule, taken, vis
         ("fine-tuned", "SLERP takes 2 models"),
         ("fine-tuned", "SWA, EMA, LAWA need the checkpoints of one run"),
         ("two, each to the first", "Krum needs at least 3 models"),
+        ("other widths", "need models of one width"),
         ("MergeMany", "Gradient matching, Removing tasks need a base model"),
     ],
 )
