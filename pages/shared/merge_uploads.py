@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,10 +103,20 @@ def _choice(
         "Your checkpoints",
         "tasks" if base else "seeds",
         family,
-        tuple(model.name for model in models),
+        _called_apart([model.name for model in models]),
         ("All examples",) if known else (),
         tuple(model.prefix for model in models),
     )
+
+
+def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names for models of which several may have come in files of one name."""
+    seen: Counter[str] = Counter()
+    called = []
+    for name in names:
+        seen[name] += 1
+        called.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(called)
 
 
 def _read(given: Sequence[uploads.Given], count: int) -> list[requests.BroughtCheckpoint] | None:

@@ -9,7 +9,8 @@ import numpy as np
 import streamlit as st
 
 from merging import requests, visualization, ways
-from merging.fusion_records import MergedScore
+from merging.fusion_records import MergedScore, Mixtures
+from merging.regions import SimplexLoss
 from merging.visualization import NamedScan, NamedScore
 from pages.shared import charts, code, jobs, merge_choices, shares, state
 from pages.shared.merge_choice import Choice
@@ -256,7 +257,14 @@ def mixtures(choice: Choice) -> None:
         if found.request != wanted:
             continue
         result = found.result
-        shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
+        if len(choice.models) == 3:
+            left, right = st.columns(2, gap="large")
+            with left:
+                shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
+            with right:
+                _triangle(result, choice.models)
+        else:
+            shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
         best = int(np.nanargmin(result.loss.mean(1)))
         words = ", ".join(
             f"{name} {share:.0%}"
@@ -269,6 +277,32 @@ def mixtures(choice: Choice) -> None:
             f"{result.split} examples",
         )
         st.caption(f"Lowest mean loss of the grid: {words}.")
+
+
+def _triangle(found: Mixtures, models: Sequence[str]) -> None:
+    """The same grid as a picture: every point is a mean, the nearer a corner the more of it."""
+    simplex = visualization.simplex_of_shares(found, models)
+    charts.show(
+        # In half a page's width it has to be drawn as for a phone.
+        visualization.plot_simplex(simplex, dark=charts.dark(), compact=True),
+        key="merge_triangle",
+        alt=visualization.describe_simplex(simplex),
+        rows=_share_rows(simplex),
+    )
+    st.caption("Mean loss over the tasks. The nearer to a corner, the larger that model's share.")
+
+
+def _share_rows(simplex: SimplexLoss) -> list[Row]:
+    return [
+        {
+            **{f"{n} (%)": round(100 * w) for n, w in zip(simplex.names, row, strict=True)},
+            "Loss": round(float(loss), 4),
+            "Accuracy (%)": round(100 * float(accuracy), 2),
+        }
+        for row, loss, accuracy in zip(
+            simplex.weights.tolist(), simplex.loss, simplex.accuracy, strict=True
+        )
+    ]
 
 
 def calibration(choice: Choice, chosen: Sequence[str]) -> None:

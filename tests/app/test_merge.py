@@ -123,6 +123,17 @@ def test_shares_follow_in_the_browser(open_page, nothing_asked):
     assert any("means computed, linear in between" in line for line in said(at))
 
 
+def test_three_models_have_a_triangle_beside_their_sliders(open_page, wait_for):
+    three = {"merge_family": "mnist-run", "merge_members_mnist-run": [5, 6, 7]}
+    at = open_page("merge", merge_view="Shares", **three)
+    at = wait_for(at, charts, "triangle")
+    (chart,) = charts(at)
+    assert "Validation loss of 231 weighted means of 3 models" in chart.alt
+    assert len(at.dataframe[0].value) == 231
+    assert len(chart.spec) < BYTES
+    assert not at.exception
+
+
 def test_every_chosen_rule_has_its_card(open_page):
     at = open_page("merge", merge_family="mnist-run", merge_view="What they do")
     text = " ".join(str(block.value) for block in at.markdown)
