@@ -130,11 +130,13 @@ def look_at(name: str, ask: Ask) -> None:
     if family.base:
         for scan in requests.mismatch_scans(family):
             ask(scan)
+        ask(requests.switched(family))
         ask(requests.TaskVectorsRequest(family))
         matching = requests.fusion(family, "gradient_matching")
         ask(requests.ImpliedWeightsRequest(matching))
         if family.joint:
             ask(requests.ErrorsRequest(matching))
+            ask(requests.RemovalRequest(family, 0, delta=requests.PRIOR_PRECISION))
 
 
 def _weights(rule: str, family: requests.Family) -> tuple[float, ...]:

@@ -147,6 +147,17 @@ def in_form(params: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], pre
     return found
 
 
+def form_notes(dtypes: Mapping[str, torch.dtype], prefix: str) -> list[str]:
+    """What a person should know of the form that a model is written in."""
+    notes = []
+    narrow = sorted({str(d).removeprefix("torch.") for d in dtypes.values() if d in HALF})
+    if narrow:
+        notes.append(f"Written in {' and '.join(narrow)}, as the file that it comes from.")
+    if prefix:
+        notes.append(f"The prefix {prefix!r} was put back before all names.")
+    return notes
+
+
 def config_of(
     params: Mapping[str, Tensor], meta: Mapping[str, str], name: str, architecture: str
 ) -> dict[str, Any]:

@@ -219,15 +219,10 @@ def stream_checkpoint(
         tensor([1., 1.])
     """
     path = Path(path)
-    # Wide numbers first, so that each tensor begins where its dtype may.
-    order = sorted(specs, key=lambda key: (-specs[key].dtype.itemsize, key))
-    header = _header(specs, order, meta, path.name)
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("xb") as file:
-            file.write(header)
-            for key in order:
-                _write(file, key, tensor(key), specs[key], path.name)
+            write_tensors(file, specs, tensor, meta, path.name)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -238,6 +233,33 @@ def stream_checkpoint(
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_tensors(
+    file: BinaryIO,
+    specs: Mapping[str, TensorSpec],
+    tensor: Callable[[str], Tensor],
+    meta: Mapping[str, object] | None,
+    name: str,
+) -> None:
+    """Write what a safetensors file holds, one tensor at a time; equal models give equal bytes.
+
+    Args:
+        file: Where to.
+        specs: Every tensor's shape and dtype.
+        tensor: Asked for each name once, when its turn comes.
+        meta: Notes to keep in the file; values are written as text.
+        name: What to call the file in messages.
+
+    Raises:
+        CheckpointError: If a dtype cannot be written, or `tensor` returns another shape or dtype
+            than `specs` says.
+    """
+    # Wide numbers first, so that each tensor begins where its dtype may.
+    order = sorted(specs, key=lambda key: (-specs[key].dtype.itemsize, key))
+    file.write(_header(specs, order, meta, name))
+    for key in order:
+        _write(file, key, tensor(key), specs[key], name)
 
 
 def _header(

@@ -11,6 +11,7 @@ user knows it.
 """
 
 import hashlib
+import io
 import json
 import os
 import struct
@@ -19,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -35,6 +35,7 @@ from merging.checkpoint_stream import (
     TensorSpec,
     open_checkpoint,
     stream_checkpoint,
+    write_tensors,
 )
 from merging.errors import CheckpointError
 from merging.params import Params
@@ -190,22 +191,21 @@ def write_checkpoint(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_checkpoint(f"{folder}/model.safetensors", {"w": torch.ones(2)})
     """
-    for key, tensor in params.items():
-        check_dense(key, tensor, "cannot be written")
-    specs = {key: TensorSpec(tuple(tensor.shape), tensor.dtype) for key, tensor in params.items()}
-    stream_checkpoint(path, specs, params.__getitem__, meta)
+    stream_checkpoint(path, _specs(params), params.__getitem__, meta)
 
 
 def checkpoint_bytes(
     params: Mapping[str, Tensor], meta: Mapping[str, object] | None = None
 ) -> bytes:
-    """Return what `write_checkpoint` would write, for a download.
+    """Return what `write_checkpoint` would write, for a download; equal models give equal bytes.
 
     Example:
         >>> len(checkpoint_bytes({"w": torch.ones(2)})) > 8
         True
     """
-    return safetensors.torch.save(_own_copies(params), _as_text(meta))
+    file = io.BytesIO()
+    write_tensors(file, _specs(params), params.__getitem__, meta, "the file")
+    return file.getvalue()
 
 
 def fingerprint(params: Mapping[str, Tensor]) -> str:
@@ -251,14 +251,7 @@ def _dtypes(params: Params) -> str:
     return ", ".join(f"{dtype}: {n}" for dtype, n in sorted(counts.items()))
 
 
-def _own_copies(params: Mapping[str, Tensor]) -> Params:
+def _specs(params: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     for key, tensor in params.items():
         check_dense(key, tensor, "cannot be written")
-    return {
-        key: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for key, tensor in params.items()
-    }
-
-
-def _as_text(meta: Mapping[str, object] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (meta or {}).items()}
+    return {key: TensorSpec(tuple(tensor.shape), tensor.dtype) for key, tensor in params.items()}

@@ -219,10 +219,11 @@ def replay(arguments: Namespace, _: Session) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:  # an empty store: nothing is taken from before
         fresh = Session(Store(Path(folder)))
         fresh.spec = old.get("spec", "")
-        if "family" in old["request"]:
-            _restore_family(old, fresh, arguments)
-        else:
+        family = _family_of(old["request"])
+        if family is None:
             _restore_pair(old, fresh, arguments)
+        else:
+            _restore_family(old["sources"], family, fresh, arguments)
         fresh.compute(request)
         new = fresh.recipe
         fresh.store.close()
@@ -253,20 +254,28 @@ def _restore_pair(old: Mapping[str, Any], fresh: Session, arguments: Namespace) 
             raise MergingError(_not_the_same(sources[f"model_{letter}"]))
 
 
-def _restore_family(old: Mapping[str, Any], fresh: Session, arguments: Namespace) -> None:
+def _family_of(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The family that a request is about, also where it is about a file of a fusion."""
+    named = request if "family" in request else request.get("fusion", {})
+    found: Mapping[str, Any] | None = named.get("family")
+    return found
+
+
+def _restore_family(
+    sources: Mapping[str, str], then: Mapping[str, Any], fresh: Session, arguments: Namespace
+) -> None:
     """Read all models and the base again, and check that they are what they were.
 
     Raises:
         MergingError: If one is another model now.
     """
-    sources = old["sources"]
     if "models" not in sources:
         return  # bundled ones are where they were
     count = int(sources["models"])
     paths = [sources[f"model_{k}"] for k in range(count)]
     base = sources.get(f"model_{count}")
     given = Namespace(models=paths, base=base, model=arguments.model, data=sources.get("data"))
-    now, then = fresh.family(given), old["request"]["family"]
+    now = fresh.family(given)
     for path, mark, before in zip(paths, now.models, then["models"], strict=True):
         if mark != before:
             raise MergingError(_not_the_same(path))

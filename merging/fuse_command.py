@@ -40,6 +40,8 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         split=arguments.split,
     )
     found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
+    if family.configs:
+        found["as wide as"] = arguments.models[_first(arguments)]
     scan = requests.tuning(wanted) if arguments.tune else None
     if arguments.tune and scan is None:
         raise MergingError(f"{found['rule']} has no coefficient to tune; leave --tune out")
@@ -49,7 +51,9 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         found["best on validation examples"] = {scan.knob: result.best}
     if arguments.out:
         what: Any = "folder" if arguments.out.endswith(".zip") else "weights"
-        file = session.compute(requests.FusionExportRequest(wanted, what))
+        file = session.compute(
+            requests.FusionExportRequest(wanted, what, _prefix(arguments, session))
+        )
         Path(arguments.out).write_bytes(file.data)
         found["written"] = arguments.out
     if family.tasks:
@@ -78,6 +82,16 @@ def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
     return found.of(tuple(dict.fromkeys(int(text) for text in numbers)))
 
 
+def _prefix(arguments: Namespace, session: Session) -> str:
+    """What was cut off the names of the first model's file; nothing of bundled ones."""
+    return session.prefixes.get(str(_first(arguments)), "")
+
+
+def _first(arguments: Namespace) -> int:
+    """Number of the model whose form, and whose widths, the result has."""
+    return 0 if arguments.members is None else int(arguments.members.split(",")[0])
+
+
 def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
     score = session.compute(wanted)
     return {
@@ -99,9 +113,10 @@ def _streams(arguments: Namespace) -> bool:
     named = len(arguments.models) == 1
     judged = arguments.data or arguments.tune or arguments.order != "none"
     changed = arguments.statistics != "merged" or arguments.members or arguments.no_base
+    noted = arguments.recipe_out  # what makes a result again computes it from requests
     out = arguments.out or ".zip"
     return (
-        not (named or judged or changed or needs or out.endswith(".zip"))
+        not (named or judged or changed or noted or needs or out.endswith(".zip"))
         and arguments.rule in RULE_CARDS
     )
 
@@ -150,7 +165,10 @@ def add_arguments(child: ArgumentParser) -> None:
         help="checkpoints (files or folders), or the name of a bundled family or pair",
     )
     child.add_argument(
-        "--members", metavar="NUMBERS", help="only these models, from 0, with commas between"
+        "--members",
+        metavar="NUMBERS",
+        help="only these models, from 0, with commas between; of models of different widths "
+        "(--rule transport) the result has those of the first",
     )
     child.add_argument("--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS])
     child.add_argument("--base", metavar="FILE", help="what the models were fine-tuned from")

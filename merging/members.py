@@ -30,7 +30,7 @@ class Members:
     """A family in memory; shared between requests, so never written to.
 
     Attributes:
-        network: The architecture.
+        networks: Every model's architecture; they differ in widths at the most.
         models: State dicts, in float32 at least.
         base: The base's; None without one.
         joint: The joint model's; None without one.
@@ -39,13 +39,18 @@ class Members:
         dtypes: The types in which the first model's tensors were brought.
     """
 
-    network: Network
+    networks: tuple[Network, ...]
     models: tuple[TensorDict, ...]
     base: TensorDict | None
     joint: TensorDict | None
     tasks: tuple[Dataset, ...]
     trained_on: tuple[int, ...]
     dtypes: dict[str, torch.dtype]
+
+    @property
+    def network(self) -> Network:
+        """The architecture: the first model's, and that of what is fused."""
+        return self.networks[0]
 
     @property
     def model(self) -> nn.Module:
@@ -108,17 +113,19 @@ def load_members(family: Family, store: Store) -> Members:
 @lru_cache(maxsize=2)
 def _load(family: Family, stored: Stored) -> Members:
     store = stored.store
-    network = network_of(family.config, store)
-    like = network.model.state_dict()
+    configs = family.configs or (family.config,) * len(family.models)
+    known = {config: network_of(config, store) for config in dict.fromkeys(configs)}
+    networks = tuple(known[config] for config in configs)
+    network = networks[0]
 
-    def read(wanted: str) -> TensorDict:
-        return in_order(load_params(wanted, store), like)
+    def read(wanted: str, of: Network = network) -> TensorDict:
+        return in_order(load_params(wanted, store), of.model.state_dict())
 
-    brought = [read(wanted) for wanted in family.models]
-    for other in brought[1:]:
+    brought = [read(*two) for two in zip(family.models, networks, strict=True)]
+    for other in brought[1:] if not family.configs else ():
         check_same_architecture(brought[0], other, dtype=False)
     return Members(
-        network,
+        networks,
         tuple(widened(params) for params in brought),
         widened(read(family.base)) if family.base else None,
         widened(read(family.joint)) if family.joint else None,

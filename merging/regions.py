@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.records import PlanePoint
+from merging.records import Metric, PlanePoint
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,11 @@ class SimplexLoss:
         known = np.where(np.isfinite(self.loss), self.loss, np.inf)
         return int(known.argmin()) if np.isfinite(known).any() else -1
 
-    def corner(self, name: str) -> float:
-        """Loss of a model by itself; NaN if it is not there yet."""
+    def corner(self, name: str, metric: Metric = "loss") -> float:
+        """Loss or accuracy of a model by itself; NaN if it is not there yet."""
         found = np.flatnonzero(self.weights[:, self.names.index(name)] == 1)
-        return float(self.loss[found[0]]) if found.size else float("nan")
+        values = self.loss if metric == "loss" else self.accuracy
+        return float(values[found[0]]) if found.size else float("nan")
 
     def face(self, names: tuple[str, str, str]) -> SimplexLoss:
         """The means of three of the models alone."""

@@ -268,6 +268,7 @@ class RuleCard:
         needs_sizes: Whether it needs how many examples each model was trained on.
         least_models: Models it takes at the least.
         most_models: Models it takes at the most; 0 for any number.
+        other_widths: Whether models may differ in widths; the result has the first one's.
     """
 
     name: str
@@ -287,6 +288,7 @@ class RuleCard:
     needs_sizes: bool = False
     least_models: int = 1
     most_models: int = 0
+    other_widths: bool = False
 
 
 RULE_CARDS: Mapping[str, RuleCard] = MappingProxyType({

@@ -18,7 +18,7 @@ from merging.errors import MergingError
 from merging.jobs import Context
 from merging.own_code import is_function
 from merging.recipes import recipe
-from merging.requests import Examples, Family, Request, Subject
+from merging.requests import BroughtCheckpoint, Examples, Family, Request, Subject
 from merging.store import Store, open_default
 
 _BAR = 30
@@ -59,7 +59,7 @@ class Session:
         self.sources: dict[str, str] = {}
         self.notes: list[str] = []
         self.spec = ""
-        self.prefixes = {"a": "", "b": ""}
+        self.prefixes: dict[str, str] = {"a": "", "b": ""}
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:
@@ -129,19 +129,16 @@ class Session:
         paths = [*arguments.models, *([arguments.base] if arguments.base else [])]
         architecture, found = arguments.model or "", []
         for k, path in enumerate(paths):
-            found.append(self._checkpoint(str(k), Path(path), architecture))
-            architecture = architecture or found[0]["config"]
-        self.sources["models"] = str(len(arguments.models))
-        data = self._data(arguments.data, found[0]["config"])
-        tasks_known = (Examples(*data),) if data[0] else ()
+            kept = self._checkpoint(str(k), Path(path), architecture)
+            found.append(BroughtCheckpoint(**kept))
+            architecture = architecture or found[0].config
         count = len(arguments.models)
-        return Family(
-            found[0]["config"],
-            tuple(one["fingerprint"] for one in found[:count]),
-            tasks_known,
-            (0 if tasks_known else -1,) * count,
-            found[count]["fingerprint"] if arguments.base else "",
-            tasks_known[0] if arguments.base and tasks_known else None,
+        self.sources["models"] = str(count)
+        data = self._data(arguments.data, found[0].config)
+        return requests.brought_family(
+            found[:count],
+            found[count] if arguments.base else None,
+            Examples(*data) if data[0] else None,
         )
 
     def _checkpoint(self, letter: str, path: Path, architecture: str) -> dict[str, Any]:

@@ -383,6 +383,7 @@ def _keep_weights(
         "parameters": sum(math.prod(spec.shape) for spec in specs.values()),
         "notes": _notes(meta),
         "prefix": meta.get("stripped_prefix", ""),
+        "keeps_statistics": any(key.rpartition(".")[2] == "running_mean" for key in specs),
     }
 
 

@@ -23,6 +23,8 @@ class ZipOptions:
             1, units are merged in twos rather than in larger sets.
         within: Share of all merges that may put two units of one model together (the paper's β);
             at 0 every merged unit has one unit of each model, as long as that goes on.
+        depth: Groups of units that are zipped, from the input on, with every model's own layers
+            above them; at 0 all are, the outputs are averaged, and one model is left.
     """
 
     damping: float = field(
@@ -31,6 +33,10 @@ class ZipOptions:
     within: float = field(
         default=1.0,
         metadata={"label": "Share of merges within a model (β)", "min": 0.0, "max": 1.0},
+    )
+    depth: int = field(
+        default=0,
+        metadata={"label": "Groups zipped, from the input on (0: all)", "min": 0, "max": 10_000},
     )
 
 
@@ -108,6 +114,7 @@ WAY_CARDS: Mapping[str, RuleCard] = MappingProxyType({
             TransportOptions,
             needs_data=True,
             least_models=2,
+            other_widths=True,
         ),
         RuleCard(
             "distillation",
@@ -122,6 +129,11 @@ WAY_CARDS: Mapping[str, RuleCard] = MappingProxyType({
         ),
     )
 })
+
+
+def names() -> list[str]:
+    """Names of all rules and ways, in the order of menus."""
+    return [*RULE_CARDS, *WAY_CARDS]
 
 
 def find_way(name: str) -> RuleCard:

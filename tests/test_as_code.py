@@ -18,6 +18,7 @@ from merging import as_code, requests
 from merging.__main__ import main
 from merging.data.bundled import load_dataset
 from merging.errors import UnknownNameError
+from merging.models.registry import build_model
 from merging.session import Session
 from merging.store import Store
 from merging.subjects import keep_checkpoint, keep_spec
@@ -261,6 +262,8 @@ FUSIONS = {
         SEEDS, "fisher", order=requests.OrderRequest(SEEDS, "merge many", 1), labels="true", seed=1
     ),
     "zipped": requests.fusion(SEEDS, "zipit", {"damping": 0.5}),
+    "zipped in part": requests.fusion(MODELS.of((0, 4)), "zipit", {"depth": 1}),
+    "zipped in part, of one task": requests.fusion(SEEDS, "zipit", {"depth": 2}),
     "a run": requests.fusion(RUN, "swa", {"skip": 5}),
     "a soup": requests.fusion(RUN, "greedy_soup", split="validation"),
     "distilled": requests.fusion(RUN.of((6, 7)), "distillation", {"epochs": 1}, seed=5),
@@ -288,8 +291,13 @@ def fused(tmp_path_factory):
 def test_python_fuses_as_the_page_does(name, fused):
     score, file = fused[name]
     found = run(as_code.python(FUSIONS[name]))
+    merged = found.get("merged") or {
+        f"heads.{k}.{key}": value
+        for k, head in enumerate(found["heads"])
+        for key, value in head.items()
+    }
     for key, value in safetensors.torch.load(file.data).items():
-        torch.testing.assert_close(found["merged"][key], value, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(merged[key], value, rtol=1e-5, atol=1e-5)
     assert found["accuracies"] == pytest.approx([task.accuracy for task in score.tasks])
 
 
@@ -357,6 +365,40 @@ def test_a_fusion_of_models_that_were_brought_runs_on_their_files(data, tmp_path
         torch.testing.assert_close(by_command[key], value)
         torch.testing.assert_close(by_python[key], value)
     store.close()
+
+
+def test_models_of_other_widths_are_fused_from_their_files(tmp_path, capsys):
+    store, marks = Store(tmp_path / "mine"), []
+    for k, widths in enumerate(([784, 12, 10], [784, 9, 10]), start=1):
+        params = build_model({"architecture": "mlp", "widths": widths}, seed=k).state_dict()
+        merging.write_checkpoint(f"{k}.safetensors", params)
+        marks.append(keep_checkpoint(Path(f"{k}.safetensors"), f"{k}", store))
+    examples = requests.Examples("mnist", load_dataset("mnist").fingerprint)
+    brought = [requests.BroughtCheckpoint(**mark) for mark in marks]
+    wanted = requests.fusion(requests.brought_family(brought, examples=examples), "transport")
+    expected = safetensors.torch.load(
+        Session(store).compute(requests.FusionExportRequest(wanted)).data
+    )
+    score = Session(store).compute(wanted)
+    found = run(as_code.python(wanted))
+    assert found["accuracies"] == pytest.approx([score.accuracy])
+    said = command(requests.FusionExportRequest(wanted), capsys)
+    assert said["as wide as"] == "1.safetensors"
+    by_command = safetensors.torch.load_file("merged.safetensors")
+    for key, value in expected.items():
+        torch.testing.assert_close(by_command[key], value)
+        torch.testing.assert_close(found["merged"][key], value)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["zipped in part", "zipped in part, of one task"])
+def test_heads_of_their_own_are_written_to_one_file(name, fused):
+    run(as_code.python(requests.FusionExportRequest(FUSIONS[name])))
+    expected = safetensors.torch.load(fused[name][1].data)
+    found = written("merged.safetensors")
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5)
 
 
 def test_several_tasks_of_models_that_were_brought_have_no_code():

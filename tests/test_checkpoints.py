@@ -609,3 +609,9 @@ def test_a_legacy_pytorch_file_is_refused_with_what_to_do(tmp_path):
 def test_a_whole_module_is_refused_with_what_to_do():
     data = torch_bytes(torch.nn.Linear(2, 2))
     refused(data, r"holds 'torch.nn.modules.linear.Linear', which is not a tensor.*state_dict")
+
+
+def test_equal_models_give_equal_bytes():
+    notes = {"made_by": "me", "what": "merged", "recipe": "{}"}
+    files = {checkpoint_bytes({"b": torch.ones(2), "a": torch.zeros(3)}, notes) for _ in range(8)}
+    assert len(files) == 1

@@ -6,7 +6,9 @@ import json
 import zipfile
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 
 import merging
 from merging.__main__ import main
@@ -78,6 +80,38 @@ def test_brought_models_are_judged_written_with_their_card_and_made_again(capsys
         assert {"model.safetensors", "README.md", "recipe.json"} <= set(archive.namelist())
     assert main(["replay", str(recipe), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["equal"]
+
+
+@pytest.mark.parametrize("name", ["merged.zip", "merged.safetensors"])
+def test_a_file_is_made_again_from_its_recipe(name, capsys, files, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    words = [*three(files), "--order", "first", "--out", tmp_path / name]
+    assert run(capsys, *words, "--recipe-out", recipe)[0] == 0
+    assert main(["replay", str(recipe), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+
+def test_files_that_are_fused_alone_have_a_recipe_too(capsys, files, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    words = [*three(files), "--out", tmp_path / "merged.safetensors", "--recipe-out", recipe]
+    assert run(capsys, *words)[0] == 0
+    assert main(["replay", str(recipe), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+
+@pytest.mark.parametrize("more", [[], ["--order", "first"]])
+def test_the_prefix_of_the_first_file_is_put_back(more, capsys, files, tmp_path):
+    wrapped, out = tmp_path / "wrapped.safetensors", tmp_path / "merged.safetensors"
+    params = read_checkpoint(files / "2.safetensors")[0]
+    write_checkpoint(wrapped, {f"module.{name}": value for name, value in params.items()})
+    code, _ = run(capsys, wrapped, files / "0.safetensors", *more, "--out", out)
+    assert code == 0
+    with safe_open(out, framework="pt") as file:
+        assert set(file.keys()) == {f"module.{name}" for name in params}
+    code, _ = run(capsys, files / "0.safetensors", wrapped, *more, "--out", tmp_path / "b.zip")
+    assert code == 0
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert set(safetensors.torch.load(archive.read("model.safetensors"))) == set(params)
 
 
 def test_a_recipe_of_another_model_is_refused(capsys, files, tmp_path):

@@ -15,8 +15,9 @@ import torch
 
 import merging
 from merging import requests
+from merging.data.base import concatenate
 from merging.errors import MergingError
-from merging.fusion import diagonal_fisher
+from merging.fusion import diagonal_fisher, zip_models
 from merging.jobs import Context
 from merging.landscape import evaluate
 from merging.landscape.predictions import answers, predict
@@ -240,6 +241,28 @@ def test_rules_are_offered_where_they_can_be_used():
     blind = replace(FAMILY, tasks=(), trained_on=(-1,) * 5)
     assert "fisher" not in requests.usable_rules(blind)
     assert "ties" in requests.usable_rules(blind)
+
+
+def test_heads_of_their_own_answer_the_tasks_of_their_models(family, store):
+    some = FAMILY.of((0, 1))
+    score = computed(requests.fusion(some, "zipit", {"depth": 1}), store)
+    spec = merging.find_symmetry(family.model, (family.data.test.inputs[:2],))
+    share = -(-requests.SHOWN_EXAMPLES // len(family.tasks))
+    examples = concatenate([task.train.take(share) for task in family.tasks], "train")
+    heads = zip_models(spec, family.model, family.models[:2], examples, options={"depth": 1}).heads
+    for k in (0, 1):
+        own = float(evaluate(family.model, heads[k], family.tasks[k].test).accuracy[0])
+        assert score.tasks[k].accuracy == pytest.approx(own)
+    both = [predict(family.model, head, family.tasks[3].test) for head in heads]
+    right = (answers(both[0] + both[1]) == family.tasks[3].test.targets).double().mean()
+    assert score.tasks[3].accuracy == pytest.approx(float(right))
+    distance = sum(float(((heads[1][n] - family.models[1][n]) ** 2).sum()) for n in heads[1])
+    assert score.distances[1] == pytest.approx(distance**0.5, rel=1e-5)
+    one = sum(value.nbytes for value in heads[0].values())
+    shared = sum(heads[0][f"layers.0.{part}"].nbytes for part in ("weight", "bias"))
+    assert score.bytes == 2 * one - shared
+    assert math.isnan(score.mismatch)
+    assert score.notes["heads"] == 2
 
 
 @pytest.mark.parametrize("way", ["zipit", "transport", "distillation"])

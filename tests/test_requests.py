@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from merging import requests
 from merging.cards import list_pairs
-from merging.errors import UnknownNameError
+from merging.errors import ArchitectureMismatchError, UnknownNameError
 from merging.fusion_records import Scan
 from merging.landscape import LEVELS, SIMPLEX_LEVELS, line_positions, simplex_points
 from merging.methods import METHOD_CARDS
@@ -157,7 +158,11 @@ EXAMPLES = {
         "statistics": "reset",
         "split": "test",
     },
-    requests.FusionExportRequest(FUSION): {"fusion": MEAN, "what": "folder"},
+    requests.FusionExportRequest(FUSION): {
+        "fusion": MEAN,
+        "what": "folder",
+        "prefix": "module.",
+    },
     requests.TaskVectorsRequest(FAMILY): {"family": PART},
     requests.ImpliedWeightsRequest(FUSION): {"fusion": MEAN},
     requests.ErrorsRequest(FUSION): {"fusion": MEAN},
@@ -496,6 +501,59 @@ def test_a_family_without_its_base_is_another_family():
     assert (bare.base, bare.base_on) == ("", None)
     assert requests.ReferencesRequest(bare).key != requests.ReferencesRequest(FAMILY).key
     assert "base" not in requests.ReferencesRequest(bare).names()
+
+
+def brought(widths, **more):
+    config = base.canonical({"architecture": "mlp", "widths": widths, **more})
+    return requests.BroughtCheckpoint(f"{widths}.pt", str(widths), config, 4, 9, ())
+
+
+def test_brought_models_of_one_width_are_a_family_like_any_other():
+    family = requests.brought_family([brought([4, 3, 2])] * 2, brought([4, 3, 2]))
+    assert family.configs == ()
+    assert "configs" not in requests.ReferencesRequest(family).payload["family"]
+    assert family.base == "[4, 3, 2]"
+
+
+def test_a_family_of_several_widths_has_those_of_its_first_model():
+    examples = requests.Examples("mnist", "ab")
+    models = [brought(widths) for widths in ([4, 3, 2], [4, 9, 2], [4, 3, 2])]
+    family = requests.brought_family(models, examples=examples)
+    assert family.config == models[0].config
+    assert requests.usable_rules(family) == ["transport"]
+    turned = family.of((1, 0))
+    assert (turned.config, turned.configs) == (
+        models[1].config,
+        (models[1].config, models[0].config),
+    )
+    assert family.of((0, 2)) == requests.brought_family([models[0], models[2]], examples=examples)
+    request = requests.fusion(turned, "transport")
+    assert requests.from_payload(json.loads(base.canonical(request.payload))) == request
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        brought([4, 3, 3, 2]),
+        brought([5, 3, 2]),
+        brought([4, 3, 1]),
+        brought([4, 3, 2], norm="batch"),
+        requests.BroughtCheckpoint(
+            "vit.pt", "v", '{"architecture":"vit","widths":[4,3,2]}', 1, 1, ()
+        ),
+    ],
+)
+def test_models_that_differ_in_more_than_hidden_widths_are_named(other):
+    with pytest.raises(ArchitectureMismatchError, match=f"{re.escape(other.name)}: another arch"):
+        requests.brought_family([brought([4, 3, 2]), other])
+
+
+def test_models_of_another_width_than_their_base_are_named():
+    models = [brought([4, 3, 2]), brought([4, 9, 2])]
+    with pytest.raises(ArchitectureMismatchError, match=r"^\[4, 9, 2\].pt: .* than the base"):
+        requests.brought_family(models, brought([4, 3, 2]))
+    with pytest.raises(ArchitectureMismatchError, match=r"^\[4, 3, 2\].pt, .* than the base"):
+        requests.brought_family([models[0], models[0]], models[1])
 
 
 def test_a_rule_waits_for_the_curvatures_that_it_needs():

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from merging.as_code.families import Members, changed_options, fusion_of, members_of
+from merging.as_code.families import Members, fusion_of, members_of
+from merging.as_code.ways import (
+    CONCATENATE,
+    by_a_way,
+    has_heads,
+    judged_heads,
+    options,
+    seed,
+    spec_lines,
+    weights,
+    written_heads,
+)
 from merging.as_code.written import Written, call, text
 from merging.errors import UnknownNameError
 from merging.requests import (
@@ -16,13 +27,6 @@ from merging.requests import (
 )
 from merging.rules import RuleCard
 from merging.ways import WAY_CARDS, find_way
-
-_CONCATENATE = "from merging.data.base import concatenate"
-_WAYS = {
-    "zipit": ("zip_models", "from merging.fusion.zipit import zip_models"),
-    "transport": ("fuse_by_transport", "from merging.fusion.transport import fuse_by_transport"),
-    "distillation": ("distill", "from merging.fusion.distill import distill"),
-}
 
 
 def loading(members: Members) -> Written:
@@ -47,11 +51,12 @@ def loading(members: Members) -> Written:
 
 
 def _from_files(members: Members) -> Written:
+    like = "" if members.family.configs else ", like=first"
     given = f", architecture={text(members.architecture)}" if members.architecture else ""
     lines = [
         f"first = merging.read_model({text(members.files[0])}{given})",
         f"files = [{', '.join(text(name) for name in members.files[1:])}]",
-        "others = [merging.read_model(file, like=first) for file in files]",
+        f"others = [merging.read_model(file{like}) for file in files]",
         "model, models = first.model, [one.params for one in (first, *others)]",
     ]
     imports = []
@@ -128,11 +133,11 @@ def _curvature_function(wanted: FusionRequest) -> tuple[str, ...]:
 
 def _ordered(wanted: FusionRequest) -> Written:
     if wanted.order is None:
-        return Written(_spec(wanted) if wanted.rule in ("zipit", "transport") else ())
+        return Written(spec_lines(wanted) if wanted.rule in ("zipit", "transport") else ())
     seed = f", seed={wanted.order.seed}" if wanted.order.seed else ""
     kind = text(wanted.order.kind)
     lines = [
-        *_spec(wanted),
+        *spec_lines(wanted),
         f"found = merging.align_many(spec, model, models, {kind}{seed})",
         "orders = found.permutations",
     ]
@@ -148,26 +153,20 @@ def _ordered(wanted: FusionRequest) -> Written:
     return Written(tuple(lines))
 
 
-def _spec(wanted: FusionRequest) -> tuple[str, ...]:
-    brought = not members_of(wanted.family).name
-    inputs = "first.example_inputs" if brought else "(tasks[0].test.inputs[:2],)"
-    return (f"spec = merging.find_symmetry(model, {inputs})",)
-
-
 def _merged(wanted: FusionRequest) -> list[Written]:
     if wanted.rule in WAY_CARDS:
-        return [_by_a_way(wanted)]
+        return [by_a_way(wanted)]
     card = find_way(wanted.rule)
     before, imports = _needed(card)
     words = [text(wanted.rule), "models=models"]
     words += ["base=base"] if wanted.family.base else []
-    words += _weights(wanted)
+    words += weights(wanted)
     words += ["fishers=fishers"] if card.needs_fishers else []
     words += ["base_fisher=base_fisher"] if card.needs_base_fisher else []
     words += ["grams=grams"] if card.needs_grams else []
     words += ["sizes=[len(task.train) for task in own]"] if card.needs_sizes else []
     words += ["model=model", "batches=validation"] if card.needs_data else []
-    words += [*_options(wanted), *_seed(wanted)]
+    words += [*options(wanted), *seed(wanted)]
     return [Written((*before, call("merged", "fuse", words)), imports)]
 
 
@@ -182,34 +181,8 @@ def _needed(card: RuleCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ), ()
     if card.needs_data:
         parts = "[task.validation or task.train for task in tasks]"
-        return (f'validation = concatenate({parts}, "validation")',), (_CONCATENATE,)
+        return (f'validation = concatenate({parts}, "validation")',), (CONCATENATE,)
     return (), ()
-
-
-def _by_a_way(wanted: FusionRequest) -> Written:
-    name, line = _WAYS[wanted.rule]
-    before: tuple[str, ...] = (_training(wanted),)
-    if wanted.rule == "zipit":
-        words, end = ["spec", "model", "models", "examples", *_options(wanted)], ".heads[0]"
-    elif wanted.rule == "transport":
-        count = len(wanted.family.models)
-        words = [f"[model] * {count}", "models", f"[spec] * {count}", "examples"]
-        words, end = [*words, *_weights(wanted), *_options(wanted)], ".params"
-    else:
-        mean = ['"average"', "models=models", *_weights(wanted)]
-        before += (call("start", "fuse", mean),)
-        words = ["model", "start", "models", "examples", *_options(wanted), *_seed(wanted)]
-        end = ".params"
-    lines = (*before, call("way", name, words, of=""), f"merged = way{end}")
-    return Written(lines, (line, _CONCATENATE))
-
-
-def _training(wanted: FusionRequest) -> str:
-    """A line for training examples of all tasks, as many of each."""
-    if wanted.rule == "distillation":
-        return 'examples = concatenate([task.train for task in tasks], "train")'
-    share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
-    return f'examples = concatenate([task.train.take({share}) for task in tasks], "train")'
 
 
 def _reset(wanted: FusionRequest) -> Written:
@@ -217,33 +190,27 @@ def _reset(wanted: FusionRequest) -> Written:
         return Written(())
     share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
     shown = f'shown = concatenate([task.train.take({share}) for task in tasks], "train")'
-    lines = (shown, "merged = reset(model, merged, shown)")
-    return Written(lines, (_CONCATENATE, "from merging.landscape import reset"))
+    again = "merged = reset(model, merged, shown)"
+    if has_heads(wanted):
+        again = "heads = [reset(model, head, shown) for head in heads]"
+    lines = (shown, again)
+    return Written(lines, (CONCATENATE, "from merging.landscape import reset"))
 
 
 def _judged(wanted: FusionRequest) -> Written:
     split = "task.test" if wanted.split == "test" else "task.validation or task.train"
+    if has_heads(wanted):
+        return judged_heads(wanted, split)
     line = f"accuracies = [float(evaluate(model, merged, {split}).accuracy[0]) for task in tasks]"
     return Written((line,), ("from merging.landscape import evaluate",))
 
 
 def _written(wanted: FusionRequest) -> Written:
+    if has_heads(wanted):
+        return written_heads(wanted)
     brought = not members_of(wanted.family).name
-    params = 'first.as_brought(merged, prefix="")' if brought else "merged"
+    params = "first.as_brought(merged)" if brought else "merged"
     return Written((f'merging.write_checkpoint("merged.safetensors", {params})',))
-
-
-def _weights(wanted: FusionRequest) -> list[str]:
-    return [f"weights={list(wanted.weights)!r}"] if wanted.weights else []
-
-
-def _options(wanted: FusionRequest) -> list[str]:
-    options = changed_options(wanted)
-    return [f"options={dict(options)!r}".replace("'", '"')] if options else []
-
-
-def _seed(wanted: FusionRequest) -> list[str]:
-    return [f"seed={wanted.seed}"] if wanted.seed else []
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -64,8 +64,8 @@ def fuse_files(
     """Fuse checkpoints on disk, one tensor at a time.
 
     Memory holds one tensor of every model, and a little more. What is written is there whole or
-    not at all, also when it is stopped. Rules that need examples or Gram matrices need the
-    models in memory: `fuse`.
+    not at all, also when it is stopped; its names are those of the first model's file. Rules that
+    need examples or Gram matrices need the models in memory: `fuse`.
 
     Args:
         rule: A name in `RULES`.
@@ -155,10 +155,13 @@ def _written(
         own = first.specs[name].dtype
         return dtype if dtype is not None and own.is_floating_point else own
 
-    def tensor(name: str) -> Tensor:
+    def tensor(written: str) -> Tensor:
+        name = written.removeprefix(prefix)
         return walk.tensor(name).to(type_of(name))
 
-    specs = {name: TensorSpec(first.specs[name].shape, type_of(name)) for name in first}
+    # Whatever wraps the model looks for the names that its own file had.
+    prefix = first.meta.get("stripped_prefix", "")
+    specs = {prefix + name: TensorSpec(first.specs[name].shape, type_of(name)) for name in first}
     meta = {"format": "pt", "recipe": json.dumps(recipe)}
     if target.suffix == ".safetensors":
         stream_checkpoint(target, specs, tensor, meta)

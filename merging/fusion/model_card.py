@@ -13,6 +13,7 @@ _BUFFERS = {
     "rule": "Running statistics were fused like weights; re-estimate them on data.",
     "first": "Running statistics are those of the first model; re-estimate them on data.",
 }
+_TAKEN_ANEW = "Running statistics were re-estimated on training examples."
 _LONGEST = 300
 
 
@@ -21,7 +22,7 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
 
     Args:
         recipe: How the model was made: `rule`, `models`, `base`, `weights`, `options`, `buffers`,
-            `seed`, `dtype`.
+            `statistics`, `seed`, `dtype`.
         notes: What the rule found out on the way.
 
     Returns:
@@ -43,7 +44,8 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
         lines.append(f"- base: `{recipe['base']}`")
     lines += ["", f"**Rule.** {card.formula}", "", f"**Assumes.** {card.assumes}", ""]
     lines += [f"**Fails.** {card.fails}", "", f"**Paper.** {card.paper}", ""]
-    lines += [_BUFFERS[recipe.get("buffers", "mean")], ""]
+    taken_anew = recipe.get("statistics") == "reset"
+    lines += [_TAKEN_ANEW if taken_anew else _BUFFERS[recipe.get("buffers", "mean")], ""]
     lines += _table("Option", recipe.get("options") or {}) + _table("Found", notes)
     lines += ["```json", json.dumps(recipe, indent=1), "```", ""]
     return "\n".join(lines)

@@ -81,8 +81,8 @@ def zip_models(
         model: The architecture.
         states: State dicts of the models; left as they are.
         batches: Examples to compare the units on; training inputs, without labels.
-        groups: Which groups to zip, from the input on; by default all, and the outputs are
-            averaged too.
+        groups: Which groups to zip, from the input on; by default what the option `depth` says,
+            or all, and the outputs are averaged too.
         options: Options of `ZipOptions` by name.
         on_progress: Called after every batch; may raise `StoppedError`.
 
@@ -90,8 +90,9 @@ def zip_models(
         The merged model, or one head per model above a common trunk.
 
     Raises:
-        MergingError: If there are no models, a group is not plain (`fusion.roles`), or what
-            makes a zipped group reads one that is not.
+        MergingError: If there are no models, a group is not plain (`fusion.roles`), what makes a
+            zipped group reads one that is not, there are fewer groups than `depth`, or both
+            `groups` and `depth` are given.
         UnknownNameError: If there is no such option.
         ArchitectureMismatchError: If the models do not fit.
         SymmetryError: If the spec does not fit them.
@@ -107,6 +108,7 @@ def zip_models(
         spec.check(state)
     subjects = [Subject(model, spec, state) for state in states]
     roles = find_roles(find_derivation(subjects[0], batches)[0], spec)
+    groups = _up_to(spec, read.depth, groups) if read.depth else groups
     zipped = _chosen(spec, roles, groups)
     features = stream_features(subjects, batches, on_progress)
     clusters: dict[str, Tensor] = {}
@@ -202,6 +204,22 @@ def _best_pair(
             allowed = scores
     i, j = sorted(divmod(int(allowed.argmax()), len(scores)))
     return i, j, bool((owners[i] & owners[j]).any())
+
+
+def _up_to(spec: PermutationSpec, depth: int, groups: Collection[str] | None) -> list[str]:
+    """The first groups of a spec, which has them in the order of the network.
+
+    Raises:
+        MergingError: If there are fewer, or groups were named too.
+    """
+    if groups is not None:
+        raise MergingError("give the groups to zip, or how many of them (`depth`), not both")
+    if depth > len(spec.sizes):
+        raise MergingError(
+            f"{depth} groups cannot be zipped: the network has {len(spec.sizes)}, "
+            f"{', '.join(spec.sizes)}"
+        )
+    return list(spec.sizes)[:depth]
 
 
 def _chosen(

@@ -24,14 +24,22 @@ from merging.requests.base import (
     canonical,
 )
 from merging.requests.explanations import (
+    LEAST_PRIOR,
     PRIOR_PRECISION,
     ErrorsRequest,
     ImpliedWeightsRequest,
     RemovalRequest,
     TaskVectorsRequest,
     mismatch_scans,
+    switched,
 )
-from merging.requests.families import Examples, Family, bundled_family, pair_family
+from merging.requests.families import (
+    Examples,
+    Family,
+    brought_family,
+    bundled_family,
+    pair_family,
+)
 from merging.requests.fusion import (
     CURVATURE_EXAMPLES,
     FIRST_FACTOR,
@@ -108,6 +116,7 @@ __all__ = [
     "KINDS",
     "KNOBS",
     "LAYER_EXAMPLES",
+    "LEAST_PRIOR",
     "LEVEL_SIDES",
     "MISMATCH_EXAMPLES",
     "ORDER_TITLES",
@@ -161,6 +170,7 @@ __all__ = [
     "TensorRow",
     "UnitsRequest",
     "alignment",
+    "brought_family",
     "bundled_family",
     "bundled_subject",
     "canonical",
@@ -176,6 +186,7 @@ __all__ = [
     "simplex_parts",
     "simplex_piece_key",
     "swag",
+    "switched",
     "tuned",
     "tuning",
     "usable_rules",

@@ -17,9 +17,11 @@ from merging.requests.fusion import (
     fusion,
 )
 
-# Precision of the prior where errors are split; without one flat entries would be all of them.
+# Precision of the prior where errors are split, without one flat entries would be all of them; and
+# where a task is taken out, until somebody chooses another.
 PRIOR_PRECISION = 1.0
-
+# Precision of the prior in gradient matching, until somebody chooses another: next to none.
+LEAST_PRIOR = 1e-12
 
 _SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
 
@@ -31,6 +33,36 @@ def mismatch_scans(family: Family, statistics: FusedStatistics = "merged") -> li
         knob, values = KNOBS.get(rule, ("weights", (1.0,)))
         scans.append(ScanRequest(fusion(family, rule, statistics=statistics), knob, values))
     return scans
+
+
+def switched(
+    family: Family,
+    *,
+    base_curvature: bool = True,
+    task_curvature: bool = True,
+    mean: bool = False,
+    delta: float = LEAST_PRIOR,
+) -> FusionRequest:
+    """Gradient matching with parts of its formula left out, which makes other rules of it.
+
+    Args:
+        family: The models and their base.
+        base_curvature: Whether H₀ is measured.
+        task_curvature: Whether the Hₜ are.
+        mean: Whether α is 1 / T rather than 1.
+        delta: Precision of the prior.
+
+    Returns:
+        The fusion.
+    """
+    options = {
+        "delta": delta,
+        "h0": "measured" if base_curvature else "left out",
+        "ht": "measured" if task_curvature else "left out",
+    }
+    count = len(family.models)
+    weights = ((1 / count if mean else 1.0),) * count
+    return fusion(family, "gradient_matching", options, weights=weights)
 
 
 @dataclass(frozen=True)

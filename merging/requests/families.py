@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from merging.cards import read_family_card
-from merging.requests.base import Subject, canonical
+from merging.errors import ArchitectureMismatchError
+from merging.requests.base import Subject, added, canonical
+from merging.requests.models import BroughtCheckpoint
+
+# Sizes that bundled architectures may differ in, to be fused all the same.
+_WIDTHS = ("widths", "width", "hidden", "channels", "dim", "heads")
 
 
 @dataclass(frozen=True)
@@ -21,13 +28,14 @@ class Family:
     """Models of one architecture that may be fused.
 
     Attributes:
-        config: Canonical JSON of the architecture and its sizes.
+        config: Canonical JSON of the architecture and its sizes: the first model's.
         models: Fingerprints.
         tasks: What fused models are judged by; none, where no examples were brought.
         trained_on: For every model, the number of its task, or -1.
         base: Fingerprint of what all were fine-tuned from; empty if there is no such model.
         base_on: What the base was trained on, for its curvature; None if that is not known.
         joint: Fingerprint of a model that was trained on all tasks' data; empty without one.
+        configs: Of models that differ in widths, every one's architecture; empty for all others.
     """
 
     config: str
@@ -37,13 +45,17 @@ class Family:
     base: str = ""
     base_on: Examples | None = None
     joint: str = ""
+    configs: tuple[str, ...] = added(())
 
     def of(self, members: tuple[int, ...]) -> Family:
-        """The same family with some of its models only; all tasks stay."""
+        """The same family with some of its models only, in this order; all tasks stay."""
+        configs = tuple(self.configs[k] for k in members if self.configs)
         return replace(
             self,
+            config=configs[0] if configs else self.config,
             models=tuple(self.models[k] for k in members),
             trained_on=tuple(self.trained_on[k] for k in members),
+            configs=configs if len(set(configs)) > 1 else (),
         )
 
     def without_base(self) -> Family:
@@ -69,6 +81,60 @@ def bundled_family(name: str) -> Family:
         known[base["data"][0]] if base else None,
         joint["fingerprint"] if joint else "",
     )
+
+
+def brought_family(
+    models: Sequence[BroughtCheckpoint],
+    base: BroughtCheckpoint | None = None,
+    examples: Examples | None = None,
+) -> Family:
+    """Models that were brought, which may differ in widths where they have no base.
+
+    Args:
+        models: The models.
+        base: What they were fine-tuned from, if it was brought too.
+        examples: What they are judged by, and trained on as far as is known.
+
+    Returns:
+        The family.
+
+    Raises:
+        ArchitectureMismatchError: If they are of several architectures, or of several widths and
+            with a base; the files are named.
+    """
+    first = models[0]
+    configs = tuple(model.config for model in models)
+    if base is not None and (others := [m.name for m in models if m.config != base.config]):
+        raise ArchitectureMismatchError(
+            f"{', '.join(others)}: another architecture, or other widths, than the base "
+            f"{base.name}; models that were fine-tuned from a base are as it is"
+        )
+    if strangers := [m.name for m in models if not _is_alike(first.config, m.config)]:
+        raise ArchitectureMismatchError(
+            f"{', '.join(strangers)}: another architecture than {first.name}; models of one "
+            "architecture can be merged"
+        )
+    return Family(
+        first.config,
+        tuple(model.fingerprint for model in models),
+        () if examples is None else (examples,),
+        (-1 if examples is None else 0,) * len(models),
+        "" if base is None else base.fingerprint,
+        examples if base is not None else None,
+        configs=configs if len(set(configs)) > 1 else (),
+    )
+
+
+def _is_alike(first: str, other: str) -> bool:
+    """Whether two architectures differ in widths at the most."""
+    a, b = json.loads(first), json.loads(other)
+    if a.keys() != b.keys() or any(a[key] != b[key] for key in a if key not in _WIDTHS):
+        return False
+    lists = [(a[key], b[key]) for key in a if isinstance(a[key], list)]
+    if any(len(x) != len(y) for x, y in lists):
+        return False
+    ends = [config["widths"] for config in (a, b) if "widths" in config]
+    return not ends or (ends[0][0], ends[0][-1]) == (ends[1][0], ends[1][-1])
 
 
 def pair_family(subject: Subject) -> Family:

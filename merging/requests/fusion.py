@@ -18,7 +18,7 @@ from merging.fusion_records import (
     Scan,
 )
 from merging.requests.alignments import Download
-from merging.requests.base import Request, canonical
+from merging.requests.base import Request, added, canonical
 from merging.requests.families import Family
 from merging.rules import RULE_CARDS, RuleCard, read_rule_options
 from merging.ways import WAY_CARDS, find_way
@@ -236,6 +236,8 @@ def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
 def lacking(card: RuleCard, family: Family) -> str:
     """What a rule needs and a family has not, in words; empty if it can be used."""
     count = len(family.models)
+    if family.configs and not card.other_widths:
+        return "needs models of one width"
     if card.needs_base and not family.base:
         return "needs a base model"
     if count < card.least_models:
@@ -366,12 +368,21 @@ def _points(models: int, steps: int) -> int:
 
 @dataclass(frozen=True)
 class FusionExportRequest(Request[Download]):
-    """A fused model as a file: safetensors, or a zip file with its model card and recipe."""
+    """A fused model as a file: safetensors, or a zip file with its model card and recipe.
+
+    It is written in the types of the first model's file.
+
+    Attributes:
+        fusion: The fusion.
+        what: Weights alone, or with card and recipe.
+        prefix: What is put before all names: what was cut off when the first file was read.
+    """
 
     task: ClassVar[str] = "fusion export"
     words: ClassVar[str] = "Writing the merged model"
     fusion: FusionRequest
     what: Literal["weights", "folder"] = "weights"
+    prefix: str = added("")
 
     def needs(self) -> tuple[Request[Any], ...]:
         """What the rule needs."""

@@ -117,6 +117,7 @@ class BroughtCheckpoint:
         parameters: Number of numbers in them.
         notes: What was done on reading (prefixes stripped, say).
         prefix: What was cut off all names.
+        keeps_statistics: Whether running statistics (BatchNorm) are among its tensors.
     """
 
     name: str
@@ -126,6 +127,7 @@ class BroughtCheckpoint:
     parameters: int
     notes: tuple[str, ...]
     prefix: str = ""  # results that were kept before this was lack it
+    keeps_statistics: bool = False  # and this
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How the pieces of requests are computed; runs in a worker (see `merging.jobs`).
 
-One module per module of `merging.requests`, each with the table of its tasks.
+One module per module of `merging.requests` (files of fusions have one of their own), each with the
+table of its tasks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from merging.tasks import (
     curvatures,
     explanations,
     fusion,
+    fusion_files,
     landscape,
     models,
     paths,
@@ -31,6 +33,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({
     **landscape.TASKS,
     **curvatures.TASKS,
     **fusion.TASKS,
+    **fusion_files.TASKS,
     **explanations.TASKS,
     **paths.TASKS,
     **regions.TASKS,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from merging import requests
-from merging.bringing import HALF, in_form
+from merging.bringing import form_notes, in_form
 from merging.checkpoints import checkpoint_bytes
 from merging.errors import MergingError, StoppedError
 from merging.jobs import Context
@@ -170,14 +170,7 @@ def _as_brought(
     subject = request.subject
     parent = load_params(subject.model_b if request.what == "aligned" else subject.model_a, store)
     dtypes = {name: value.dtype for name, value in parent.items()}
-    written = in_form(params, dtypes, request.prefix)
-    notes = []
-    narrow = sorted({str(d).removeprefix("torch.") for d in dtypes.values() if d in HALF})
-    if narrow:
-        notes.append(f"Written in {' and '.join(narrow)}, as the file that it comes from.")
-    if request.prefix:
-        notes.append(f"The prefix {request.prefix!r} was put back before all names.")
-    return written, notes
+    return in_form(params, dtypes, request.prefix), form_notes(dtypes, request.prefix)
 
 
 def _model_file(params: dict[str, Tensor], meta: dict[str, str], container: str) -> bytes:

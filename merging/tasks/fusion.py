@@ -1,47 +1,38 @@
-"""Tasks around fused models: a common order, scores, scans, mixtures, files."""
+"""Tasks around fused models: a common order, scores, scans, mixtures."""
 
 from __future__ import annotations
 
-import io
-import json
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from merging import requests
-from merging.checkpoints import checkpoint_bytes
 from merging.data.base import Batches
 from merging.errors import MergingError, StoppedError
-from merging.fusion import fuse_with_notes, gram_matrices
-from merging.fusion.model_card import write_card
 from merging.fusion_records import MergedScore, TaskScore
 from merging.jobs import Context
-from merging.landscape import evaluate_family, plane_policy, reset, simplex_points
+from merging.landscape import evaluate_family, plane_policy, simplex_points
 from merging.landscape.predictions import answers, calibrate, ensemble, predict
 from merging.landscape.scores import score
 from merging.matching import align_many
 from merging.members import Members, load_members, ordered
-from merging.params import Params, distance
+from merging.params import distance
 from merging.store import Store
 from merging.subjects import Stored, certified
 from merging.symmetry import certify
 from merging.tasks.base import Found, Part, Task
-from merging.tasks.curvatures import scaled_fishers
 from merging.tasks.explanations import mismatch_of
-from merging.tasks.ways import WAYS
-from merging.ways import WAY_CARDS, find_way
+from merging.tasks.merged import Merged, merge
 
 
 def _order(request: requests.OrderRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
+    _check_widths(request.family)
     network, spec = certified(request.family.config, context.store)
     found = align_many(
         spec,
@@ -73,81 +64,30 @@ def _order(request: requests.OrderRequest, part: Part, context: Context) -> Foun
     }
 
 
-@dataclass(frozen=True)
-class _Merged:
-    """A fused model, its parents as they went in, and how long it took."""
+def _check_widths(family: requests.Family) -> None:
+    """Make sure that all models have one width.
 
-    params: Params
-    notes: Mapping[str, Any]
-    parents: Sequence[Mapping[str, Tensor]]
-    seconds: float
-
-
-def _merge(request: requests.FusionRequest, members: Members, context: Context) -> _Merged:
-    card = find_way(request.rule)
-    lacking = requests.lacking(card, request.family)
-    if lacking:
-        raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
-    parents = ordered(members.models, request.order, context.store)
-    start = time.perf_counter()
-    if request.rule in WAY_CARDS:
-        found = WAYS[request.rule](request, members, parents, context)
-    else:
-        needs = _needs(request, members, parents, context.store)
-        start = time.perf_counter()  # what a rule needs was not made by the rule
-        found = fuse_with_notes(
-            request.rule,
-            models=parents,
-            base=members.base,
-            weights=request.weights or None,
-            options=json.loads(request.options),
-            seed=request.seed,
-            **needs,
+    Raises:
+        MergingError: If they have not.
+    """
+    if family.configs:
+        raise MergingError(
+            "models of different widths have no common order of units, and no mean; fuse them by "
+            "optimal transport, which needs neither"
         )
-    seconds = time.perf_counter() - start
-    params = found.params
-    if request.statistics == "reset":
-        examples = members.training_examples(requests.SHOWN_EXAMPLES)
-        params = reset(members.model, params, examples)
-    return _Merged(params, found.notes, parents, seconds)
-
-
-def _needs(
-    request: requests.FusionRequest, members: Members, parents: Sequence[Params], store: Store
-) -> dict[str, Any]:
-    """What a rule works with beside the models."""
-    card = find_way(request.rule)
-    needs: dict[str, Any] = {}
-    if card.needs_fishers:
-        needs["fishers"], needs["base_fisher"] = scaled_fishers(request, members, store)
-    if card.needs_grams:
-        needs["grams"] = [
-            gram_matrices(
-                members.model,
-                params,
-                members.own_data(k).train,
-                examples=requests.CURVATURE_EXAMPLES,
-            )
-            for k, params in enumerate(parents)
-        ]
-    if card.needs_data:
-        needs |= {"model": members.model, "batches": members.validation()}
-    if card.needs_sizes:
-        needs["sizes"] = members.sizes
-    return needs
 
 
 def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
-    merged = _merge(request, members, context)
-    outputs = [predict(members.model, merged.params, b) for b in members.splits(request.split)]
+    merged = merge(request, members, context)
+    outputs = merged.outputs(members, members.splits(request.split))
     return {}, {"score": asdict(_judged(request, members, merged, outputs, context.store))}
 
 
 def _judged(
     request: requests.FusionRequest,
     members: Members,
-    merged: _Merged,
+    merged: Merged,
     outputs: Sequence[Tensor],
     store: Store,
 ) -> MergedScore:
@@ -156,18 +96,18 @@ def _judged(
         request.rule,
         _task_scores(outputs, members.splits(request.split)),
         _disagreement(outputs, request.family, request.split, store),
-        tuple(distance(merged.params, parent) for parent in merged.parents),
-        float("nan") if base is None else distance(merged.params, base),
+        merged.distances(),
+        float("nan") if base is None or not merged.is_one else distance(merged.params, base),
         _mismatch(request, merged, store),
         seconds=merged.seconds,
-        bytes=_bytes(merged.params),
-        notes=dict(merged.notes),
+        bytes=merged.bytes,
+        notes=dict(merged.made.notes),
     )
 
 
-def _mismatch(request: requests.FusionRequest, merged: _Merged, store: Store) -> float:
-    """Gradient mismatch, where there is a base; while a coefficient is chosen it is not asked."""
-    if not request.family.base or request.split != "test":
+def _mismatch(request: requests.FusionRequest, merged: Merged, store: Store) -> float:
+    """Gradient mismatch of one model with a base; while a coefficient is chosen it is not asked."""
+    if not (request.family.base and request.split == "test" and merged.is_one):
         return float("nan")
     return mismatch_of(merged.params, request.family, store)
 
@@ -216,8 +156,8 @@ def _outputs(family: requests.Family, split: str, stored: Stored) -> list[list[T
     """What every model puts out on every task."""
     members = load_members(family, stored.store)
     return [
-        [predict(members.model, params, batches) for batches in members.splits(split)]
-        for params in members.models
+        [predict(network.model, params, batches) for batches in members.splits(split)]
+        for network, params in zip(members.networks, members.models, strict=True)
     ]
 
 
@@ -228,18 +168,20 @@ def _bytes(params: Mapping[str, Tensor]) -> int:
 def _references(request: requests.ReferencesRequest, part: Part, context: Context) -> Found:
     members, name = load_members(request.family, context.store), part["reference"]
     splits = members.splits(request.split)
-    size = _bytes(members.models[0])
+    sizes = [_bytes(params) for params in members.models]
+    size = sum(sizes)
     if name in ("base", "joint"):
         params = members.base if name == "base" else members.joint
         assert params is not None, f"{name} is asked for where there is one only"
         outputs = [predict(members.model, params, batches) for batches in splits]
+        size = sizes[0]
     else:
         parents = _outputs(request.family, request.split, Stored(context.store))
         if name.startswith("model "):
-            outputs = parents[int(name.removeprefix("model "))]
+            k = int(name.removeprefix("model "))
+            outputs, size = parents[k], sizes[k]
         else:
             outputs = [ensemble(found, name) for found in zip(*parents, strict=True)]
-            size *= len(parents)
     disagreement = _disagreement(outputs, request.family, request.split, context.store)
     found = MergedScore(name, _task_scores(outputs, splits), disagreement, bytes=size)
     return {}, {"score": asdict(found)}
@@ -250,9 +192,9 @@ def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
     value = part["value"]
     chosen = requests.with_knob(request.fusion, request.knob, value)
     members = load_members(chosen.family, context.store)
-    merged = _merge(chosen, members, context)
+    merged = merge(chosen, members, context)
     splits = members.splits(chosen.split)
-    outputs = [predict(members.model, merged.params, batches) for batches in splits]
+    outputs = merged.outputs(members, splits)
     found = MergedScore(
         chosen.rule,
         _task_scores(outputs, splits),
@@ -263,6 +205,7 @@ def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
 
 def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Found:
     members = load_members(request.family, context.store)
+    _check_widths(request.family)
     parents = ordered(members.models, request.order, context.store)
     steps = request.steps()
     shares = simplex_points(steps, len(parents))
@@ -291,46 +234,10 @@ def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -
     }, {"steps": steps, "split": request.split}
 
 
-def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Found:
-    """Write the merged model in the types of the first one that was brought."""
-    fusion = request.fusion
-    members = load_members(fusion.family, context.store)
-    merged = _merge(fusion, members, context)
-    params = {name: value.to(members.dtypes[name]) for name, value in merged.params.items()}
-    recipe = requests.canonical(fusion.payload)
-    meta = {"made_by": "One Basin", "what": "merged", "recipe": recipe}
-    data, stem = checkpoint_bytes(params, meta), f"merged-{fusion.rule}-{request.key[:8]}"
-    notes = [f"{len(params)} tensors, {sum(v.numel() for v in params.values()):,} numbers"]
-    name = f"{stem}.safetensors"
-    if request.what == "folder":
-        made = {
-            "rule": fusion.rule,
-            "models": fusion.family.models,
-            "base": fusion.family.base,
-            "weights": fusion.weights,
-            "options": json.loads(fusion.options),
-            "order": "as they are" if fusion.order is None else fusion.order.kind,
-            "statistics": fusion.statistics,
-            "seed": fusion.seed,
-        }
-        name, data = f"{stem}.zip", _zipped(data, write_card(made, merged.notes), recipe)
-    return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
-
-
-def _zipped(weights: bytes, card: str, recipe: str) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("model.safetensors", weights)
-        archive.writestr("README.md", card)
-        archive.writestr("recipe.json", recipe)
-    return file.getvalue()
-
-
 TASKS: Mapping[str, Task] = MappingProxyType({
     "order": _order,
     "fusion": _fusion,
     "references": _references,
     "scan": _scan,
     "mixtures": _mixtures,
-    "fusion export": _export,
 })

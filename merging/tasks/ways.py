@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from merging import requests
 from merging.errors import StoppedError
-from merging.fusion import Fused, fuse
+from merging.fusion import fuse
 from merging.fusion.distill import distill
 from merging.fusion.transport import fuse_by_transport
 from merging.fusion.zipit import zip_models
@@ -17,12 +19,28 @@ from merging.members import Members
 from merging.params import Params
 from merging.subjects import certified
 
-Way = Callable[[requests.FusionRequest, Members, Sequence[Params], Context], Fused]
+
+@dataclass(frozen=True)
+class Made:
+    """What several models became.
+
+    Attributes:
+        heads: One state dict; or one per model, which have a trunk in common.
+        notes: What is to be said of it.
+        shared: Names of the tensors that all heads have in common, where there are several.
+    """
+
+    heads: tuple[Params, ...]
+    notes: Mapping[str, Any]
+    shared: frozenset[str] = frozenset()
+
+
+Way = Callable[[requests.FusionRequest, Members, Sequence[Params], Context], Made]
 
 
 def _zipped(
     request: requests.FusionRequest, members: Members, parents: Sequence[Params], context: Context
-) -> Fused:
+) -> Made:
     _, spec = certified(request.family.config, context.store)
     found = zip_models(
         spec,
@@ -32,28 +50,31 @@ def _zipped(
         options=json.loads(request.options),
         on_progress=context.report,
     )
-    return Fused(found.heads[0], {})
+    if len(found.heads) == 1:
+        return Made(found.heads, {})
+    notes = {"heads": len(found.heads), "tensors in common": len(found.shared)}
+    return Made(found.heads, notes, found.shared)
 
 
 def _transported(
     request: requests.FusionRequest, members: Members, parents: Sequence[Params], context: Context
-) -> Fused:
-    _, spec = certified(request.family.config, context.store)
+) -> Made:
+    configs = request.family.configs or (request.family.config,) * len(parents)
     found = fuse_by_transport(
-        [members.model] * len(parents),
+        [network.model for network in members.networks],
         parents,
-        [spec] * len(parents),
+        [certified(config, context.store)[1] for config in configs],
         members.training_examples(requests.SHOWN_EXAMPLES),
         weights=request.weights or None,
         options=json.loads(request.options),
         on_progress=context.report,
     )
-    return Fused(found.params, {})
+    return Made((found.params,), {})
 
 
 def _distilled(
     request: requests.FusionRequest, members: Members, parents: Sequence[Params], context: Context
-) -> Fused:
+) -> Made:
     """Start at the mean of the (aligned) models, and learn on the training examples of all.
 
     Raises:
@@ -70,7 +91,7 @@ def _distilled(
     )
     if found.stopped:
         raise StoppedError("stopped as asked")
-    return Fused(found.params, {"divergence": [found.loss[0], min(found.loss)]})
+    return Made((found.params,), {"divergence": [found.loss[0], min(found.loss)]})
 
 
 WAYS: Mapping[str, Way] = MappingProxyType({

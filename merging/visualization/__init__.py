@@ -47,7 +47,12 @@ from merging.visualization.rule_scores import (
     sorted_scores,
 )
 from merging.visualization.scans import NamedScan, plot_scans
-from merging.visualization.simplex import describe_simplex, plot_simplex, shares_words
+from merging.visualization.simplex import (
+    describe_simplex,
+    plot_simplex,
+    shares_words,
+    simplex_of_shares,
+)
 from merging.visualization.surface import (
     NamedSurface,
     plot_surfaces,
@@ -115,5 +120,6 @@ __all__ = [
     "plot_task_vectors",
     "rank_correlation",
     "shares_words",
+    "simplex_of_shares",
     "sorted_scores",
 ]

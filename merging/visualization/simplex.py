@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from merging.fusion_records import Mixtures
 from merging.records import Metric
 from merging.regions import SimplexLoss
 from merging.visualization.surface_scale import ColourScale, coloured, scale_of
@@ -88,7 +89,7 @@ def plot_simplex(
 
 def _face(simplex: SimplexLoss) -> _Face:
     """The finest level that is complete, and its points alone."""
-    for side in _SIDES:
+    for side in sorted({simplex.resolution, *_SIDES}, reverse=True):
         steps = simplex.weights * side
         rows = (np.abs(steps - np.rint(steps)) < 1e-6).all(axis=1)
         if rows.sum() == comb(side + 2, 2):
@@ -124,14 +125,21 @@ def _add_face(
     )  # fmt: skip
     _add_grid(figure, face, called, axes)
     for k, name in enumerate(face.simplex.names):
-        loss = face.simplex.corner(name)
-        value = f"<br>{loss:.3g}" if np.isfinite(loss) else ""
+        value = _corner_value(face.simplex, name, scale.metric)
         figure.add_annotation(
-            text=f"<b>{called[name]}</b>{value}", x=_CORNERS[k, 0], y=_CORNERS[k, 1],
+            text=f"<b>{called[name]}</b><br>{value}", x=_CORNERS[k, 0], y=_CORNERS[k, 1],
             xref=axes["xaxis"], yref=axes["yaxis"], yanchor="bottom" if k == 2 else "top",
             xanchor=("left", "right", "center")[k], yshift=4 if k == 2 else -4,
             align=("left", "right", "center")[k],
         )  # fmt: skip
+
+
+def _corner_value(simplex: SimplexLoss, name: str, metric: Metric) -> str:
+    """What the colours show of a model by itself; nothing while it is not there."""
+    value = simplex.corner(name, metric)
+    if not np.isfinite(value):
+        return ""
+    return f"{value:.3g}" if metric == "loss" else f"{100 * value:.1f} %"
 
 
 def _add_grid(figure: go.Figure, face: _Face, called: dict[str, str], axes: dict[str, str]) -> None:
@@ -217,6 +225,27 @@ def _lay_out(figure: go.Figure, index: int, columns: int, rows: int) -> None:
         | {"domain": [1 - (row + 1) / rows, 1 - row / rows], "range": [-0.16, _HIGH + 0.16]}
         | {"scaleanchor": f"x{suffix}", "anchor": f"x{suffix}"},
     })
+
+
+def simplex_of_shares(found: Mixtures, names: Sequence[str]) -> SimplexLoss:
+    """A grid of shares as a simplex: losses and accuracies are means over the tasks.
+
+    Args:
+        found: The grid.
+        names: What the models are called, each otherwise.
+
+    Returns:
+        The simplex; standard errors of the means are not known.
+    """
+    return SimplexLoss(
+        tuple(names),
+        found.shares,
+        found.loss.mean(1),
+        found.accuracy.mean(1),
+        np.full(len(found.shares), np.nan),
+        found.steps,
+        found.split,
+    )
 
 
 def shares_words(weights: Sequence[float], titles: Sequence[str]) -> str:

@@ -264,9 +264,13 @@ def keeps_statistics(config: str = "") -> bool:
         config: Their architecture; that of the chosen pair unless given.
 
     Returns:
-        False also while their symmetry was not looked at.
+        Of models that this session brought, whether their files hold such statistics; of others,
+        whether their symmetry says so, and False while it was not looked at.
     """
-    summary = jobs.read(requests.SymmetryRequest(config or state.subject().config))
+    wanted = config or state.subject().config
+    if state.has_statistics(wanted):
+        return True
+    summary = jobs.read(requests.SymmetryRequest(wanted))
     return summary is not None and summary.keeps_statistics
 
 

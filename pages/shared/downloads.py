@@ -53,13 +53,13 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
         cast("Any", statistics),
         **({} if what == "permutation" else _form(str(what))),
     )
-    wanted = state.wanted_file() == request.key
+    wanted = request.key in state.wanted_files()
     if not wanted:
         st.button(
             "Write the file",
             key="align_write",
             icon=":material/save:",
-            on_click=state.want_file,
+            on_click=state.want_files,
             args=(request.key,),
         )
         return

@@ -17,6 +17,7 @@ class Choice:
         family: The models.
         models: What screens call them.
         tasks: What screens call the tasks.
+        prefixes: What was cut off the names of every model's file; empty for bundled models.
         order: How the models are lined up first, if at all.
         statistics: What is done about running statistics.
     """
@@ -26,5 +27,6 @@ class Choice:
     family: requests.Family
     models: tuple[str, ...]
     tasks: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
     order: requests.OrderRequest | None = None
     statistics: requests.FusedStatistics = "merged"

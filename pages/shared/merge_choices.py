@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ def choose() -> Choice | None:
     if len(members) < 2:
         st.info("Choose at least two models.", icon=":material/arrow_upward:")
         return None
-    return _with_order(_some(whole, members))
+    return _with_order(_with_widths(_some(whole, members)))
 
 
 def _title(name: str) -> str:
@@ -46,7 +46,8 @@ def _whole(name: str) -> Choice:
         subject = state.subject()
         tasks = ("All examples",) if subject.data else ()
         family = requests.pair_family(subject)
-        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks)
+        prefixes = (state.prefix("a"), state.prefix("b"))
+        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks, prefixes)
     card = cards.read_family_card(name)
     # A task is called as the model is that was trained on it.
     titles = {data["name"]: data["title"] for data in card["data"]}
@@ -76,7 +77,27 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
 
 def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
     titles = tuple(whole.models[k] for k in members)
-    return replace(whole, family=whole.family.of(members), models=titles)
+    prefixes = tuple(whole.prefixes[k] for k in members if whole.prefixes)
+    return replace(whole, family=whole.family.of(members), models=titles, prefixes=prefixes)
+
+
+def _with_widths(choice: Choice) -> Choice:
+    """Let a person say whose widths the result has, where models differ in them."""
+    if not choice.family.configs:
+        return choice
+    everyone = range(len(choice.models))
+    first = st.segmented_control(
+        "The merged model is as wide as",
+        everyone,
+        default=0,
+        required=True,
+        format_func=choice.models.__getitem__,
+        key=f"merge_width_of_{len(everyone)}",
+        wrap=True,
+        help="These models differ in widths. Optimal transport carries the units of the others to "
+        "those of this one.",
+    )
+    return _some(choice, (first, *(k for k in everyone if k != first)))
 
 
 def _with_order(choice: Choice) -> Choice:
@@ -90,10 +111,11 @@ def _with_order(choice: Choice) -> Choice:
         ):
             family = family.without_base()
         order = None
-        if not family.base and choice.kind != "run":  # a run keeps the order of its units
+        # A run keeps the order of its units, and other widths have no order in common.
+        if not (family.base or family.configs or choice.kind == "run"):
             order = _order(family)
         statistics: Any = "merged"
-        if controls.keeps_statistics(family.config):
+        if family.tasks and controls.keeps_statistics(family.config):
             statistics = st.segmented_control(
                 "Running statistics",
                 ["merged", "reset"],
@@ -122,7 +144,8 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
 
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
-    usable = [name for name in requests.usable_rules(choice.family) if _fits(name, choice)]
+    lacking = {name: _lacking(name, choice) for name in ways.names()}
+    usable = [name for name, words in lacking.items() if not words]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
         "Rules",
@@ -133,6 +156,7 @@ def choose_rules(choice: Choice) -> list[str]:
         # Other models can be fused by other rules: their choice is another widget.
         key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
     )
+    _say_lacking(lacking)
     if not chosen:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
     ordered = [name for name in usable if name in chosen]
@@ -141,9 +165,34 @@ def choose_rules(choice: Choice) -> list[str]:
     return ordered
 
 
-def _fits(name: str, choice: Choice) -> bool:
-    """Whether a rule means anything for models of that kind: runs have an order, others none."""
-    return ways.find_way(name).family != "trajectory" or choice.kind == "run"
+def _lacking(name: str, choice: Choice) -> str:
+    """What a rule needs and these models have not, in words; empty if it can be used."""
+    card = ways.find_way(name)
+    if card.family == "trajectory" and choice.kind != "run":
+        return "needs the checkpoints of one run, in their order"
+    return requests.lacking(card, choice.family)
+
+
+def _say_lacking(lacking: Mapping[str, str]) -> None:
+    """Which rules these models cannot be merged by, and why."""
+    by_words: dict[str, list[str]] = {}
+    for name, words in lacking.items():
+        if words:
+            by_words.setdefault(words, []).append(ways.find_way(name).title)
+    if not by_words:
+        return
+    count = sum(map(len, by_words.values()))
+    label = "1 rule cannot be used here" if count == 1 else f"{count} rules cannot be used here"
+    with st.expander(label, icon=":material/block:"):
+        for words, titles in by_words.items():
+            verb = words if len(titles) == 1 else _plural(words)
+            st.caption(f"**{', '.join(titles)}** {verb}.")
+
+
+def _plural(words: str) -> str:
+    """What is said of one rule, said of several."""
+    verb, _, rest = words.partition(" ")
+    return f"{verb.removesuffix('s')} {rest}"
 
 
 def _options(chosen: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import streamlit as st
 
@@ -83,20 +82,15 @@ def _switches(choice: Choice) -> None:
         mean = st.toggle("α = 1 / T", value=False, key="merge_switch_mean")
         delta = st.select_slider(
             "Prior δ",
-            [1e-12, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1000.0],
-            1e-12,
+            [requests.LEAST_PRIOR, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1000.0],
+            requests.LEAST_PRIOR,
             format_func=lambda value: f"{value:g}",
             key="merge_switch_delta",
             width=220,
         )
-    count = len(choice.family.models)
-    options = {
-        "delta": delta,
-        "h0": "measured" if h0 else "left out",
-        "ht": "measured" if ht else "left out",
-    }
-    wanted = requests.fusion(choice.family, "gradient_matching", options)
-    wanted = replace(wanted, weights=((1 / count if mean else 1.0),) * count)
+    wanted = requests.switched(
+        choice.family, base_curvature=h0, task_curvature=ht, mean=mean, delta=delta
+    )
     name = _name(h0, ht, mean)
     for found in jobs.follow("merge_switched", [wanted]):
         if found.request == wanted:
@@ -188,8 +182,8 @@ def _removal(choice: Choice) -> None:
     with right:
         delta = st.select_slider(
             "Prior δ",
-            [1e-12, 1e-3, 0.1, 1.0, 10.0],
-            1.0,
+            [requests.LEAST_PRIOR, 1e-3, 0.1, 1.0, 10.0],
+            requests.PRIOR_PRECISION,
             format_func=lambda value: f"{value:g}",
             key="merge_removal_delta",
         )

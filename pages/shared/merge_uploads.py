@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -24,6 +27,7 @@ def brought() -> Choice | None:
     left, right = st.columns(2)
     with left:
         models = _models()
+        is_run = len(models) > 1 and _is_run(models)
     with right:
         base = uploads.given(
             "Their base, if they were fine-tuned from one", server_folder.WEIGHTS, "merge_base_file"
@@ -33,13 +37,36 @@ def brought() -> Choice | None:
             there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
             st.info(f"{there} there; 2 to {_MOST} can be merged.")
         return None
-    read = _read(models if base is None else [*models, base])
+    read = _read(models if base is None else [*models, base], len(models))
     if read is None:
         return None
+    uploads.remember(read[0])
     found = uploads.examples(read[0].config, key="merge")
     if found is None:
         return None
-    return _choice(read[: len(models)], read[len(models) :], found)
+    parts, ends = read[: len(models)], read[len(models) :]
+    if not is_run:
+        return _choice(parts, ends, found)
+    return replace(_choice(sorted(parts, key=_place), ends, found), kind="run")
+
+
+def _is_run(models: Sequence[uploads.Given]) -> bool:
+    """Whether the models are said to be checkpoints of one run; their order is shown then."""
+    is_run = st.toggle(
+        "Checkpoints of one run, in the order of their names",
+        key="merge_run",
+        help="For SWA, EMA and LAWA, which go by that order. Numbers count as numbers: 9 comes "
+        "before 10.",
+    )
+    if is_run:
+        st.caption(" → ".join(model.name for model in sorted(models, key=_place)))
+    return is_run
+
+
+def _place(model: uploads.Given | requests.BroughtCheckpoint) -> list[tuple[int, str]]:
+    """Where a checkpoint comes in its run: 9 before 10, as nobody pads numbers."""
+    parts = re.split(r"(\d+)", model.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _models() -> list[uploads.Given]:
@@ -70,26 +97,30 @@ def _choice(
     base: Sequence[requests.BroughtCheckpoint],
     examples: tuple[str, str],
 ) -> Choice:
-    tasks = (requests.Examples(*examples),) if examples[0] else ()
-    family = requests.Family(
-        models[0].config,
-        tuple(model.fingerprint for model in models),
-        tasks,
-        (0 if tasks else -1,) * len(models),
-        base[0].fingerprint if base else "",
-        tasks[0] if base and tasks else None,
-    )
+    known = requests.Examples(*examples) if examples[0] else None
+    family = requests.brought_family(models, base[0] if base else None, known)
     return Choice(
         "Your checkpoints",
         "tasks" if base else "seeds",
         family,
-        tuple(model.name for model in models),
-        ("All examples",) if tasks else (),
+        _called_apart([model.name for model in models]),
+        ("All examples",) if known else (),
+        tuple(model.prefix for model in models),
     )
 
 
-def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | None:
-    """All checkpoints; the first one says the architecture of the others."""
+def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names for models of which several may have come in files of one name."""
+    seen: Counter[str] = Counter()
+    called = []
+    for name in names:
+        seen[name] += 1
+        called.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(called)
+
+
+def _read(given: Sequence[uploads.Given], count: int) -> list[requests.BroughtCheckpoint] | None:
+    """All checkpoints, `count` models and perhaps a base; the first says the architecture."""
     first = _follow("merge_read_first", [given[0].asked()])
     if not first:
         return None
@@ -97,15 +128,13 @@ def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | 
     others = _follow("merge_read", rest)
     if len(others) < len(rest):
         return None
-    strangers = [other.name for other in others if other.config != first[0].config]
-    if strangers:
-        st.error(
-            f"{', '.join(strangers)}: another architecture than {first[0].name}; models of one "
-            "architecture can be merged.",
-            icon=":material/error:",
-        )
+    read = [*first, *others]
+    try:  # strangers are named before somebody looks for examples
+        requests.brought_family(read[:count], read[count] if len(read) > count else None)
+    except MergingError as error:
+        st.error(str(error), icon=":material/error:")
         return None
-    return [*first, *others]
+    return read
 
 
 def _follow(

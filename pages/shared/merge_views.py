@@ -9,7 +9,8 @@ import numpy as np
 import streamlit as st
 
 from merging import requests, visualization, ways
-from merging.fusion_records import MergedScore
+from merging.fusion_records import MergedScore, Mixtures
+from merging.regions import SimplexLoss
 from merging.visualization import NamedScan, NamedScore
 from pages.shared import charts, code, jobs, merge_choices, shares, state
 from pages.shared.merge_choice import Choice
@@ -58,6 +59,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     counts = [task.examples for task in rows[0].score.tasks]
     charts.source(choice.title, f"{_counted(counts)} test examples", _tuning_words())
     _order_words(choice)
+    _width_words(choice)
     charts.table(_rows(rows, choice), key="merge_table")
     st.caption(
         "± is one standard error over the examples; two rules are compared on the same examples, "
@@ -67,6 +69,11 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
         st.caption(" ".join(notes))
+    if any("heads" in row.score.notes for row in rows):
+        st.caption(
+            "Where every model keeps a head of its own, a task is answered by the heads of the "
+            "models that were trained on it; several answer with the mean of their outputs."
+        )
     code.offer(wanted, key="merge")
 
 
@@ -84,6 +91,15 @@ def _order_words(choice: Choice) -> None:
             f"{found.cycle_error:.0%} in this order."
         )
     st.caption(words)
+
+
+def _width_words(choice: Choice) -> None:
+    """Whose widths the result has, where models differ in them."""
+    if choice.family.configs:
+        st.caption(
+            f"The merged model is as wide as **{choice.models[0]}**; the units of the others were "
+            "carried to its own."
+        )
 
 
 def _counted(counts: Sequence[int]) -> str:
@@ -233,12 +249,22 @@ def _scan_rows(scans: Sequence[NamedScan]) -> list[Row]:
 
 def mixtures(choice: Choice) -> None:
     """Shares of the weighted mean by sliders."""
+    if choice.family.configs:
+        st.info("Models of different widths have no weighted mean.")
+        return
     wanted = requests.MixturesRequest(choice.family, choice.order, choice.statistics)
     for found in jobs.follow("merge_mixtures", [wanted]):
         if found.request != wanted:
             continue
         result = found.result
-        shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
+        if len(choice.models) == 3:
+            left, right = st.columns(2, gap="large")
+            with left:
+                shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
+            with right:
+                _triangle(result, choice.models)
+        else:
+            shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
         best = int(np.nanargmin(result.loss.mean(1)))
         words = ", ".join(
             f"{name} {share:.0%}"
@@ -251,6 +277,32 @@ def mixtures(choice: Choice) -> None:
             f"{result.split} examples",
         )
         st.caption(f"Lowest mean loss of the grid: {words}.")
+
+
+def _triangle(found: Mixtures, models: Sequence[str]) -> None:
+    """The same grid as a picture: every point is a mean, the nearer a corner the more of it."""
+    simplex = visualization.simplex_of_shares(found, models)
+    charts.show(
+        # In half a page's width it has to be drawn as for a phone.
+        visualization.plot_simplex(simplex, dark=charts.dark(), compact=True),
+        key="merge_triangle",
+        alt=visualization.describe_simplex(simplex),
+        rows=_share_rows(simplex),
+    )
+    st.caption("Mean loss over the tasks. The nearer to a corner, the larger that model's share.")
+
+
+def _share_rows(simplex: SimplexLoss) -> list[Row]:
+    return [
+        {
+            **{f"{n} (%)": round(100 * w) for n, w in zip(simplex.names, row, strict=True)},
+            "Loss": round(float(loss), 4),
+            "Accuracy (%)": round(100 * float(accuracy), 2),
+        }
+        for row, loss, accuracy in zip(
+            simplex.weights.tolist(), simplex.loss, simplex.accuracy, strict=True
+        )
+    ]
 
 
 def calibration(choice: Choice, chosen: Sequence[str]) -> None:
@@ -289,11 +341,13 @@ def cards(chosen: Sequence[str]) -> None:
 
 
 def take_away(choice: Choice, chosen: Sequence[str]) -> None:
-    """A merged model as a file."""
+    """Merged models as files."""
     ready = {one.rule: one for one in merge_choices.fusions(choice, chosen)}
     if not ready:
         return
-    rule = st.selectbox("Merged by", list(ready), format_func=_rule_title, key="merge_take_rule")
+    rules = st.multiselect(
+        "Merged by", list(ready), list(ready)[:1], format_func=_rule_title, key="merge_take_rules"
+    )
     what: Any = st.segmented_control(
         "As",
         ["folder", "weights"],
@@ -305,31 +359,42 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         }.__getitem__,
         key="merge_take_what",
     )
-    wanted = requests.FusionExportRequest(ready[rule], what)
+    if not rules:
+        st.info("Choose at least one rule.", icon=":material/arrow_upward:")
+        return
+    _width_words(choice)
+    prefix = choice.prefixes[0] if choice.prefixes else ""
+    wanted = [requests.FusionExportRequest(ready[rule], what, prefix) for rule in rules]
     _make(wanted)
-    code.offer([wanted], key="merge")
+    code.offer(wanted, key="merge")
 
 
-def _make(wanted: requests.FusionExportRequest) -> None:
-    if state.wanted_file() != wanted.key and jobs.read(wanted) is None:
+def _make(wanted: Sequence[requests.FusionExportRequest]) -> None:
+    """Files that are there or asked for, and a button that asks for the others."""
+    asked = state.wanted_files()
+    missing = [one for one in wanted if one.key not in asked and jobs.read(one) is None]
+    if missing:
         st.button(
-            "Make the file",
+            "Make the file" if len(missing) == 1 else f"Make {len(missing)} files",
             key="merge_take_make",
             icon=":material/build:",
-            on_click=state.want_file,
-            args=(wanted.key,),
+            on_click=state.want_files,
+            args=tuple(one.key for one in wanted),
         )
-        return
-    for found in jobs.follow("merge_take", [wanted]):
-        if found.request == wanted and found.complete:
-            file: requests.Download = found.result
-            st.download_button(
-                f"Download {file.name}",
-                file.data,
-                file.name,
-                key="merge_take_file",
-                icon=":material/download:",
-                on_click="ignore",
-            )
-            for note in file.notes:
-                st.caption(note)
+    there = [one for one in wanted if one not in missing]
+    for k, found in enumerate(jobs.follow("merge_take", there)):
+        if found.request in there and found.complete:
+            _hand_over(found.result, key=f"merge_take_file_{k}")
+
+
+def _hand_over(file: requests.Download, *, key: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            f"Download {file.name}",
+            file.data,
+            file.name,
+            key=key,
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.caption(" ".join(file.notes), width="content")

@@ -23,11 +23,10 @@ _HTML = """
 
 _CSS = """
 .shares {
-  display: grid; grid-template-columns: minmax(240px, 1fr) minmax(260px, 1fr);
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(260px, 100%), 1fr));
   gap: 1.5rem 2.5rem; font-size: 0.9rem;
   font-family: var(--st-font); color: var(--st-text-color);
 }
-@media (max-width: 640px) { .shares { grid-template-columns: 1fr; } }
 .row { margin-bottom: 0.75rem; }
 .row label { display: flex; justify-content: space-between; gap: 1rem; }
 .row output, .bar b { font-variant-numeric: tabular-nums; }

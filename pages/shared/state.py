@@ -139,6 +139,16 @@ def bring(brought: requests.Subject, prefixes: Mapping[str, str]) -> None:
     st.session_state["pair"] = BROUGHT
 
 
+def note_statistics(config: str) -> None:
+    """Remember that brought models of an architecture keep running statistics."""
+    st.session_state.setdefault("_with_statistics", set()).add(config)
+
+
+def has_statistics(config: str) -> bool:
+    """Whether models of an architecture that keep running statistics were brought."""
+    return config in st.session_state.get("_with_statistics", ())
+
+
 def chosen_methods() -> list[str]:
     """Names of the methods to compare, in the order of menus."""
     chosen = st.session_state.get("methods", first_methods())
@@ -196,15 +206,15 @@ def last_shown(slot: str) -> list[Any]:
     return shown
 
 
-def want_file(key: str) -> None:
-    """Note that a person asked for the file of a request."""
-    st.session_state["_wanted_file"] = key
+def want_files(*keys: str) -> None:
+    """Note that a person asked for the files of some requests."""
+    st.session_state["_wanted_files"] = keys
 
 
-def wanted_file() -> str | None:
-    """Key of the request whose file a person asked for last."""
-    key: str | None = st.session_state.get("_wanted_file")
-    return key
+def wanted_files() -> tuple[str, ...]:
+    """Keys of the requests whose files a person asked for last."""
+    keys: tuple[str, ...] = st.session_state.get("_wanted_files", ())
+    return keys
 
 
 def seed() -> int:

@@ -176,6 +176,7 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
         if found.request != wanted:
             return None  # still the file before this one
         brought: requests.BroughtCheckpoint = found.result
+        remember(brought)
         st.success(
             f"{brought.tensors} tensors, {brought.parameters:,} numbers, fingerprint "
             f"`{brought.fingerprint[:12]}`",
@@ -185,6 +186,12 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
             st.caption(note)
         return brought
     return None
+
+
+def remember(brought: requests.BroughtCheckpoint) -> None:
+    """Remember what pages have to know of a checkpoint that was read."""
+    if brought.keeps_statistics:
+        state.note_statistics(brought.config)
 
 
 def _with_data(

@@ -12,6 +12,7 @@ from merging.cards import list_families, read_family_card
 from tests.app.conftest import charts, figure, labels, pick, said
 
 VIEWS = ("Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away")
+CHARTS = {"Coefficients": 2, "Shares": 0, "Why": 5, "What they do": 0, "Take away": 0}
 BYTES = 0.5e6
 
 
@@ -46,10 +47,39 @@ def test_the_cycle_error_of_a_common_order_is_said(open_page):
 
 
 @pytest.mark.usefixtures("nothing_asked")
-def test_the_reasons_are_packed_for_the_first_family(open_page):
-    at = open_page("merge", merge_family="mnist-mild", merge_view="Confidence")
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_the_first_family_opens_on_finished_results(view, open_page):
+    at = open_page("merge", merge_family=list_families()[0], merge_view=view)
     assert not at.exception
-    assert "Calibration error" in charts(at)[0].alt
+    assert not at.error
+    assert not at.get("progress")
+    assert len(charts(at)) == CHARTS.get(view, 1)
+
+
+@pytest.mark.usefixtures("nothing_asked")
+@pytest.mark.parametrize("family", ["mnist-mild", "mnist-harsh", "mnist-classes"])
+def test_the_reasons_are_packed(family, open_page):
+    at = open_page("merge", merge_family=family, merge_view="Why")
+    assert not at.exception
+    words = ("mismatch", "osine", "squared length", "eight", "tensor")
+    for chart, word in zip(charts(at), words, strict=True):
+        assert word in chart.alt
+    assert [metric.label for metric in at.metric] == [
+        "Gradient matching, α = 1",
+        "Gradient mismatch",
+    ]
+    removed = at.dataframe[-1].value
+    assert removed["Removed"][0] == "Nothing removed"
+    assert len(removed) == 7
+
+
+@pytest.mark.usefixtures("nothing_asked")
+def test_rules_that_cannot_be_used_say_what_they_lack(open_page):
+    text = " ".join(said(open_page("merge", merge_family="mnist-seeds")))
+    assert "**SLERP** takes 2 models." in text
+    assert "TIES, DARE, Model Stock, Gradient matching, Removing tasks** need a base model." in text
+    assert "**SWA, EMA, LAWA** need the checkpoints of one run, in their order." in text
+    assert "SWA" not in " ".join(said(open_page("merge", merge_family="mnist-run")))
 
 
 def test_models_left_out_are_left_out_of_what_is_asked(open_page, asked):
@@ -93,6 +123,17 @@ def test_shares_follow_in_the_browser(open_page, nothing_asked):
     assert any("means computed, linear in between" in line for line in said(at))
 
 
+def test_three_models_have_a_triangle_beside_their_sliders(open_page, wait_for):
+    three = {"merge_family": "mnist-run", "merge_members_mnist-run": [5, 6, 7]}
+    at = open_page("merge", merge_view="Shares", **three)
+    at = wait_for(at, charts, "triangle")
+    (chart,) = charts(at)
+    assert "Validation loss of 231 weighted means of 3 models" in chart.alt
+    assert len(at.dataframe[0].value) == 231
+    assert len(chart.spec) < BYTES
+    assert not at.exception
+
+
 def test_every_chosen_rule_has_its_card(open_page):
     at = open_page("merge", merge_family="mnist-run", merge_view="What they do")
     text = " ".join(str(block.value) for block in at.markdown)
@@ -100,10 +141,14 @@ def test_every_chosen_rule_has_its_card(open_page):
     assert "**Assumes:**" in text
 
 
-def test_a_merged_model_is_made_and_handed_over(open_page, wait_for):
+def test_merged_models_are_made_and_handed_over(open_page, wait_for):
     at = open_page("merge", merge_family="mnist-run", merge_view="Take away")
     pick(at, "Make the file").click().run()
     at = wait_for(at, lambda at: any("merged-swa" in label for label in downloads(at)), "file")
+    at.multiselect(key="merge_take_rules").set_value(["swa", "ema", "lawa"]).run()
+    assert len(downloads(at)) == 1  # the one that is there
+    pick(at, "Make 2 files").click().run()
+    at = wait_for(at, lambda at: len(downloads(at)) == 3, "files")
     assert not at.error
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from merging import server_folder
+from merging import requests, server_folder
 from merging.checkpoints import write_checkpoint
 from merging.families import load_family
+from merging.models.registry import build_model
+from merging.requests import canonical
+from pages.shared import jobs
 from tests.app.conftest import said
 
 NAMES = [f"model-{k}.safetensors" for k in range(3)]
+NORMED = [f"normed/{letter}.safetensors" for letter in "ab"]
+NORMED_CONFIG = {
+    "architecture": "resnet",
+    "width": 4,
+    "blocks": 1,
+    "classes": 10,
+    "norm": "batch",
+    "stem_stride": 2,
+}
+RUN = ["run/step-10.safetensors", "run/step-9.safetensors"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,6 +31,12 @@ def folder(tmp_path_factory):
     root, family = tmp_path_factory.mktemp("models"), load_family("mnist-classes")
     for name, params in zip(NAMES, family.models[:3], strict=True):
         write_checkpoint(root / name, params)
+    (root / "run").mkdir()
+    for name, params in zip(RUN, family.models[3:], strict=True):
+        write_checkpoint(root / name, params)
+    (root / "normed").mkdir()
+    for k, name in enumerate(NORMED):
+        write_checkpoint(root / name, build_model(NORMED_CONFIG, seed=k).state_dict())
     (root / "bases").mkdir()
     write_checkpoint(root / "bases" / "base.safetensors", family.base)
     with pytest.MonkeyPatch.context() as patch:
@@ -30,10 +49,16 @@ def pills(at):
     return {group.label: group.options for group in at.get("button_group")}
 
 
+def row(at, label):
+    """The row of buttons with this label."""
+    (group,) = [group for group in at.get("button_group") if group.label == label]
+    return group
+
+
 def test_models_of_the_servers_folder_can_be_merged(open_page, wait_for):
     at = open_page("merge", merge_family="own", merge_view="What they do")
     models = at.multiselect(key="merge_files_server")
-    assert models.options == ["bases/base.safetensors", *NAMES]
+    assert models.options == ["bases/base.safetensors", *NAMES, *NORMED, *RUN]
     models.set_value(NAMES[:1]).run()
     assert "1 model is there; 2 to 20 can be merged." in said(at)
     at.multiselect(key="merge_files_server").set_value(NAMES).run()
@@ -42,6 +67,29 @@ def test_models_of_the_servers_folder_can_be_merged(open_page, wait_for):
     assert {"Task arithmetic", "Gradient matching"} <= set(pills(at)["Rules"])
     assert pills(at)["Models"] == NAMES
     assert not at.error
+
+
+def test_checkpoints_of_a_run_are_taken_in_the_order_of_their_numbers(open_page, wait_for):
+    at = open_page("merge", merge_family="own", merge_view="What they do")
+    at.multiselect(key="merge_files_server").set_value(RUN).run()
+    at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
+    assert "SWA" not in pills(at)["Rules"]
+    at.toggle(key="merge_run").set_value(True).run()
+    assert "step-9.safetensors → step-10.safetensors" in said(at)
+    assert pills(at)["Models"] == ["step-9.safetensors", "step-10.safetensors"]
+    assert {"SWA", "EMA", "LAWA"} <= set(pills(at)["Rules"])
+    assert not at.error
+
+
+def test_running_statistics_of_brought_models_can_be_reset_at_once(open_page, wait_for):
+    at = open_page("merge", merge_family="own", merge_view="What they do")
+    at.multiselect(key="merge_files_server").set_value(NORMED).run()
+    at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
+    assert jobs.read(requests.SymmetryRequest(canonical(NORMED_CONFIG))) is None
+    assert pills(at)["Running statistics"] == ["Merged", "RESET"]
+    assert row(at, "Running statistics").value == "reset"
+    row(at, "Examples to evaluate on").set_value("none").run()
+    assert "Running statistics" not in pills(at)  # there is nothing to take them on
 
 
 def test_a_file_that_has_left_the_servers_folder_is_said(open_page, monkeypatch):

@@ -178,7 +178,7 @@ def page(
     context.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settled() -> Callable[[Page], Page]:
     """A function that waits until what was done to a page has had its effect."""
     return _settle

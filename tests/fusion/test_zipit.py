@@ -137,6 +137,23 @@ def test_partial_zipping_goes_on_from_the_input(generator):
         zip_models(spec, model, states, batches(x), groups=["absent"])
 
 
+def test_a_depth_counts_groups_from_the_input_on(generator):
+    model = perceptron(5, 8, 6, 3)
+    x = torch.randn(60, 5, generator=generator)
+    spec = find_symmetry(model, (x[:2],))
+    states = [random_state(model, seed) for seed in (1, 2)]
+    first = next(g for g, places in spec.places().items() if ("layers.0.weight", 0) in places)
+    named = zip_models(spec, model, states, batches(x), groups=[first])
+    counted = zip_models(spec, model, states, batches(x), options={"depth": 1})
+    assert counted.shared == named.shared
+    for ours, theirs in zip(counted.heads, named.heads, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(MergingError, match=r"3 groups cannot be zipped: the network has 2"):
+        zip_models(spec, model, states, batches(x), options={"depth": 3})
+    with pytest.raises(MergingError, match=r"the groups to zip, or how many of them .* not both"):
+        zip_models(spec, model, states, batches(x), groups=[first], options={"depth": 1})
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

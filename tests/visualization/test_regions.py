@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from merging.fusion_records import Mixtures
+from merging.landscape import simplex_points
 from merging.records import PlanePath, PlanePoint
 from merging.regions import SwagSamples
 from merging.visualization import (
@@ -21,6 +23,7 @@ from merging.visualization import (
     plot_surface_3d,
     plot_surfaces,
     shares_words,
+    simplex_of_shares,
 )
 from merging.visualization.surface_layout import lay_out
 from merging.visualization.theme import PATH_STYLE
@@ -190,6 +193,22 @@ def test_four_models_have_four_triangles_with_their_names(make_simplex):
     assert len(named(figure, "simplex")) == 4
     said = " ".join(texts(figure))
     assert [said.count(f"<b>{name}</b>") for name in ("A", "B", "aligned", "bend")] == [3] * 4
+
+
+def test_a_grid_of_shares_is_a_triangle_of_means_over_the_tasks():
+    weights = simplex_points(20, 3)  # of a side that no simplex of requests has
+    loss = np.stack([weights @ [0.1, 0.5, 0.9], weights @ [0.3, 0.3, 0.3]], axis=1)
+    accuracy = np.stack([weights @ [1.0, 0.5, 0.0]] * 2, axis=1)
+    simplex = simplex_of_shares(Mixtures(20, weights, loss, accuracy, "validation"), "XYZ")
+    assert simplex.corner("Y") == pytest.approx(0.4)
+    assert simplex.corner("Y", "accuracy") == pytest.approx(0.5)
+    figure = plot_simplex(simplex, metric="accuracy")
+    heat = named(figure, "simplex")[0]
+    assert 0.45 < np.isfinite(heat.z).mean() < 0.55
+    assert {"<b>X</b><br>100.0 %", "<b>Y</b><br>50.0 %"} <= set(texts(figure))
+    words = describe_simplex(simplex)
+    assert "Validation loss of 231 weighted means of 3 models" in words
+    assert "Lowest 0.2 at 100 % X; highest 0.6" in words
 
 
 def test_words_say_the_corners_and_the_lowest_mixture(make_simplex):
