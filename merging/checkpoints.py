@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
