@@ -58,6 +58,7 @@ class Session:
         self.notes: list[str] = []
         self.spec = ""
         self.prefixes = {"a": "", "b": ""}
+        self.second_moments: tuple[str, ...] = ()
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:
@@ -129,6 +130,7 @@ class Session:
         for k, path in enumerate(paths):
             found.append(self._checkpoint(str(k), Path(path), architecture))
             architecture = architecture or found[0]["config"]
+        self.second_moments = tuple(one.get("second_moment", "") for one in found)
         self.sources["models"] = str(len(arguments.models))
         data = self._data(arguments.data, found[0]["config"])
         tasks_known = (Examples(*data),) if data[0] else ()

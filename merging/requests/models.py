@@ -117,6 +117,7 @@ class BroughtCheckpoint:
         parameters: Number of numbers in them.
         notes: What was done on reading (prefixes stripped, say).
         prefix: What was cut off all names.
+        second_moment: Fingerprint of Adam's second moment; empty if it is not there.
     """
 
     name: str
@@ -126,6 +127,7 @@ class BroughtCheckpoint:
     parameters: int
     notes: tuple[str, ...]
     prefix: str = ""  # results that were kept before this was lack it
+    second_moment: str = ""  # and this
 
 
 @dataclass(frozen=True)

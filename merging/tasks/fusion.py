@@ -85,7 +85,7 @@ class _Merged:
 
 def _merge(request: requests.FusionRequest, members: Members, context: Context) -> _Merged:
     card = find_way(request.rule)
-    lacking = requests.lacking(card, request.family)
+    lacking = requests.lacking(card, request.family, request.moments)
     if lacking:
         raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
     parents = ordered(members.models, request.order, context.store)
@@ -312,6 +312,8 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
             "order": "as they are" if fusion.order is None else fusion.order.kind,
             "statistics": fusion.statistics,
             "seed": fusion.seed,
+            "curvature": "" if fusion.moments is None else "optimizer",
+            "moment_scale": None if fusion.moments is None else fusion.moments.scale,
         }
         name, data = f"{stem}.zip", _zipped(data, write_card(made, merged.notes), recipe)
     return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
