@@ -220,13 +220,16 @@ def open_adam(
     """
     called = _called(source, name)
     with _opening(called) as files:
-        if not isinstance(source, bytes) and not Path(source).is_file():
+        path = Path() if isinstance(source, bytes) else Path(source)
+        if isinstance(source, bytes):
+            file: BinaryIO = io.BytesIO(source)
+        elif path.is_file():
+            file = files.enter_context(path.open("rb"))
+        else:
             raise CheckpointError(
-                f"{called}: the state of an optimizer is in a file of torch.save, and this is no "
-                "file; choose one"
+                f"{called}: there is no such file; the state of an optimizer is in a file of "
+                "torch.save"
             )
-        opened = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
-        file = files.enter_context(opened)
         archive, size = _torch_zip(file, called, limits)
         pickled = None if archive is None else find_pickle(archive)
         if archive is None or pickled is None:
@@ -244,7 +247,10 @@ def _called(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
 
 @contextmanager
 def _opening(name: str) -> Iterator[ExitStack]:
-    """Files that are closed again if they do not become an open checkpoint.
+    """Open files, which are closed again if they do not become an open checkpoint.
+
+    Yields:
+        Where to keep the files.
 
     Raises:
         CheckpointError: If the system cannot read one.

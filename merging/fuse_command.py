@@ -96,14 +96,14 @@ def _moments(arguments: Namespace, session: Session) -> requests.Moments | None:
         raise MergingError(
             "bundled models come without the state of an optimizer; leave --fisher-from out"
         )
-    own = tuple(found[k] for k in _members(arguments, count))
-    if not all(own):
-        lacking = arguments.models[found.index("")]
+    members = _members(arguments, count)
+    if not all(found[k] for k in members):
+        lacking = arguments.models[next(k for k in members if not found[k])]
         notes = [n for n in session.notes if n.startswith(f"{Path(lacking).name}: No curvature")]
         why = notes[0] if notes else f"{lacking}: holds no state of an optimizer"
         raise MergingError(f"{why.rstrip('.')}; leave --fisher-from out, and give --data")
     base = found[count] if len(found) > count and not arguments.no_base else ""
-    return requests.Moments(own, base, arguments.moment_scale)
+    return requests.Moments(found[:count], base, arguments.moment_scale).of(members)
 
 
 def _from_optimizer(arguments: Namespace) -> bool:

@@ -212,7 +212,7 @@ def _entry(
             _damaged(name, f"the step of parameter {number!r} is not one number")
         views[f"step of {number!r}"] = step
         return AdamEntry(key, square.shape, f"step of {number!r}")
-    if type(step) not in (int, float):
+    if not isinstance(step, int | float):
         _damaged(name, f"the step of parameter {number!r} is no number")
     return AdamEntry(key, square.shape, checked_step(step, key, name))
 

@@ -126,9 +126,7 @@ def fuse_files(
             found = _from_optimizers([*paths, *ends], models, moment_scale, files)
         else:
             opened = [files.enter_context(open_checkpoint(path)) for path in fishers or ()]
-            found = Curvatures(
-                opened if fishers is not None else None, _opened(base_fisher, files)
-            )
+            found = Curvatures(opened if fishers is not None else None, _opened(base_fisher, files))
         given = FusionProblem(
             models,
             _opened(base, files),

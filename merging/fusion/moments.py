@@ -110,9 +110,7 @@ def _check_known(name: str, moments: Mapping[str, State]) -> None:
 class _Whole(Mapping[str, Tensor]):
     """A second moment on another scale, with zeros for what is not in it."""
 
-    def __init__(
-        self, moment: State, shapes: Mapping[str, tuple[int, ...]], scale: float
-    ) -> None:
+    def __init__(self, moment: State, shapes: Mapping[str, tuple[int, ...]], scale: float) -> None:
         self._moment, self._shapes, self._scale = moment, shapes, scale
 
     def __getitem__(self, name: str) -> Tensor:

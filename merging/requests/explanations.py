@@ -13,9 +13,12 @@ from merging.requests.fusion import (
     KNOBS,
     FusedStatistics,
     FusionRequest,
+    Moments,
     ScanRequest,
     fusion,
+    lacking,
 )
+from merging.ways import find_way
 
 # Precision of the prior where errors are split; without one flat entries would be all of them.
 PRIOR_PRECISION = 1.0
@@ -24,12 +27,18 @@ PRIOR_PRECISION = 1.0
 _SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
 
 
-def mismatch_scans(family: Family, statistics: FusedStatistics = "merged") -> list[ScanRequest]:
+def mismatch_scans(
+    family: Family, statistics: FusedStatistics = "merged", moments: Moments | None = None
+) -> list[ScanRequest]:
     """Rules with gradient mismatch and test error at several values of their coefficients."""
     scans = []
     for rule in _SCANNED:
         knob, values = KNOBS.get(rule, ("weights", (1.0,)))
-        scans.append(ScanRequest(fusion(family, rule, statistics=statistics), knob, values))
+        card = find_way(rule)
+        own = moments if card.needs_fishers else None
+        if not lacking(card, family, own):
+            wanted = fusion(family, rule, statistics=statistics, moments=own)
+            scans.append(ScanRequest(wanted, knob, values))
     return scans
 
 

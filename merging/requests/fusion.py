@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from merging.fusion_records import (
     Scan,
 )
 from merging.requests.alignments import Download
-from merging.requests.base import Request, added, canonical
+from merging.requests.base import Request, canonical
 from merging.requests.families import Family
 from merging.rules import MOMENT_SCALE, RULE_CARDS, RuleCard, read_rule_options
 from merging.ways import WAY_CARDS, find_way
@@ -101,6 +101,14 @@ class Moments:
     base: str = ""
     scale: float = MOMENT_SCALE
 
+    def of(self, members: tuple[int, ...]) -> Moments:
+        """Those of some models only."""
+        return replace(self, models=tuple(self.models[k] for k in members))
+
+    def without_base(self) -> Moments:
+        """The same without the base's."""
+        return replace(self, base="")
+
 
 @dataclass(frozen=True)
 class OrderRequest(Request[CommonOrder]):
@@ -153,7 +161,7 @@ class FusionRequest(Request[MergedScore]):
     labels: Labels = "sampled"
     seed: int = 0
     split: JudgedSplit = "test"
-    moments: Moments | None = added(None)
+    moments: Moments | None = field(default=None, metadata={"added": True})
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ from pages.shared.merge_choice import Choice
 
 PAIR, OWN = "pair", "own"
 _STATISTICS = {"merged": "Merged", "reset": "RESET"}
+_CURVATURES = {"examples": "From examples", "optimizer": "From Adam's second moment"}
 
 
 def choose() -> Choice | None:
@@ -32,7 +33,7 @@ def choose() -> Choice | None:
     if len(members) < 2:
         st.info("Choose at least two models.", icon=":material/arrow_upward:")
         return None
-    return _with_order(_some(whole, members))
+    return _with_curvature(_with_order(_some(whole, members)))
 
 
 def _title(name: str) -> str:
@@ -76,7 +77,8 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
 
 def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
     titles = tuple(whole.models[k] for k in members)
-    return replace(whole, family=whole.family.of(members), models=titles)
+    moments = None if whole.moments is None else whole.moments.of(members)
+    return replace(whole, family=whole.family.of(members), models=titles, moments=moments)
 
 
 def _with_order(choice: Choice) -> Choice:
@@ -120,9 +122,43 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
     return None if kind == "none" else requests.OrderRequest(family, kind, state.seed())
 
 
+def _with_curvature(choice: Choice) -> Choice:
+    """Where curvature comes from; nothing is asked where there is nothing to choose."""
+    moments = choice.moments
+    if moments is None:
+        return choice
+    if not choice.family.base:
+        moments = moments.without_base()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        source: Any = st.segmented_control(
+            "Curvature",
+            [*(["examples"] if choice.family.tasks else []), "optimizer"],
+            default="examples" if choice.family.tasks else "optimizer",
+            required=True,
+            format_func=_CURVATURES.__getitem__,
+            key=f"merge_curvature_{bool(choice.family.tasks)}",
+            help="For Fisher averaging and gradient matching. Adam remembers a mean of squared "
+            "gradients of minibatches: other than curvature from examples it takes no time, and "
+            "has all in it that training added, such as dropout.",
+        )
+        if source == "optimizer":
+            scale = st.number_input(
+                "Training examples × batch size",
+                min_value=1.0,
+                value=requests.Moments.scale,
+                format="%.0f",
+                key="merge_moment_scale",
+                help="What the second moments are multiplied by, alike for all models. Only δ and "
+                "what counts as flat are compared with it.",
+            )
+            moments = replace(moments, scale=float(scale))
+    return replace(choice, moments=moments, curvature=source)
+
+
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
-    usable = [name for name in requests.usable_rules(choice.family) if _fits(name, choice)]
+    known = requests.usable_rules(choice.family, choice.chosen_moments)
+    usable = [name for name in known if _fits(name, choice)]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
         "Rules",
@@ -131,7 +167,7 @@ def choose_rules(choice: Choice) -> list[str]:
         default=first,
         format_func=lambda name: ways.find_way(name).title,
         # Other models can be fused by other rules: their choice is another widget.
-        key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
+        key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}_{choice.curvature}",
     )
     if not chosen:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
@@ -198,6 +234,7 @@ def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
         order=choice.order,
         statistics=choice.statistics,
         seed=state.seed(),
+        moments=choice.chosen_moments if card.needs_fishers else None,
     )
 
 

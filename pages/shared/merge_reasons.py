@@ -20,11 +20,13 @@ def reasons(choice: Choice) -> None:
         st.info("These measures are of steps from a base, and these models are without one.")
         return
     known = min(choice.family.trained_on, default=-1) >= 0
+    formula = "gradient_matching" in requests.usable_rules(choice.family, choice.chosen_moments)
     if known:
         _mismatch(choice)
+    if known and formula:
         _switches(choice)
     _vectors(choice)
-    if known:
+    if known and formula:
         _weights(choice)
         if choice.family.joint:
             _errors(choice)
@@ -37,7 +39,7 @@ def _mismatch(choice: Choice) -> None:
         "At the merged model, the gradients of all tasks differ from those at the models it was "
         "made of. Where they differ much, a merge cannot be what training on all tasks would give."
     )
-    scans = requests.mismatch_scans(choice.family, choice.statistics)
+    scans = requests.mismatch_scans(choice.family, choice.statistics, choice.chosen_moments)
     found = jobs.follow("merge_mismatch", scans)
     named = [
         NamedScan(ways.find_way(f.request.fusion.rule).title, f.request.knob, f.result)
@@ -95,7 +97,9 @@ def _switches(choice: Choice) -> None:
         "h0": "measured" if h0 else "left out",
         "ht": "measured" if ht else "left out",
     }
-    wanted = requests.fusion(choice.family, "gradient_matching", options)
+    wanted = requests.fusion(
+        choice.family, "gradient_matching", options, moments=choice.chosen_moments
+    )
     wanted = replace(wanted, weights=((1 / count if mean else 1.0),) * count)
     name = _name(h0, ht, mean)
     for found in jobs.follow("merge_switched", [wanted]):
@@ -143,7 +147,8 @@ def _vectors(choice: Choice) -> None:
 
 def _weights(choice: Choice) -> None:
     st.subheader("Weights of single entries in gradient matching", anchor=False)
-    wanted = requests.ImpliedWeightsRequest(requests.fusion(choice.family, "gradient_matching"))
+    matched = requests.fusion(choice.family, "gradient_matching", moments=choice.chosen_moments)
+    wanted = requests.ImpliedWeightsRequest(matched)
     for found in jobs.follow("merge_implied", [wanted]):
         if found.request == wanted:
             charts.show(

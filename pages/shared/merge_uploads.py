@@ -85,7 +85,16 @@ def _choice(
         family,
         tuple(model.name for model in models),
         ("All examples",) if tasks else (),
+        moments=_moments(models, base),
     )
+
+
+def _moments(
+    models: Sequence[requests.BroughtCheckpoint], base: Sequence[requests.BroughtCheckpoint]
+) -> requests.Moments | None:
+    """Adam's second moments, if all models have them."""
+    own = tuple(model.second_moment for model in models)
+    return requests.Moments(own, base[0].second_moment if base else "") if all(own) else None
 
 
 def _read(given: Sequence[uploads.Given]) -> list[requests.BroughtCheckpoint] | None:
