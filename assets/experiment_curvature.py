@@ -1,0 +1,216 @@
+"""What the diagonal costs: gradient matching with K-FAC and with the whole Gauss-Newton matrix.
+
+The last part of docs/merging-experiment.md. `make experiment` writes it after the others;
+`python assets/experiment_curvature.py` measures and writes it alone. Every run is kept in
+`.experiment/` under a name that holds the measuring code, so one that was measured is not measured
+again. It needs curvlinops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiment import Trained, gradients, prepare
+
+from merging.data.base import Dataset
+from merging.families import FAMILIES
+from merging.fusion import (
+    Matched,
+    diagonal_curvature,
+    gauss_newton_curvature,
+    kronecker_curvature,
+    match_gradients,
+    scaled_curvature,
+)
+from merging.fusion.mismatch import gradient_mismatch
+from merging.fusion.operators import Operator
+from merging.params import Params, norm, subtract
+
+log = logging.getLogger("experiment")
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs" / "merging-experiment.md"
+KEPT = ROOT / ".experiment"
+NAMES = ("mnist-mild", "mnist-harsh", "mnist-classes")
+RUNS = 3
+DELTAS = (0.1, 1.0, 10.0, 100.0)
+STEPS = {"Diagonal": 100, "K-FAC": 150, "Whole Gauss-Newton": 100}
+WHOLE_EXAMPLES = 400  # every step passes over them, for every model
+HEADING = "## What the diagonal costs"
+TEXT = """{heading}
+
+Written by `python assets/experiment_curvature.py` ({minutes:.0f} minutes of one core), the last part
+of `make experiment`. Gradient matching (Eq. 12) with α = 1 and three curvatures: the diagonal Fisher
+information as above, one Kronecker product per layer (K-FAC), and the whole generalized Gauss-Newton
+matrix, taken on {examples} training examples of each set where the others take all. {runs} runs. The
+system is solved by conjugate gradients from task arithmetic's model, in {steps}; *residual* is what is
+left of its right-hand side. δ is chosen by mean accuracy on the validation splits from {deltas}.
+*Distance* is that to the joint model, and *seconds* are for curvatures and one solution, on one
+core.
+
+"""
+
+Row = dict[str, float]
+
+
+def measure(name: str, run: int) -> dict[str, list[Row]]:
+    """Every curvature at every δ."""
+    trained = prepare(FAMILIES[name], run)
+    family = trained.family
+    assert family.base is not None
+    at_models = gradients(trained, family.models)
+    states = list(zip([family.base, *family.models], trained.sets, strict=True))
+    found: dict[str, list[Row]] = {
+        "None: task arithmetic": [_judged(trained, trained.fused("task_arithmetic"), at_models)]
+    }
+    diagonals = iter([trained.base_fisher, *trained.fishers])
+    makers: dict[str, Callable[[Params, Dataset], Operator]] = {
+        "Diagonal": lambda *_: diagonal_curvature(next(diagonals)),
+        "K-FAC": lambda params, data: scaled_curvature(
+            kronecker_curvature(family.model, params, data.train, seed=run), len(data.train)
+        ),
+        "Whole Gauss-Newton": lambda params, data: scaled_curvature(
+            gauss_newton_curvature(family.model, params, data.train, examples=WHOLE_EXAMPLES),
+            len(data.train),
+        ),
+    }
+    for title, maker in makers.items():
+        start = time.process_time()
+        curvatures = [maker(params, data) for params, data in states]
+        for curvature, (params, _) in zip(curvatures, states, strict=True):
+            curvature({n: v.double() for n, v in params.items()})  # it is made at its first use
+        made = time.process_time() - start
+        found[title] = []
+        for delta in DELTAS:
+            start = time.process_time()
+            merged = match_gradients(
+                family.models, family.base, curvatures[1:], curvatures[0], delta=delta,
+                most_steps=STEPS[title],
+            )  # fmt: skip
+            seconds = made + time.process_time() - start
+            found[title].append(_judged(trained, merged.params, at_models, merged, delta, seconds))
+    return found
+
+
+def _judged(
+    trained: Trained,
+    params: Params,
+    at_models: list[Params],
+    merged: Matched | None = None,
+    delta: float = float("nan"),
+    seconds: float = float("nan"),
+) -> Row:
+    family = trained.family
+    assert family.joint is not None
+    at_merged = gradients(trained, [params] * len(family.models))
+    return {
+        "delta": delta,
+        "validation": float(trained.tested(params, "validation").mean()),
+        "test": float(trained.tested(params).mean()),
+        "mismatch": gradient_mismatch(at_merged, at_models).norm,
+        "distance": norm(subtract(params, family.joint)),
+        "residual": float("nan") if merged is None else merged.residual,
+        "seconds": seconds,
+    }
+
+
+def measured(job: tuple[str, int]) -> tuple[dict[str, list[Row]], float]:
+    """What was measured, now or before, and the processor's seconds that it took."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    name, run = job
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    path = KEPT / f"curvature-{name}-{run}-{code}.json"
+    if path.exists():
+        kept = json.loads(path.read_text("utf-8"))
+        return kept["rows"], kept["seconds"]
+    start = time.process_time()
+    rows = measure(name, run)
+    taken = time.process_time() - start
+    log.info("curvature of %s, run %d: %.0f s", name, run, taken)
+    KEPT.mkdir(exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"rows": rows, "seconds": taken}), "utf-8")
+    draft.replace(path)
+    return rows, taken
+
+
+def write_section(found: Mapping[str, Sequence[dict[str, list[Row]]]], seconds: float) -> str:
+    """The section of the document.
+
+    Args:
+        found: By family, what every run gave.
+        seconds: That all of it took.
+
+    Returns:
+        Its text.
+    """
+    text = TEXT.format(
+        heading=HEADING, minutes=seconds / 60, examples=WHOLE_EXAMPLES, runs=RUNS,
+        steps=f"at most {STEPS['K-FAC']} steps ({STEPS['Whole Gauss-Newton']} for the others)",
+        deltas=", ".join(f"{delta:g}" for delta in DELTAS),
+    )  # fmt: skip
+    parts = [text.rstrip("\n")]
+    for name, runs in found.items():
+        parts.append(f"**{FAMILIES[name].title}**\n\n{_table(runs)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(runs: Sequence[dict[str, list[Row]]]) -> str:
+    heads = ["curvature", "δ", "mean accuracy", "mismatch", "distance", "residual", "seconds"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for title in runs[0]:
+        fixed = [run[title][DELTAS.index(1.0) if len(run[title]) > 1 else 0] for run in runs]
+        lines.append(_line(title, fixed, "1" if len(runs[0][title]) > 1 else ""))
+        if len(runs[0][title]) > 1:
+            best = [max(run[title], key=lambda row: row["validation"]) for run in runs]
+            deltas = sorted({row["delta"] for row in best})
+            chosen = "; ".join(f"{delta:g}" for delta in deltas)
+            lines.append(_line(title, best, f"chosen: {chosen}"))
+    return "\n".join(lines)
+
+
+def _line(title: str, rows: Sequence[Row], delta: str) -> str:
+    cells = [title, delta, _mean([100 * row["test"] for row in rows], 1)]
+    cells += [_mean([row["mismatch"] for row in rows], 0)]
+    cells += [_mean([row["distance"] for row in rows], 2)]
+    known = not np.isnan(rows[0]["seconds"])
+    cells.append(f"{max(row['residual'] for row in rows):.0e}" if known else "")
+    cells.append(f"{np.mean([row['seconds'] for row in rows]):.0f}" if known else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def main() -> None:
+    """Measure what was not measured yet, and put the section at the end of the document."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    jobs = [(name, run) for name in NAMES for run in range(RUNS)]
+    workers = int(os.environ.get("JOBS", "1"))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        done = dict(zip(jobs, pool.map(measured, jobs), strict=True))
+    found = {name: [done[name, run][0] for run in range(RUNS)] for name in NAMES}
+    seconds = sum(taken for _, taken in done.values())
+    before = DOCUMENT.read_text("utf-8").split(HEADING)[0].rstrip("\n")
+    DOCUMENT.write_text(f"{before}\n\n{write_section(found, seconds)}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
