@@ -29,8 +29,6 @@ from experiment import Trained, gradients, prepare
 from merging.data.base import Dataset
 from merging.families import FAMILIES
 from merging.fusion import (
-    Matched,
-    diagonal_curvature,
     gauss_newton_curvature,
     kronecker_curvature,
     match_gradients,
@@ -47,21 +45,20 @@ DOCUMENT = ROOT / "docs" / "merging-experiment.md"
 KEPT = ROOT / ".experiment"
 NAMES = ("mnist-mild", "mnist-harsh", "mnist-classes")
 RUNS = 3
-DELTAS = (0.1, 1.0, 10.0, 100.0)
-STEPS = {"Diagonal": 100, "K-FAC": 150, "Whole Gauss-Newton": 100}
-WHOLE_EXAMPLES = 400  # every step passes over them, for every model
+NONE, DIAGONAL, LAYERS, WHOLE = "None: task arithmetic", "Diagonal", "K-FAC", "Whole Gauss-Newton"
+DELTAS = {DIAGONAL: (1e-12, 0.1, 1.0, 10.0), LAYERS: (0.1, 1.0, 10.0, 100.0), WHOLE: (10.0, 100.0)}
+STEPS = {LAYERS: 100, WHOLE: 60}  # every step of the whole matrix passes over all examples
 HEADING = "## What the diagonal costs"
 TEXT = """{heading}
 
-Written by `python assets/experiment_curvature.py` ({minutes:.0f} minutes of one core), the last part
-of `make experiment`. Gradient matching (Eq. 12) with α = 1 and three curvatures: the diagonal Fisher
-information as above, one Kronecker product per layer (K-FAC), and the whole generalized Gauss-Newton
-matrix, taken on {examples} training examples of each set where the others take all. {runs} runs. The
-system is solved by conjugate gradients from task arithmetic's model, in {steps}; *residual* is what is
-left of its right-hand side. δ is chosen by mean accuracy on the validation splits from {deltas}.
-*Distance* is that to the joint model, and *seconds* are for curvatures and one solution, on one
-core.
-
+Written by `python assets/experiment_curvature.py` ({minutes:.0f} minutes of one core), the last
+part of `make experiment`; {runs} runs. Gradient matching (Eq. 12) with α = 1 and three curvatures:
+the diagonal Fisher information as above, one Kronecker product per layer (K-FAC), and the whole
+generalized Gauss-Newton matrix. The last two are solved by conjugate gradients from task
+arithmetic's model, in at most {layers} and {whole} steps; *residual* is the largest that was left
+of the right-hand side. Where curvature is less than δ, and where steps did not reach, the result is
+task arithmetic's. *Distance* is that to the joint model; *seconds* are for curvatures and one
+solution, on one core (of the diagonal, which is taken beforehand, for the solution alone).
 """
 
 Row = dict[str, float]
@@ -74,57 +71,52 @@ def measure(name: str, run: int) -> dict[str, list[Row]]:
     assert family.base is not None
     at_models = gradients(trained, family.models)
     states = list(zip([family.base, *family.models], trained.sets, strict=True))
-    found: dict[str, list[Row]] = {
-        "None: task arithmetic": [_judged(trained, trained.fused("task_arithmetic"), at_models)]
-    }
-    diagonals = iter([trained.base_fisher, *trained.fishers])
+
+    def judged(params: Params, **more: float) -> Row:
+        return {**_judged(trained, params, at_models), **more}
+
+    found = {NONE: [judged(trained.fused("task_arithmetic"), delta=np.nan)], DIAGONAL: []}
+    for delta in DELTAS[DIAGONAL]:
+        start = time.process_time()
+        params = trained.fused("gradient_matching", delta=delta)
+        seconds = time.process_time() - start
+        found[DIAGONAL].append(judged(params, delta=delta, seconds=seconds, residual=0.0))
     makers: dict[str, Callable[[Params, Dataset], Operator]] = {
-        "Diagonal": lambda *_: diagonal_curvature(next(diagonals)),
-        "K-FAC": lambda params, data: scaled_curvature(
-            kronecker_curvature(family.model, params, data.train, seed=run), len(data.train)
+        LAYERS: lambda params, data: kronecker_curvature(
+            family.model, params, data.train, seed=run
         ),
-        "Whole Gauss-Newton": lambda params, data: scaled_curvature(
-            gauss_newton_curvature(family.model, params, data.train, examples=WHOLE_EXAMPLES),
-            len(data.train),
-        ),
+        WHOLE: lambda params, data: gauss_newton_curvature(family.model, params, data.train),
     }
     for title, maker in makers.items():
         start = time.process_time()
-        curvatures = [maker(params, data) for params, data in states]
+        curvatures = [
+            scaled_curvature(maker(params, data), len(data.train)) for params, data in states
+        ]
         for curvature, (params, _) in zip(curvatures, states, strict=True):
             curvature({n: v.double() for n, v in params.items()})  # it is made at its first use
         made = time.process_time() - start
         found[title] = []
-        for delta in DELTAS:
+        for delta in DELTAS[title]:
             start = time.process_time()
             merged = match_gradients(
                 family.models, family.base, curvatures[1:], curvatures[0], delta=delta,
                 most_steps=STEPS[title],
             )  # fmt: skip
             seconds = made + time.process_time() - start
-            found[title].append(_judged(trained, merged.params, at_models, merged, delta, seconds))
+            row = judged(merged.params, delta=delta, seconds=seconds, residual=merged.residual)
+            found[title].append(row)
     return found
 
 
-def _judged(
-    trained: Trained,
-    params: Params,
-    at_models: list[Params],
-    merged: Matched | None = None,
-    delta: float = float("nan"),
-    seconds: float = float("nan"),
-) -> Row:
+def _judged(trained: Trained, params: Params, at_models: list[Params]) -> Row:
     family = trained.family
     assert family.joint is not None
     at_merged = gradients(trained, [params] * len(family.models))
     return {
-        "delta": delta,
         "validation": float(trained.tested(params, "validation").mean()),
         "test": float(trained.tested(params).mean()),
         "mismatch": gradient_mismatch(at_merged, at_models).norm,
         "distance": norm(subtract(params, family.joint)),
-        "residual": float("nan") if merged is None else merged.residual,
-        "seconds": seconds,
     }
 
 
@@ -160,43 +152,53 @@ def write_section(found: Mapping[str, Sequence[dict[str, list[Row]]]], seconds: 
         Its text.
     """
     text = TEXT.format(
-        heading=HEADING, minutes=seconds / 60, examples=WHOLE_EXAMPLES, runs=RUNS,
-        steps=f"at most {STEPS['K-FAC']} steps ({STEPS['Whole Gauss-Newton']} for the others)",
-        deltas=", ".join(f"{delta:g}" for delta in DELTAS),
-    )  # fmt: skip
+        heading=HEADING, minutes=seconds / 60, runs=RUNS, layers=STEPS[LAYERS], whole=STEPS[WHOLE]
+    )
     parts = [text.rstrip("\n")]
     for name, runs in found.items():
-        parts.append(f"**{FAMILIES[name].title}**\n\n{_table(runs)}")
+        parts += [f"**{FAMILIES[name].title}**", _table(runs), _said(runs)]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(runs: Sequence[dict[str, list[Row]]]) -> str:
-    heads = ["curvature", "δ", "mean accuracy", "mismatch", "distance", "residual", "seconds"]
+    heads = ["curvature", "δ", "validation", "test", "mismatch", "distance", "residual", "seconds"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for title in runs[0]:
-        fixed = [run[title][DELTAS.index(1.0) if len(run[title]) > 1 else 0] for run in runs]
-        lines.append(_line(title, fixed, "1" if len(runs[0][title]) > 1 else ""))
-        if len(runs[0][title]) > 1:
-            best = [max(run[title], key=lambda row: row["validation"]) for run in runs]
-            deltas = sorted({row["delta"] for row in best})
-            chosen = "; ".join(f"{delta:g}" for delta in deltas)
-            lines.append(_line(title, best, f"chosen: {chosen}"))
+        for k in range(len(runs[0][title])):
+            lines.append(_line(title, [run[title][k] for run in runs]))
     return "\n".join(lines)
 
 
-def _line(title: str, rows: Sequence[Row], delta: str) -> str:
-    cells = [title, delta, _mean([100 * row["test"] for row in rows], 1)]
+def _line(title: str, rows: Sequence[Row]) -> str:
+    delta, solved = rows[0]["delta"], "seconds" in rows[0]
+    cells = [title, f"{delta:g}" if solved else ""]
+    cells += [_mean([100 * row[split] for row in rows], 1) for split in ("validation", "test")]
     cells += [_mean([row["mismatch"] for row in rows], 0)]
     cells += [_mean([row["distance"] for row in rows], 2)]
-    known = not np.isnan(rows[0]["seconds"])
-    cells.append(f"{max(row['residual'] for row in rows):.0e}" if known else "")
-    cells.append(f"{np.mean([row['seconds'] for row in rows]):.0f}" if known else "")
+    cells.append(f"{max(row['residual'] for row in rows):.0e}" if solved else "")
+    cells.append(f"{np.mean([row['seconds'] for row in rows]):.1f}" if solved else "")
     return f"| {' | '.join(cells)} |"
 
 
-def _mean(values: Sequence[float], digits: int) -> str:
+def _said(runs: Sequence[dict[str, list[Row]]]) -> str:
+    """What comes out where δ is chosen by accuracy on validation, in a sentence."""
+    best = {
+        title: np.array([
+            100 * max(run[title], key=lambda row: row["validation"])["test"] for run in runs
+        ])
+        for title in DELTAS
+    }
+    words = ", ".join(f"{title} {_mean(values, 1)}" for title, values in best.items())
+    ahead = [_mean(best[title] - best[DIAGONAL], 1) for title in (LAYERS, WHOLE)]
+    return (
+        f"Test accuracy with δ chosen on validation: {words}. Minus the diagonal's: {LAYERS} "
+        f"{ahead[0]}, {WHOLE} {ahead[1]} points."
+    )
+
+
+def _mean(values: Sequence[float] | np.ndarray, digits: int) -> str:
     error = np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
+    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}".replace("-", "−")
 
 
 def main() -> None:

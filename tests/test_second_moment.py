@@ -152,6 +152,19 @@ def test_names_may_have_what_a_wrapper_put_before_them():
     assert_same(read(data, model=model), by_number(optimizer, model))
 
 
+def test_names_may_stand_in_place_of_numbers_as_sharded_training_writes_them():
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    trained(model, optimizer)
+    numbered = optimizer.state_dict()
+    named = {
+        "state": {NAMES[k]: value for k, value in numbered["state"].items()},
+        "param_groups": [{**numbered["param_groups"][0], "params": NAMES[::-1]}],
+    }
+    found = read(saved({"model": model.state_dict(), "optimizer": named}))
+    assert_same(found, by_number(optimizer, model))
+
+
 def test_names_of_another_model_are_refused():
     model = network()
     optimizer = torch.optim.AdamW(model.named_parameters())

@@ -52,7 +52,8 @@ def kronecker_curvature(
 
     Returns:
         The curvature of the *mean* of the losses: a function from a step, float64 by the names of
-        the parameters, to its product. Multiply by the size of the data set with `scaled_curvature`.
+        the parameters, to its product. Multiply it by the size of the data set with
+        `scaled_curvature`.
 
     Raises:
         MergingError: If curvlinops is not installed.
