@@ -49,9 +49,10 @@ $(VENV)/.installed: requirements.txt $(BIN)/python
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@echo "Installing what requirements-dev.txt names."
+$(VENV)/.installed-dev: requirements-dev.txt requirements-curvature.txt $(VENV)/.installed
+	@echo "Installing what requirements-dev.txt and requirements-curvature.txt name."
 	@$(PIP) install --quiet -r requirements-dev.txt
+	@$(PIP) install --quiet --no-deps -r requirements-curvature.txt
 	@touch $@
 
 app: install ## Start the app at http://127.0.0.1:8501 (PORT=8502 for another port)
@@ -114,7 +115,8 @@ families: install-dev ## Train the bundled families again
 
 experiment: install-dev ## Compare all fusion rules on the bundled families, over seeds (minutes)
 	$(BIN)/python assets/experiment.py
+	$(BIN)/python assets/experiment_curvature.py
 
 clean: ## Remove .venv and everything that tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .experiment
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -235,21 +235,21 @@ def _slow(recipe: FamilyRecipe) -> bool:
     return recipe.config["architecture"] != "mlp"
 
 
-def _gradients(t: Trained, models: Sequence[Params]) -> list[Params]:
+def gradients(t: Trained, models: Sequence[Params]) -> list[Params]:
     """Gradient of each task's summed loss on its training data, each at its own model."""
-    gradients = []
+    found = []
     for params, data in zip(models, t.family.tasks, strict=True):
         examples = data.train.take(CNN_EXAMPLES) if _slow(t.recipe) else data.train
         gradient = loss_gradient(t.family.model, params, examples)
-        gradients.append(scale(gradient, len(data.train) / len(examples)))
-    return gradients
+        found.append(scale(gradient, len(data.train) / len(examples)))
+    return found
 
 
 def measure_mismatches(t: Trained, found: Run, points: Mapping[tuple[str, float], Params]) -> None:
     """Mismatch of gradients of every merge of the sweeps."""
-    at_models = _gradients(t, t.family.models)
+    at_models = gradients(t, t.family.models)
     for key, params in points.items():
-        at_merged = _gradients(t, [params] * len(t.family.models))
+        at_merged = gradients(t, [params] * len(t.family.models))
         found.mismatches[key] = gradient_mismatch(at_merged, at_models).norm
 
 
@@ -341,8 +341,8 @@ def explain(t: Trained, found: Run) -> None:
     family = t.family
     assert family.base is not None
     assert family.joint is not None
-    at_joint = _gradients(t, [family.joint] * len(family.models))
-    at_models = _gradients(t, family.models)
+    at_joint = gradients(t, [family.joint] * len(family.models))
+    at_models = gradients(t, family.models)
     for title, curvatures in (("Task arithmetic", None), ("Gradient matching", t.fishers)):
         found.errors[title] = decompose_error(
             base=family.base, models=family.models, joint=family.joint,

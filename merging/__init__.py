@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from merging.permutation import permute, random_permutations
     from merging.records import Curve, Surface
     from merging.regions import SimplexLoss
+    from merging.second_moment import adam_second_moment
     from merging.spec import PermutationSpec
     from merging.symmetry import certify, find_symmetry
     from merging.zoo import load_pair
@@ -57,6 +58,7 @@ _HOMES = MappingProxyType({
     "SimplexLoss": "merging.regions",
     "Surface": "merging.records",
     "Swag": "merging.landscape",
+    "adam_second_moment": "merging.second_moment",
     "align_many": "merging.matching",
     "certify": "merging.symmetry",
     "collect_swag": "merging.landscape",
@@ -100,6 +102,7 @@ __all__ = [
     "SimplexLoss",
     "Surface",
     "Swag",
+    "adam_second_moment",
     "align_many",
     "certify",
     "collect_swag",

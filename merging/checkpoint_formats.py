@@ -32,6 +32,7 @@ from merging.checkpoint_guards import (
     unique_keys,
 )
 from merging.errors import CheckpointError
+from merging.optimizer_state import AdamState, find_optimizer, read_adam
 from merging.pickle_guard import View, read_records, span
 from merging.pickle_values import Inert
 from merging.zip_guard import read_pickle
@@ -125,17 +126,47 @@ def index_torch(archive: Archive, entry: str, size: int, name: str, limits: Limi
         limits: The most it may hold.
 
     Returns:
-        The tensors' places; and notes: `format`, and where they apply `found_under`, `ignored`.
+        The tensors' places; and notes: `format`, and where they apply `found_under`, `ignored`,
+        and `optimizer`, the key of an optimizer's state.
 
     Raises:
         CheckpointError: If the file is damaged, over the limits, or holds anything but tensors.
     """
-    views, meta = _state_dict(read_records(read_pickle(archive, entry, name), name), name)
+    loaded = read_records(read_pickle(archive, entry, name), name)
+    views, meta = _state_dict(loaded, name)
+    if optimizer := find_optimizer(loaded):
+        meta["optimizer"] = optimizer[0]
     check_names(views, name, limits)
     folder = entry.removesuffix("data.pkl") + "data/"
     places = {key: _place(archive, folder, key, views[key], name, limits) for key in views}
     _check_total(places, size, name, limits)
     return places, meta
+
+
+def index_adam(
+    archive: Archive, entry: str, size: int, name: str, limits: Limits
+) -> tuple[dict[str, Place], AdamState]:
+    """Find what Adam remembers in a PyTorch zip file, from its entries and its pickle.
+
+    Args:
+        archive: The zip file.
+        entry: The name of its pickle.
+        size: Of the file, in bytes.
+        name: What to call the file in messages.
+        limits: The most it may hold.
+
+    Returns:
+        The places of the tensors of Adam's state, and that state.
+
+    Raises:
+        CheckpointError: If there is no state of Adam, or the file is damaged or over the limits.
+    """
+    state = read_adam(read_records(read_pickle(archive, entry, name), name), name, limits)
+    folder = entry.removesuffix("data.pkl") + "data/"
+    views = state.views.items()
+    places = {key: _place(archive, folder, key, view, name, limits) for key, view in views}
+    _check_total(places, size, name, limits)
+    return places, state
 
 
 def read_tensor(file: BinaryIO, place: Place, key: str, name: str) -> Tensor:

@@ -13,7 +13,7 @@ import os
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +22,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from merging.archives import Archive
 from merging.checkpoint_formats import (
     SAFE_DTYPES,
     Index,
     Place,
+    index_adam,
     index_safetensors,
     index_torch,
     read_tensor,
@@ -49,6 +51,7 @@ from merging.checkpoint_shards import (
     find_weights,
 )
 from merging.errors import CheckpointError, StoreError
+from merging.optimizer_state import AdamState
 from merging.zip_guard import find_pickle, is_pt2, open_zip
 
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -82,6 +85,7 @@ class OpenCheckpoint(Mapping[str, Tensor]):
     dict is only read; close it, or use it in a `with` statement.
 
     Attributes:
+        name: What messages call it.
         meta: Notes on what was found, as `read_checkpoint` gives them.
         specs: Name → shape and dtype of each tensor.
     """
@@ -95,7 +99,7 @@ class OpenCheckpoint(Mapping[str, Tensor]):
     ) -> None:
         self.meta = dict(meta)
         self.specs = {key: TensorSpec(p.shape, p.dtype) for key, (_, p) in places.items()}
-        self._name, self._places, self._files = name, dict(places), files
+        self.name, self._places, self._files = name, dict(places), files
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor.
@@ -111,11 +115,24 @@ class OpenCheckpoint(Mapping[str, Tensor]):
         """
         file, place = self._places[name]
         try:
-            return read_tensor(file, place, name, self._name)
+            return read_tensor(file, place, name, self.name)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{self._name}: tensor {short(name)} cannot be read ({error}); open the file again"
+                f"{self.name}: tensor {short(name)} cannot be read ({error}); open the file again"
             ) from error
+
+    def first_names(self) -> dict[str, str]:
+        """For every tensor, the first name of those that share its memory: tied ones have several.
+
+        Returns:
+            Name → first name, in the order of the file.
+        """
+        first: dict[tuple[object, ...], str] = {}
+        found = {}
+        for name, (file, place) in self._places.items():
+            key = (id(file), place) if place.length else (name,)
+            found[name] = first.setdefault(key, name)
+        return found
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensor(name)
@@ -175,19 +192,87 @@ def open_checkpoint(
         ...     checkpoint.specs, checkpoint.tensor("weight")
         ({'weight': TensorSpec(shape=(2,), dtype=torch.float32)}, tensor([1., 1.]))
     """
-    called = name or ("upload" if isinstance(source, bytes) else Path(source).name)
-    files = ExitStack()
-    try:
+    called = _called(source, name)
+    with _opening(called) as files:
         if isinstance(source, bytes):
             return _open_file(io.BytesIO(source), called, limits, files)
         return _open_path(Path(source), called, limits, files)
+
+
+def open_adam(
+    source: str | os.PathLike[str] | bytes,
+    name: str | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[OpenCheckpoint, AdamState]:
+    """Open what Adam remembers in a training checkpoint of PyTorch or Lightning.
+
+    Args:
+        source: A file on this machine, or a whole file as bytes.
+        name: What to call it in messages; the path's last part unless given.
+        limits: The most it may hold.
+
+    Returns:
+        The tensors, by the names that the state's entries have for them; and the state.
+
+    Raises:
+        CheckpointError: If it cannot be opened, or holds no state of Adam.
+    """
+    called = _called(source, name)
+    with _opening(called) as files:
+        path = Path() if isinstance(source, bytes) else Path(source)
+        if isinstance(source, bytes):
+            file: BinaryIO = io.BytesIO(source)
+        elif path.is_file():
+            file = files.enter_context(path.open("rb"))
+        else:
+            raise CheckpointError(
+                f"{called}: there is no such file; the state of an optimizer is in a file of "
+                "torch.save"
+            )
+        archive, size = _torch_zip(file, called, limits)
+        pickled = None if archive is None else find_pickle(archive)
+        if archive is None or pickled is None:
+            raise CheckpointError(
+                f"{called}: holds no state of an optimizer: it was not written by torch.save"
+            )
+        places, state = index_adam(archive, pickled, size, called, limits)
+        found = {key: (file, place) for key, place in places.items()}
+        return OpenCheckpoint(called, found, {"format": "pytorch"}, files), state
+
+
+def _called(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
+    return name or ("upload" if isinstance(source, bytes) else Path(source).name)
+
+
+@contextmanager
+def _opening(name: str) -> Iterator[ExitStack]:
+    """Open files, which are closed again if they do not become an open checkpoint.
+
+    Yields:
+        Where to keep the files.
+
+    Raises:
+        CheckpointError: If the system cannot read one.
+    """
+    files = ExitStack()
+    try:
+        yield files
     except OSError as error:
         files.close()
         why = error.strerror or error
-        raise CheckpointError(f"{called}: the file cannot be read ({why})") from error
+        raise CheckpointError(f"{name}: the file cannot be read ({why})") from error
     except BaseException:
         files.close()
         raise
+
+
+def _torch_zip(file: BinaryIO, name: str, limits: Limits) -> tuple[Archive | None, int]:
+    """The zip file that this is, if it is one, and its size in bytes."""
+    size = file.seek(0, os.SEEK_END)
+    check_size(size, name, limits)
+    file.seek(0)
+    return (open_zip(file, name, limits) if file.read(4) == b"PK\x03\x04" else None), size
 
 
 def stream_checkpoint(

@@ -78,7 +78,8 @@ def read_checkpoint(
     Returns:
         The tensors: on the CPU, contiguous, in the dtypes of the file, none sharing memory; and
         notes: `format`, `dtypes`, where they apply `found_under`, `ignored`, `stripped_prefix`,
-        and of a folder `files`, `shards` and the text of its `config.json` as `config`; and the
+        `optimizer` (the key of an optimizer's state: `adam_second_moment`), and of a folder
+        `files`, `shards` and the text of its `config.json` as `config`; and the
         metadata of a safetensors file.
 
     Raises:

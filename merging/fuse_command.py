@@ -10,7 +10,7 @@ from merging import requests
 from merging.commands import read_option
 from merging.errors import MergingError
 from merging.fusion.files import fuse_files
-from merging.rules import RULE_CARDS
+from merging.rules import MOMENT_SCALE, RULE_CARDS
 from merging.session import Session
 from merging.ways import WAY_CARDS, find_way
 
@@ -38,6 +38,7 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
         labels=arguments.labels,
         seed=arguments.seed,
         split=arguments.split,
+        moments=_moments(arguments, session),
     )
     found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
     if family.configs:
@@ -64,22 +65,53 @@ def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
 
 
 def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
-    """The models that were asked for, with their base unless that is to be left out.
+    """The models that were asked for, with their base unless that is to be left out."""
+    found = family.without_base() if arguments.no_base else family
+    return found.of(_members(arguments, len(family.models)))
+
+
+def _members(arguments: Namespace, count: int) -> tuple[int, ...]:
+    """Numbers of the models that were asked for.
 
     Raises:
         MergingError: If there are no such models.
     """
-    found = family.without_base() if arguments.no_base else family
     if arguments.members is None:
-        return found
-    last = len(family.models) - 1
+        return tuple(range(count))
     numbers = arguments.members.split(",")
-    if not all(text.isdecimal() and int(text) <= last for text in numbers):
+    if not all(text.isdecimal() and int(text) < count for text in numbers):
         raise MergingError(
-            f"--members takes numbers from 0 to {last} with commas between, such as 0,1, not "
+            f"--members takes numbers from 0 to {count - 1} with commas between, such as 0,1, not "
             f"{arguments.members!r}"
         )
-    return found.of(tuple(dict.fromkeys(int(text) for text in numbers)))
+    return tuple(dict.fromkeys(int(text) for text in numbers))
+
+
+def _moments(arguments: Namespace, session: Session) -> requests.Moments | None:
+    """Adam's second moments in the files, if curvature is to be from there.
+
+    Raises:
+        MergingError: If a model has none.
+    """
+    if not _from_optimizer(arguments):
+        return None
+    count, found = len(arguments.models), session.second_moments
+    if not found:
+        raise MergingError(
+            "bundled models come without the state of an optimizer; leave --fisher-from out"
+        )
+    members = _members(arguments, count)
+    if not all(found[k] for k in members):
+        lacking = arguments.models[next(k for k in members if not found[k])]
+        notes = [n for n in session.notes if n.startswith(f"{Path(lacking).name}: No curvature")]
+        why = notes[0] if notes else f"{lacking}: holds no state of an optimizer"
+        raise MergingError(f"{why.rstrip('.')}; leave --fisher-from out, and give --data")
+    base = found[count] if len(found) > count and not arguments.no_base else ""
+    return requests.Moments(found[:count], base, arguments.moment_scale).of(members)
+
+
+def _from_optimizer(arguments: Namespace) -> bool:
+    return arguments.fisher_from == "optimizer" and find_way(arguments.rule).needs_fishers
 
 
 def _prefix(arguments: Namespace, session: Session) -> str:
@@ -109,7 +141,8 @@ def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
 def _streams(arguments: Namespace) -> bool:
     """Whether tensors can go from file to file one by one: nothing else has to be known."""
     card = find_way(arguments.rule)
-    needs = card.needs_data or card.needs_fishers or card.needs_grams or card.needs_sizes
+    measured = card.needs_fishers and not _from_optimizer(arguments)
+    needs = card.needs_data or measured or card.needs_grams or card.needs_sizes
     named = len(arguments.models) == 1
     judged = arguments.data or arguments.tune or arguments.order != "none"
     changed = arguments.statistics != "merged" or arguments.members or arguments.no_base
@@ -129,6 +162,8 @@ def _from_files(arguments: Namespace, options: dict[str, Any]) -> dict[str, Any]
         arguments.out,
         base=arguments.base,
         weights=weights or None,
+        fishers="optimizer" if _from_optimizer(arguments) else None,
+        moment_scale=arguments.moment_scale,
         options=options,
         seed=arguments.seed,
     )
@@ -193,6 +228,19 @@ def add_arguments(child: ArgumentParser) -> None:
         default="sampled",
         choices=["sampled", "true"],
         help="labels for curvature: drawn from the models, or those of the data",
+    )
+    child.add_argument(
+        "--fisher-from",
+        default="examples",
+        choices=["examples", "optimizer"],
+        help="curvature from --data, or from Adam's second moments in the checkpoints",
+    )
+    child.add_argument(
+        "--moment-scale",
+        type=float,
+        default=MOMENT_SCALE,
+        metavar="NUMBER",
+        help="training examples times examples in a batch, for --fisher-from optimizer",
     )
     child.add_argument("--seed", type=int, default=0)
     child.add_argument(

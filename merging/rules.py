@@ -17,6 +17,10 @@ from merging.options import look_up, read_record
 Family = Literal["mean", "task vectors", "curvature", "activations", "soup", "trajectory", "robust"]
 Weights = Literal["shares", "scales", "none"]
 
+# What Adam's second moments are multiplied by, unless a caller knows better: training examples
+# times examples in a batch, 10,000 × 100. Only δ and what counts as flat are compared with it.
+MOMENT_SCALE = 1e6
+
 _SCALE: dict[str, Any] = {"label": "Factor of the merged step", "min": -10.0, "max": 10.0}
 _DENSITY: dict[str, Any] = {"label": "Share of entries kept", "min": 1e-6, "max": 1.0}
 _TOTAL: dict[str, Any] = {"label": "What agrees is", "choices": ("averaged", "added")}

@@ -60,6 +60,7 @@ class Session:
         self.notes: list[str] = []
         self.spec = ""
         self.prefixes: dict[str, str] = {"a": "", "b": ""}
+        self.second_moments: tuple[str, ...] = ()
         self.recipe: dict[str, Any] = {}
 
     def subject(self, arguments: Namespace) -> Subject:
@@ -132,6 +133,7 @@ class Session:
             kept = self._checkpoint(str(k), Path(path), architecture)
             found.append(BroughtCheckpoint(**kept))
             architecture = architecture or found[0].config
+        self.second_moments = tuple(one.second_moment for one in found)
         count = len(arguments.models)
         self.sources["models"] = str(count)
         data = self._data(arguments.data, found[0].config)

@@ -34,7 +34,7 @@ from merging.data.arrays import BroughtArrays
 from merging.data.base import Batches, Dataset
 from merging.data.bundled import is_dataset, load_dataset
 from merging.data.reading import read_data
-from merging.errors import DataError, MergingError
+from merging.errors import CheckpointError, DataError, MergingError
 from merging.models.networks import (
     Network,
     blueprint_bytes,
@@ -46,6 +46,7 @@ from merging.models.networks import (
 from merging.params import check_same_architecture, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
+from merging.second_moment import open_second_moment
 from merging.spec import PermutationSpec
 from merging.store import Store
 from merging.symmetry import check_by_hand, find_symmetry, frozen, read_spec, with_reasons
@@ -298,7 +299,8 @@ def keep_checkpoint(
 
     The architecture is that of a `.pt2` archive itself; else the one that is given; else what a
     `config.json` beside the weights names; else the bundled one of these names and shapes. Weights
-    are read, checked and written tensor by tensor.
+    are read, checked and written tensor by tensor; so is Adam's second moment, where it is beside
+    them.
 
     Args:
         source: The bytes of an upload, or a file or folder on this machine.
@@ -330,7 +332,25 @@ def keep_checkpoint(
             whole = with_tied(shapes, network)
             check_weights(whole, network, name)
         on_disk = _Weights(checkpoint, _homes(whole, shapes))
-        return _keep_weights(_specs(whole), on_disk, checkpoint.meta, config, name, store)
+        meta = checkpoint.meta
+        kept = _keep_weights(_specs(whole), on_disk, meta, config, name, store)
+    if "optimizer" in meta and meta["format"] != "safetensors":  # whose notes are anybody's
+        mark, note = _keep_second_moment(source, name, kept["config"], store)
+        kept |= {"second_moment": mark, "notes": [*kept["notes"], note]}
+    return kept
+
+
+def _keep_second_moment(
+    source: bytes | Path, name: str, config: str, store: Store
+) -> tuple[str, str]:
+    """Keep Adam's second moment if it can be had; its fingerprint, and a note for a person."""
+    model = network_of(config, store).model
+    try:
+        with open_second_moment(source, name, model=model) as moment:
+            mark = _stored(moment.specs, moment, {}, store)
+    except CheckpointError as error:
+        return "", f"No curvature from its optimizer: {error}."
+    return mark, f"Adam's second moment of {len(moment)} tensors is there, as a curvature."
 
 
 def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
@@ -368,16 +388,9 @@ def _keep_weights(
     store: Store,
 ) -> dict[str, Any]:
     check_finite(params, name)
-    mark = fingerprint(params)
-    path = store.folder / f"{mark}.{os.getpid()}.tmp.safetensors"
-    try:
-        stream_checkpoint(path, specs, params.__getitem__, _notes_kept(meta))
-        store.put_file(mark, path, ".safetensors")
-    finally:
-        path.unlink(missing_ok=True)
     return {
         "name": name,
-        "fingerprint": mark,
+        "fingerprint": _stored(specs, params, _notes_kept(meta), store),
         "config": canonical(config),
         "tensors": len(specs),
         "parameters": sum(math.prod(spec.shape) for spec in specs.values()),
@@ -385,6 +398,23 @@ def _keep_weights(
         "prefix": meta.get("stripped_prefix", ""),
         "keeps_statistics": any(key.rpartition(".")[2] == "running_mean" for key in specs),
     }
+
+
+def _stored(
+    specs: Mapping[str, TensorSpec],
+    params: Mapping[str, Tensor],
+    meta: Mapping[str, str],
+    store: Store,
+) -> str:
+    """Keep tensors, one by one, under their fingerprint."""
+    mark = fingerprint(params)
+    path = store.folder / f"{mark}.{os.getpid()}.tmp.safetensors"
+    try:
+        stream_checkpoint(path, specs, params.__getitem__, meta)
+        store.put_file(mark, path, ".safetensors")
+    finally:
+        path.unlink(missing_ok=True)
+    return mark
 
 
 def _keep_blueprint(archive: Archive, store: Store) -> dict[str, str]:

@@ -401,6 +401,42 @@ def test_heads_of_their_own_are_written_to_one_file(name, fused):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("rule", "order"), [("gradient_matching", ""), ("fisher", "first")])
+def test_curvature_from_optimizers_is_read_from_the_files(rule, order, tmp_path, capsys):
+    family, store, kept = merging.load_family("mnist-classes"), Store(tmp_path / "mine"), []
+    for k, name in enumerate(("1", "2", "base")):
+        family.model.load_state_dict([*family.models[:2], family.base][k])
+        optimizer = torch.optim.Adam(family.model.parameters(), lr=1e-4)
+        inputs, targets = next(iter(family.data.train))
+        torch.nn.functional.cross_entropy(family.model(inputs), targets).backward()
+        optimizer.step()
+        states = {"model": family.model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(states, f"{name}.pt")
+        kept.append(keep_checkpoint(Path(f"{name}.pt"), f"{name}.pt", store))
+    marks = [one["fingerprint"] for one in kept]
+    whole = requests.Family(kept[0]["config"], tuple(marks[:2]), (), (-1, -1), marks[2])
+    own = [one["second_moment"] for one in kept]
+    moments = requests.Moments(tuple(own[:2]), own[2], scale=5000.0)
+    if order:
+        whole, moments = whole.without_base(), moments.without_base()
+    wanted = requests.fusion(
+        whole, rule, moments=moments,
+        order=requests.OrderRequest(whole, order) if order else None,
+    )  # fmt: skip
+    assert requests.from_payload(wanted.payload) == wanted
+    exported = requests.FusionExportRequest(wanted)
+    expected = safetensors.torch.load(Session(store).compute(exported).data)
+    assert "`1.pt` to `2.pt` for your models" in as_code.note(wanted)
+    command(exported, capsys)
+    by_command = safetensors.torch.load_file("merged.safetensors")
+    run(as_code.python(exported))
+    by_python = safetensors.torch.load_file("merged.safetensors")
+    for key, value in expected.items():
+        torch.testing.assert_close(by_command[key], value)
+        torch.testing.assert_close(by_python[key], value)
+    store.close()
+
+
 def test_several_tasks_of_models_that_were_brought_have_no_code():
     strangers = replace(MODELS, models=("1", "2", "3", "4", "5"))
     with pytest.raises(UnknownNameError, match="brought with several tasks"):

@@ -17,12 +17,12 @@ DOCUMENT = ASSETS.parent / "docs" / "merging-experiment.md"
 @pytest.fixture(scope="module")
 def scripts():
     """`assets/experiment.py` and `assets/experiment_report.py`, which import one another."""
-    names = ("experiment", "experiment_report", "experiment_convex")
+    names = ("experiment", "experiment_report", "experiment_convex", "experiment_curvature")
     sys.path.insert(0, str(ASSETS))
     yield tuple(importlib.import_module(name) for name in names[:2])
     sys.path.remove(str(ASSETS))
     for name in names:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 def made_up(experiment, seed: int):
@@ -66,7 +66,34 @@ def test_the_greedy_soup_leaves_out_what_spoils_it(scripts):
     assert found["Best model on validation"] >= found["Mean over the models"]
 
 
+def test_what_the_diagonal_costs_is_said_at_the_delta_that_validation_chose(scripts):
+    curvature = importlib.import_module("experiment_curvature")
+    plain = {"mismatch": 5.0, "distance": 1.0}
+
+    def run(shift: float) -> dict:
+        found = {curvature.NONE: [{**plain, "delta": np.nan, "validation": 0.5, "test": 0.5}]}
+        for gain, (title, deltas) in enumerate(curvature.DELTAS.items()):
+            found[title] = [
+                {**plain, "delta": delta, "residual": 1e-3, "seconds": 2.0,
+                 # The best on validation is not the best on test.
+                 "validation": 0.8 if k == 1 else 0.7,
+                 "test": 0.6 + gain / 10 + shift if k == 1 else 0.99}
+                for k, delta in enumerate(deltas)
+            ]  # fmt: skip
+        return found
+
+    text = curvature.write_section({"mnist-mild": [run(0.0), run(0.01), run(0.02)]}, 120.0)
+    assert text.startswith(curvature.HEADING)
+    assert "Diagonal 61.0 ± 0.6, K-FAC 71.0 ± 0.6, Whole Gauss-Newton 81.0 ± 0.6" in text
+    assert "K-FAC 10.0 ± 0.0, Whole Gauss-Newton 20.0 ± 0.0 points" in text
+    assert (
+        "| None: task arithmetic |  | 50.0 ± 0.0 | 50.0 ± 0.0 | 5 ± 0 | 1.00 ± 0.00 |  |  |" in text
+    )
+    assert "nan" not in text
+
+
 def test_the_document_is_of_all_families_and_has_no_number_missing():
     text = DOCUMENT.read_text("utf-8")
     assert [name for name in FAMILIES if f"`{name}`" not in text] == []
     assert "nan" not in text
+    assert "## What the diagonal costs" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zipfile
 
@@ -13,6 +14,8 @@ from safetensors import safe_open
 import merging
 from merging.__main__ import main
 from merging.checkpoints import read_checkpoint, write_checkpoint
+from merging.data.bundled import load_dataset
+from merging.landscape import evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,27 @@ def files(tmp_path_factory):
         write_checkpoint(folder / f"{k}.safetensors", params)
     write_checkpoint(folder / "base.safetensors", family.base)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Two models and their base, with the state of Adam that they were trained by."""
+    folder, family = tmp_path_factory.mktemp("checkpoints"), merging.load_family("mnist-classes")
+    pairs = [(family.models[0], family.tasks[0]), (family.models[1], family.tasks[1])]
+    for name, (params, data) in zip(
+        ("0.pt", "1.pt", "base.pt"), [*pairs, (family.base, family.data)], strict=True
+    ):
+        model = copy.deepcopy(family.model)
+        model.load_state_dict(params)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        for x, y in list(data.train)[:8]:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        torch.save(
+            {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder / name
+        )
+    return [folder / name for name in ("0.pt", "1.pt", "base.pt")]
 
 
 def three(files):
@@ -162,3 +186,65 @@ def test_some_models_of_a_family_are_fused_without_their_base(capsys):
     code, message = run(capsys, "mnist-classes", "--members", "0,5")
     assert code == 1
     assert "--members takes numbers from 0 to 4" in message
+
+
+def by_moments(checkpoints, rule, scale=1e6, **options):
+    """The fusion by direct calls."""
+    states = [read_checkpoint(path)[0] for path in checkpoints]
+    fishers = [
+        {name: scale * value for name, value in merging.adam_second_moment(path).items()}
+        for path in checkpoints
+    ]
+    return merging.fuse(
+        rule, models=states[:2], base=states[2], fishers=fishers[:2], base_fisher=fishers[2],
+        **options,
+    )  # fmt: skip
+
+
+def test_curvature_comes_from_the_optimizers_file_by_file(capsys, checkpoints, tmp_path):
+    out = tmp_path / "merged.safetensors"
+    words = ["--rule", "gradient_matching", "--base", checkpoints[2], "--option", "delta=0.5"]
+    words += ["--fisher-from", "optimizer", "--moment-scale", "5000", "--out", out]
+    code, found = run(capsys, *checkpoints[:2], *words)
+    assert (code, found["written"]) == (0, [str(out)])
+    expected = by_moments(checkpoints, "gradient_matching", 5000, options={"delta": 0.5})
+    for name, value in read_checkpoint(out)[0].items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_merges_by_the_optimizers_curvature_are_judged_and_made_again(
+    capsys, checkpoints, tmp_path
+):
+    recipe = tmp_path / "recipe.json"
+    words = ["--rule", "fisher", "--base", checkpoints[2], "--data", "mnist"]
+    words += ["--fisher-from", "optimizer", "--recipe-out", recipe]
+    code, found = run(capsys, *checkpoints[:2], *words)
+    assert code == 0
+    merged = by_moments(checkpoints, "fisher")
+    data = load_dataset("mnist").test
+    model = merging.load_family("mnist-classes").model
+    assert found["accuracy"] == pytest.approx(float(evaluate(model, merged, data).accuracy[0]))
+    assert main(["replay", str(recipe), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["equal"]
+
+
+@pytest.mark.parametrize("data", [["--data", "mnist"], ["--out", "merged.safetensors"]])
+def test_a_checkpoint_without_an_optimizer_is_named(capsys, checkpoints, files, data):
+    words = ["--rule", "fisher", "--fisher-from", "optimizer", *data]
+    code, said = run(capsys, checkpoints[0], files / "1.safetensors", *words)
+    assert code == 1
+    assert "1.safetensors: holds no state of an optimizer" in said
+
+
+def test_bundled_models_have_no_optimizer(capsys):
+    code, said = run(capsys, "mnist-mild", "--rule", "fisher", "--fisher-from", "optimizer")
+    assert code == 1
+    assert "bundled models come without the state of an optimizer" in said
+
+
+def test_a_base_without_an_optimizer_is_said(capsys, checkpoints, files):
+    words = ["--rule", "gradient_matching", "--base", files / "base.safetensors"]
+    words += ["--fisher-from", "optimizer", "--data", "mnist"]
+    code, said = run(capsys, *checkpoints[:2], *words)
+    assert code == 1
+    assert "Gradient matching needs Adam's second moment of the base" in said

@@ -145,6 +145,7 @@ EXAMPLES = {
         "labels": "true",
         "seed": 1,
         "split": "validation",
+        "moments": requests.Moments(("ef" * 32,) * 5, "01" * 32),
     },
     requests.ReferencesRequest(FAMILY): {"family": PART, "split": "validation"},
     requests.ScanRequest(FUSION, "scale", (0.5, 1.0)): {

@@ -14,6 +14,7 @@ from merging.requests import (
     Family,
     FusionExportRequest,
     FusionRequest,
+    Moments,
     Request,
     bundled_family,
     bundled_subject,
@@ -56,11 +57,12 @@ def fusion_of(request: Request[Any]) -> FusionRequest | None:
     return request if isinstance(request, FusionRequest) else None
 
 
-def members_of(family: Family) -> Members:
+def members_of(family: Family, moments: Moments | None = None) -> Members:
     """How a family's models and data are named outside the app.
 
     Args:
         family: A bundled one, as a whole or a part, with or without its base; or what was brought.
+        moments: What was taken from the files beside the models, if it was.
 
     Returns:
         The names.
@@ -79,14 +81,15 @@ def members_of(family: Family) -> Members:
     for name in list_pairs():
         if family == pair_family(bundled_subject(name)):
             return Members(family, name, is_pair=True)
-    return _brought(family)
+    return _brought(family, moments)
 
 
-def _brought(family: Family) -> Members:
+def _brought(family: Family, moments: Moments | None) -> Members:
     if len(family.tasks) > 1:
         raise UnknownNameError("there is no code for models that were brought with several tasks")
     config = json.loads(family.config)
-    ending = {"exported": ".pt2", "transformers": ""}.get(config["architecture"], ".safetensors")
+    usual = ".safetensors" if moments is None else ".pt"  # where optimizers can be beside weights
+    ending = {"exported": ".pt2", "transformers": ""}.get(config["architecture"], usual)
     data, bundled = examples_of(family.tasks[0].data if family.tasks else "")
     return Members(
         family,
@@ -128,7 +131,7 @@ def words(request: Request[Any], wanted: FusionRequest) -> list[str]:
     Returns:
         The words after the program's name.
     """
-    members, default = members_of(wanted.family), FusionRequest
+    members, default = members_of(wanted.family, wanted.moments), FusionRequest
     found = ["fuse", *_models(members), "--rule", wanted.rule]
     if wanted.weights:
         # An equals sign, since a number below 0 would be taken for an option.
@@ -140,6 +143,10 @@ def words(request: Request[Any], wanted: FusionRequest) -> list[str]:
     for name in ("statistics", "labels", "seed", "split"):
         value = getattr(wanted, name)
         found += [f"--{name}", str(value)] if value != getattr(default, name) else []
+    if wanted.moments is not None:
+        found += ["--fisher-from", "optimizer"]
+        if wanted.moments.scale != Moments.scale:
+            found += ["--moment-scale", f"{wanted.moments.scale!r}"]
     return [*found, *_out(request, wanted)]
 
 

@@ -102,6 +102,8 @@ def _own(wanted: FusionRequest) -> str:
 
 def _curvatures(wanted: FusionRequest) -> Written:
     card = find_way(wanted.rule)
+    if card.needs_fishers and wanted.moments is not None:
+        return _second_moments(wanted)
     lines = []
     if card.needs_fishers or card.needs_grams or card.needs_sizes:
         lines.append(_own(wanted))
@@ -114,6 +116,27 @@ def _curvatures(wanted: FusionRequest) -> Written:
         on = "family.data" if members_of(wanted.family).name else "tasks[0]"
         lines.append(f"base_fisher = curvature(base, {on})")
     return Written(tuple(lines))
+
+
+def _second_moments(wanted: FusionRequest) -> Written:
+    """Lines for curvature from the optimizers' state in the files."""
+    moments, members = wanted.moments, members_of(wanted.family, wanted.moments)
+    assert moments is not None, "asked for where there are some only"
+    with_base = find_way(wanted.rule).needs_base_fisher
+    words = ["moments", "models[0]", f"scale={moments.scale!r}"]
+    words += ["base=base_moment"] if with_base else []
+    lines = [
+        f"checkpoints = [{text(members.files[0])}, *files]",
+        "moments = [merging.adam_second_moment(file, model=model) for file in checkpoints]",
+    ]
+    if with_base:
+        lines.append(f"base_moment = merging.adam_second_moment({text(members.base)}, model=model)")
+    lines += [
+        call("curvatures", "curvatures_from_moments", words, of=""),
+        "fishers = curvatures.fishers",
+        *(["base_fisher = curvatures.base_fisher"] if with_base else []),
+    ]
+    return Written(tuple(lines), ("from merging.fusion.moments import curvatures_from_moments",))
 
 
 def _curvature_function(wanted: FusionRequest) -> tuple[str, ...]:

@@ -12,5 +12,5 @@ def note(request: Request[Any]) -> str:
     """What has to be put in place of the stand-ins; empty where everything is bundled."""
     wanted = families.fusion_of(request)
     if wanted is not None:
-        return families.note(families.members_of(wanted.family))
+        return families.note(families.members_of(wanted.family, wanted.moments))
     return models.note(models.subject_of(request))

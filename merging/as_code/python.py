@@ -50,7 +50,7 @@ def python(request: Request[Any]) -> str:
     """
     wanted = fusion_of(request)
     if wanted is not None:
-        head, body = loading(members_of(wanted.family)), fused(request)
+        head, body = loading(members_of(wanted.family, wanted.moments)), fused(request)
     else:
         head, body = _loading(models_of(subject_of(request))), _writer(request)(request)
     imports = sorted({*head.imports, *body.imports})

@@ -56,7 +56,7 @@ def diagonal_fisher(
         for inputs, targets in batches:
             taken = int(min(left, len(targets)))
             if taken:
-                _check_classes(targets)
+                check_classes(targets)
                 sums = sums or SumOfSquares(model, params, inputs)
                 sums.add(inputs[:taken], targets[:taken], generator)
                 left -= taken
@@ -94,7 +94,12 @@ def on_sum_scale(fisher: Mapping[str, Tensor], examples: int) -> Params:
     return {name: value * examples for name, value in fisher.items()}
 
 
-def _check_classes(targets: Tensor) -> None:
+def check_classes(targets: Tensor) -> None:
+    """Make sure that targets are class numbers.
+
+    Raises:
+        DataError: If they are not.
+    """
     if targets.dim() != 1 or targets.is_floating_point():
         raise DataError(
             f"curvature is taken of class numbers [n], and the targets are {targets.dtype} "

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from merging.checkpoints import OpenCheckpoint, TensorSpec, open_checkpoint, str
 from merging.errors import MergingError, StoreError
 from merging.fusion.base import Buffers, FusionProblem, OnProgress
 from merging.fusion.model_card import write_card
+from merging.fusion.moments import Curvatures, curvatures_from_moments
 from merging.fusion.registry import start
 from merging.fusion.walk import Walk
-from merging.rules import find_rule_card, read_rule_options
+from merging.rules import MOMENT_SCALE, find_rule_card, read_rule_options
+from merging.second_moment import open_second_moment
 
 FilePath = str | os.PathLike[str]
 SHARD_BYTES = 5_000_000_000
@@ -51,8 +53,9 @@ def fuse_files(
     *,
     base: FilePath | None = None,
     weights: Sequence[float] | None = None,
-    fishers: Sequence[FilePath] | None = None,
+    fishers: Sequence[FilePath] | Literal["optimizer"] | None = None,
     base_fisher: FilePath | None = None,
+    moment_scale: float = MOMENT_SCALE,
     sizes: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
     buffers: Buffers = "mean",
@@ -74,8 +77,12 @@ def fuse_files(
             the first model's `config.json` if it has one.
         base: What the models were fine-tuned from.
         weights: One number per model.
-        fishers: Files with the curvature of every model, on the scale of the sum.
+        fishers: Files with the curvature of every model, on the scale of the sum; or
+            `"optimizer"` for Adam's second moments in the models' files, and in the base's where
+            the rule needs it (`adam_second_moment`).
         base_fisher: The same of the base.
+        moment_scale: What second moments are multiplied by: training examples times examples in a
+            batch.
         sizes: How many examples each model was trained on.
         options: Options of the rule, by name.
         buffers: What becomes of running statistics, as in `fuse`.
@@ -114,13 +121,18 @@ def fuse_files(
         raise MergingError(f"a shard has a positive number of bytes, not {shard_bytes}")
     with ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
-        curvatures = [files.enter_context(open_checkpoint(path)) for path in fishers or ()]
+        if fishers == "optimizer":
+            ends = [base] if base is not None and find_rule_card(rule).needs_base_fisher else []
+            found = _from_optimizers([*paths, *ends], models, moment_scale, files)
+        else:
+            opened = [files.enter_context(open_checkpoint(path)) for path in fishers or ()]
+            found = Curvatures(opened if fishers is not None else None, _opened(base_fisher, files))
         given = FusionProblem(
             models,
             _opened(base, files),
             (),
-            curvatures if fishers is not None else None,
-            _opened(base_fisher, files),
+            found.fishers,
+            found.base_fisher,
             sizes=sizes,
             seed=seed,
         )
@@ -132,6 +144,8 @@ def fuse_files(
             "weights": list(weights) if weights is not None else None,
             "sizes": list(sizes) if sizes is not None else None,
             "options": asdict(read_rule_options(find_rule_card(rule), options)),
+            "curvature": "optimizer" if fishers == "optimizer" else None,
+            "moment_scale": moment_scale if fishers == "optimizer" else None,
             "buffers": buffers,
             "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
             "seed": seed,
@@ -141,6 +155,15 @@ def fuse_files(
 
 def _opened(path: FilePath | None, files: ExitStack) -> OpenCheckpoint | None:
     return None if path is None else files.enter_context(open_checkpoint(path))
+
+
+def _from_optimizers(
+    paths: Sequence[FilePath], models: Sequence[OpenCheckpoint], scale: float, files: ExitStack
+) -> Curvatures:
+    """Curvatures from Adam's second moments: those of the models, and then of the base if asked."""
+    moments = [files.enter_context(open_second_moment(path)) for path in paths]
+    base = moments[len(models)] if len(moments) > len(models) else None
+    return curvatures_from_moments(moments[: len(models)], models[0], base=base, scale=scale)
 
 
 def _written(

@@ -22,7 +22,8 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
 
     Args:
         recipe: How the model was made: `rule`, `models`, `base`, `weights`, `options`, `buffers`,
-            `statistics`, `seed`, `dtype`.
+            `statistics`, `seed`, `dtype`; `curvature` and `moment_scale` where it is from the
+            optimizers.
         notes: What the rule found out on the way.
 
     Returns:
@@ -42,6 +43,8 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
         lines.append(f"- `{name}`" + (f", weight {number:g}" if number is not None else ""))
     if recipe.get("base"):
         lines.append(f"- base: `{recipe['base']}`")
+    if recipe.get("curvature"):
+        lines.append(f"- curvature: Adam's second moments, times {recipe['moment_scale']:g}")
     lines += ["", f"**Rule.** {card.formula}", "", f"**Assumes.** {card.assumes}", ""]
     lines += [f"**Fails.** {card.fails}", "", f"**Paper.** {card.paper}", ""]
     taken_anew = recipe.get("statistics") == "reset"

@@ -13,9 +13,12 @@ from merging.requests.fusion import (
     KNOBS,
     FusedStatistics,
     FusionRequest,
+    Moments,
     ScanRequest,
     fusion,
+    lacking,
 )
+from merging.ways import find_way
 
 # Precision of the prior where errors are split, without one flat entries would be all of them; and
 # where a task is taken out, until somebody chooses another.
@@ -26,12 +29,18 @@ LEAST_PRIOR = 1e-12
 _SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
 
 
-def mismatch_scans(family: Family, statistics: FusedStatistics = "merged") -> list[ScanRequest]:
+def mismatch_scans(
+    family: Family, statistics: FusedStatistics = "merged", moments: Moments | None = None
+) -> list[ScanRequest]:
     """Rules with gradient mismatch and test error at several values of their coefficients."""
     scans = []
     for rule in _SCANNED:
         knob, values = KNOBS.get(rule, ("weights", (1.0,)))
-        scans.append(ScanRequest(fusion(family, rule, statistics=statistics), knob, values))
+        card = find_way(rule)
+        own = moments if card.needs_fishers else None
+        if not lacking(card, family, own):
+            wanted = fusion(family, rule, statistics=statistics, moments=own)
+            scans.append(ScanRequest(wanted, knob, values))
     return scans
 
 
@@ -42,6 +51,7 @@ def switched(
     task_curvature: bool = True,
     mean: bool = False,
     delta: float = LEAST_PRIOR,
+    moments: Moments | None = None,
 ) -> FusionRequest:
     """Gradient matching with parts of its formula left out, which makes other rules of it.
 
@@ -51,6 +61,7 @@ def switched(
         task_curvature: Whether the Hₜ are.
         mean: Whether α is 1 / T rather than 1.
         delta: Precision of the prior.
+        moments: Adam's second moments, if curvature is to come from there.
 
     Returns:
         The fusion.
@@ -62,7 +73,7 @@ def switched(
     }
     count = len(family.models)
     weights = ((1 / count if mean else 1.0),) * count
-    return fusion(family, "gradient_matching", options, weights=weights)
+    return fusion(family, "gradient_matching", options, weights=weights, moments=moments)
 
 
 @dataclass(frozen=True)

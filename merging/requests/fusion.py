@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from merging.fusion_records import (
 from merging.requests.alignments import Download
 from merging.requests.base import Request, added, canonical
 from merging.requests.families import Family
-from merging.rules import RULE_CARDS, RuleCard, read_rule_options
+from merging.rules import MOMENT_SCALE, RULE_CARDS, RuleCard, read_rule_options
 from merging.ways import WAY_CARDS, find_way
 
 Order = Literal["first", "merge many", "cycle consistent"]
@@ -88,6 +88,29 @@ class CurvatureRequest(Request[dict[str, NDArray[np.float32]]]):
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Adam's second moments in the checkpoints, in place of curvature from examples.
+
+    Attributes:
+        models: Fingerprint of every model's.
+        base: Fingerprint of the base's; empty where there is none.
+        scale: What they are multiplied by: training examples times examples in a batch.
+    """
+
+    models: tuple[str, ...]
+    base: str = ""
+    scale: float = MOMENT_SCALE
+
+    def of(self, members: tuple[int, ...]) -> Moments:
+        """Those of some models only."""
+        return replace(self, models=tuple(self.models[k] for k in members))
+
+    def without_base(self) -> Moments:
+        """The same without the base's."""
+        return replace(self, base="")
+
+
+@dataclass(frozen=True)
 class OrderRequest(Request[CommonOrder]):
     """Permutations that bring the models of a family into one order of units."""
 
@@ -125,6 +148,7 @@ class FusionRequest(Request[MergedScore]):
         labels: Labels for curvature: drawn from the model, or the data's.
         seed: For rules that draw at random.
         split: Examples to judge by.
+        moments: Where curvature comes from, if not from examples.
     """
 
     task: ClassVar[str] = "fusion"
@@ -137,6 +161,7 @@ class FusionRequest(Request[MergedScore]):
     labels: Labels = "sampled"
     seed: int = 0
     split: JudgedSplit = "test"
+    moments: Moments | None = field(default=None, metadata={"added": True})
 
     @property
     def title(self) -> str:
@@ -151,7 +176,7 @@ class FusionRequest(Request[MergedScore]):
     def curvatures(self) -> tuple[CurvatureRequest, ...]:
         """The models' curvatures, and the base's last, as far as the rule needs them."""
         card, family = find_way(self.rule), self.family
-        if not (card.needs_fishers and family.tasks):
+        if self.moments is not None or not (card.needs_fishers and family.tasks):
             return ()
         # A model whose task is not known is looked at on the first.
         on = [
@@ -233,7 +258,7 @@ def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
     return replace(wanted, options=canonical(asdict(chosen)))
 
 
-def lacking(card: RuleCard, family: Family) -> str:
+def lacking(card: RuleCard, family: Family, moments: Moments | None = None) -> str:
     """What a rule needs and a family has not, in words; empty if it can be used."""
     count = len(family.models)
     if family.configs and not card.other_widths:
@@ -244,14 +269,17 @@ def lacking(card: RuleCard, family: Family) -> str:
         return f"needs at least {card.least_models} models"
     if card.most_models and count > card.most_models:
         return f"takes {card.most_models} models"
-    needs_examples = card.needs_fishers or card.needs_grams or card.needs_data or card.needs_sizes
+    if card.needs_base_fisher and moments is not None and not moments.base:
+        return "needs Adam's second moment of the base"
+    measured = card.needs_fishers and moments is None
+    needs_examples = measured or card.needs_grams or card.needs_data or card.needs_sizes
     return "needs examples" if needs_examples and not family.tasks else ""
 
 
-def usable_rules(family: Family) -> list[str]:
+def usable_rules(family: Family, moments: Moments | None = None) -> list[str]:
     """Names of the rules that a family can be fused by."""
     cards = {**RULE_CARDS, **WAY_CARDS}
-    return [name for name, card in cards.items() if not lacking(card, family)]
+    return [name for name, card in cards.items() if not lacking(card, family, moments)]
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class BroughtCheckpoint:
         notes: What was done on reading (prefixes stripped, say).
         prefix: What was cut off all names.
         keeps_statistics: Whether running statistics (BatchNorm) are among its tensors.
+        second_moment: Fingerprint of Adam's second moment; empty if it is not there.
     """
 
     name: str
@@ -128,6 +129,7 @@ class BroughtCheckpoint:
     notes: tuple[str, ...]
     prefix: str = ""  # results that were kept before this was lack it
     keeps_statistics: bool = False  # and this
+    second_moment: str = ""  # and this
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from merging.requests.fusion import (
     FusionExportRequest,
     FusionRequest,
     MixturesRequest,
+    Moments,
     OrderRequest,
     ReferencesRequest,
     ScanRequest,
@@ -104,6 +105,8 @@ def _value(value: Any, name: str) -> Any:
         return Subject(**value)
     if name == "family":
         return _family(value)
+    if name == "moments":
+        return Moments(**{key: _value(item, "") for key, item in value.items()})
     if isinstance(value, list):
         return tuple(_value(item, "") for item in value)
     return from_payload(value) if isinstance(value, dict) and "task" in value else value

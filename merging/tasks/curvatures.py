@@ -11,12 +11,14 @@ from merging import requests
 from merging.bringing import widened
 from merging.errors import MergingError
 from merging.fusion import diagonal_fisher, on_sum_scale
+from merging.fusion.moments import curvatures_from_moments
 from merging.jobs import Context
 from merging.members import Members, ordered
 from merging.params import Params
 from merging.store import Store
 from merging.subjects import data_of, load_params, network_of
 from merging.tasks.base import Found, Part, Task
+from merging.ways import find_way
 
 
 def scaled_fishers(
@@ -37,6 +39,8 @@ def scaled_fishers(
     Raises:
         MergingError: If one was not computed before.
     """
+    if request.moments is not None:
+        return _from_moments(request.moments, request, members, store)
     scaled: list[Params] = []
     for one in request.curvatures():
         mean = one.read(store)
@@ -48,6 +52,25 @@ def scaled_fishers(
     count = len(members.models)
     whole = [{**m, **f} for m, f in zip(members.models, scaled, strict=False)]
     return ordered(whole, request.order, store), scaled[count] if len(scaled) > count else None
+
+
+def _from_moments(
+    moments: requests.Moments, request: requests.FusionRequest, members: Members, store: Store
+) -> tuple[list[Params], Params | None]:
+    """Adam's second moments as curvatures; moved like `scaled_fishers`."""
+    base = load_params(moments.base, store) if moments.base else None
+    if not find_way(request.rule).needs_base_fisher:
+        base = None  # it may have been trained otherwise, and then would not fit
+    found = curvatures_from_moments(
+        [load_params(moment, store) for moment in moments.models],
+        members.models[0],
+        base=base,
+        scale=moments.scale,
+    )
+    pairs = zip(members.models, found.fishers or (), strict=True)
+    whole = [{**params, **fisher} for params, fisher in pairs]
+    own = None if found.base_fisher is None else dict(found.base_fisher)
+    return ordered(whole, request.order, store), own
 
 
 def _curvature(request: requests.CurvatureRequest, part: Part, context: Context) -> Found:

@@ -71,6 +71,8 @@ def _about(fusion: requests.FusionRequest) -> dict[str, Any]:
         "order": "as they are" if fusion.order is None else fusion.order.kind,
         "statistics": fusion.statistics,
         "seed": fusion.seed,
+        "curvature": "" if fusion.moments is None else "optimizer",
+        "moment_scale": None if fusion.moments is None else fusion.moments.scale,
     }
 
 

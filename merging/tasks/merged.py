@@ -103,7 +103,7 @@ def merge(request: requests.FusionRequest, members: Members, context: Context) -
         MergingError: If the rule lacks something, or cannot be applied.
     """
     card = find_way(request.rule)
-    lacking = requests.lacking(card, request.family)
+    lacking = requests.lacking(card, request.family, request.moments)
     if lacking:
         raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
     parents = ordered(members.models, request.order, context.store)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from merging import requests
+
+CurvatureSource = Literal["examples", "optimizer"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Choice:
         prefixes: What was cut off the names of every model's file; empty for bundled models.
         order: How the models are lined up first, if at all.
         statistics: What is done about running statistics.
+        moments: Adam's second moments in the checkpoints; None where they are not all there.
+        curvature: Where curvature comes from.
     """
 
     title: str
@@ -30,3 +35,10 @@ class Choice:
     prefixes: tuple[str, ...] = ()
     order: requests.OrderRequest | None = None
     statistics: requests.FusedStatistics = "merged"
+    moments: requests.Moments | None = None
+    curvature: CurvatureSource = "examples"
+
+    @property
+    def chosen_moments(self) -> requests.Moments | None:
+        """The second moments, if curvature is to come from there."""
+        return self.moments if self.curvature == "optimizer" else None

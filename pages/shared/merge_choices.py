@@ -14,6 +14,7 @@ from pages.shared.merge_choice import Choice
 
 PAIR, OWN = "pair", "own"
 _STATISTICS = {"merged": "Merged", "reset": "RESET"}
+_CURVATURES = {"examples": "From examples", "optimizer": "From Adam's second moment"}
 
 
 def choose() -> Choice | None:
@@ -32,7 +33,7 @@ def choose() -> Choice | None:
     if len(members) < 2:
         st.info("Choose at least two models.", icon=":material/arrow_upward:")
         return None
-    return _with_order(_with_widths(_some(whole, members)))
+    return _with_curvature(_with_order(_with_widths(_some(whole, members))))
 
 
 def _title(name: str) -> str:
@@ -78,7 +79,14 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
 def _some(whole: Choice, members: tuple[int, ...]) -> Choice:
     titles = tuple(whole.models[k] for k in members)
     prefixes = tuple(whole.prefixes[k] for k in members if whole.prefixes)
-    return replace(whole, family=whole.family.of(members), models=titles, prefixes=prefixes)
+    moments = None if whole.moments is None else whole.moments.of(members)
+    return replace(
+        whole,
+        family=whole.family.of(members),
+        models=titles,
+        prefixes=prefixes,
+        moments=moments,
+    )
 
 
 def _with_widths(choice: Choice) -> Choice:
@@ -142,6 +150,39 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
     return None if kind == "none" else requests.OrderRequest(family, kind, state.seed())
 
 
+def _with_curvature(choice: Choice) -> Choice:
+    """Where curvature comes from; nothing is asked where there is nothing to choose."""
+    moments = choice.moments
+    if moments is None:
+        return choice
+    if not choice.family.base:
+        moments = moments.without_base()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        source: Any = st.segmented_control(
+            "Curvature",
+            [*(["examples"] if choice.family.tasks else []), "optimizer"],
+            default="examples" if choice.family.tasks else "optimizer",
+            required=True,
+            format_func=_CURVATURES.__getitem__,
+            key=f"merge_curvature_{bool(choice.family.tasks)}",
+            help="For Fisher averaging and gradient matching. Adam remembers a mean of squared "
+            "gradients of minibatches: other than curvature from examples it takes no time, and "
+            "has all in it that training added, such as dropout.",
+        )
+        if source == "optimizer":
+            scale = st.number_input(
+                "Training examples × batch size",
+                min_value=1.0,
+                value=requests.Moments.scale,
+                format="%.0f",
+                key="merge_moment_scale",
+                help="What the second moments are multiplied by, alike for all models. Only δ and "
+                "what counts as flat are compared with it.",
+            )
+            moments = replace(moments, scale=float(scale))
+    return replace(choice, moments=moments, curvature=source)
+
+
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
     lacking = {name: _lacking(name, choice) for name in ways.names()}
@@ -154,7 +195,7 @@ def choose_rules(choice: Choice) -> list[str]:
         default=first,
         format_func=lambda name: ways.find_way(name).title,
         # Other models can be fused by other rules: their choice is another widget.
-        key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}",
+        key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}_{choice.curvature}",
     )
     _say_lacking(lacking)
     if not chosen:
@@ -170,7 +211,7 @@ def _lacking(name: str, choice: Choice) -> str:
     card = ways.find_way(name)
     if card.family == "trajectory" and choice.kind != "run":
         return "needs the checkpoints of one run, in their order"
-    return requests.lacking(card, choice.family)
+    return requests.lacking(card, choice.family, choice.chosen_moments)
 
 
 def _say_lacking(lacking: Mapping[str, str]) -> None:
@@ -247,6 +288,7 @@ def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
         order=choice.order,
         statistics=choice.statistics,
         seed=state.seed(),
+        moments=choice.chosen_moments if card.needs_fishers else None,
     )
 
 

@@ -19,11 +19,13 @@ def reasons(choice: Choice) -> None:
         st.info("These measures are of steps from a base, and these models are without one.")
         return
     known = min(choice.family.trained_on, default=-1) >= 0
+    formula = "gradient_matching" in requests.usable_rules(choice.family, choice.chosen_moments)
     if known:
         _mismatch(choice)
+    if known and formula:
         _switches(choice)
     _vectors(choice)
-    if known:
+    if known and formula:
         _weights(choice)
         if choice.family.joint:
             _errors(choice)
@@ -36,7 +38,7 @@ def _mismatch(choice: Choice) -> None:
         "At the merged model, the gradients of all tasks differ from those at the models it was "
         "made of. Where they differ much, a merge cannot be what training on all tasks would give."
     )
-    scans = requests.mismatch_scans(choice.family, choice.statistics)
+    scans = requests.mismatch_scans(choice.family, choice.statistics, choice.chosen_moments)
     found = jobs.follow("merge_mismatch", scans)
     named = [
         NamedScan(ways.find_way(f.request.fusion.rule).title, f.request.knob, f.result)
@@ -89,7 +91,12 @@ def _switches(choice: Choice) -> None:
             width=220,
         )
     wanted = requests.switched(
-        choice.family, base_curvature=h0, task_curvature=ht, mean=mean, delta=delta
+        choice.family,
+        base_curvature=h0,
+        task_curvature=ht,
+        mean=mean,
+        delta=delta,
+        moments=choice.chosen_moments,
     )
     name = _name(h0, ht, mean)
     for found in jobs.follow("merge_switched", [wanted]):
@@ -137,7 +144,8 @@ def _vectors(choice: Choice) -> None:
 
 def _weights(choice: Choice) -> None:
     st.subheader("Weights of single entries in gradient matching", anchor=False)
-    wanted = requests.ImpliedWeightsRequest(requests.fusion(choice.family, "gradient_matching"))
+    matched = requests.fusion(choice.family, "gradient_matching", moments=choice.chosen_moments)
+    wanted = requests.ImpliedWeightsRequest(matched)
     for found in jobs.follow("merge_implied", [wanted]):
         if found.request == wanted:
             charts.show(

@@ -106,6 +106,7 @@ def _choice(
         _called_apart([model.name for model in models]),
         ("All examples",) if known else (),
         tuple(model.prefix for model in models),
+        moments=_moments(models, base),
     )
 
 
@@ -117,6 +118,14 @@ def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
         seen[name] += 1
         called.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(called)
+
+
+def _moments(
+    models: Sequence[requests.BroughtCheckpoint], base: Sequence[requests.BroughtCheckpoint]
+) -> requests.Moments | None:
+    """Adam's second moments, if all models have them."""
+    own = tuple(model.second_moment for model in models)
+    return requests.Moments(own, base[0].second_moment if base else "") if all(own) else None
 
 
 def _read(given: Sequence[uploads.Given], count: int) -> list[requests.BroughtCheckpoint] | None:

@@ -57,7 +57,10 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
         alt=visualization.describe_rule_scores(rows, choice.tasks),
     )
     counts = [task.examples for task in rows[0].score.tasks]
-    charts.source(choice.title, f"{_counted(counts)} test examples", _tuning_words())
+    source = [choice.title, f"{_counted(counts)} test examples", _tuning_words()]
+    if choice.chosen_moments is not None:
+        source.append(f"curvature: Adam's second moments × {choice.chosen_moments.scale:g}")
+    charts.source(*source)
     _order_words(choice)
     _width_words(choice)
     charts.table(_rows(rows, choice), key="merge_table")

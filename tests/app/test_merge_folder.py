@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from merging import requests, server_folder
 from merging.checkpoints import write_checkpoint
@@ -10,7 +11,7 @@ from merging.families import load_family
 from merging.models.registry import build_model
 from merging.requests import canonical
 from pages.shared import jobs
-from tests.app.conftest import said
+from tests.app.conftest import pick, said
 
 NAMES = [f"model-{k}.safetensors" for k in range(3)]
 NORMED = [f"normed/{letter}.safetensors" for letter in "ab"]
@@ -23,6 +24,7 @@ NORMED_CONFIG = {
     "stem_stride": 2,
 }
 RUN = ["run/step-10.safetensors", "run/step-9.safetensors"]
+TRAINED = ["trained/0.pt", "trained/1.pt"]  # with the state of their optimizers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +41,15 @@ def folder(tmp_path_factory):
         write_checkpoint(root / name, build_model(NORMED_CONFIG, seed=k).state_dict())
     (root / "bases").mkdir()
     write_checkpoint(root / "bases" / "base.safetensors", family.base)
+    (root / "trained").mkdir()
+    for name, params in zip(TRAINED, family.models, strict=False):
+        family.model.load_state_dict(params)
+        optimizer = torch.optim.Adam(family.model.parameters(), lr=1e-4)
+        inputs, targets = next(iter(family.data.train))
+        torch.nn.functional.cross_entropy(family.model(inputs), targets).backward()
+        optimizer.step()
+        states = {"model": family.model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(states, root / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(server_folder.FOLDER, str(root))
         yield root
@@ -58,7 +69,7 @@ def row(at, label):
 def test_models_of_the_servers_folder_can_be_merged(open_page, wait_for):
     at = open_page("merge", merge_family="own", merge_view="What they do")
     models = at.multiselect(key="merge_files_server")
-    assert models.options == ["bases/base.safetensors", *NAMES, *NORMED, *RUN]
+    assert models.options == ["bases/base.safetensors", *NAMES, *NORMED, *RUN, *TRAINED]
     models.set_value(NAMES[:1]).run()
     assert "1 model is there; 2 to 20 can be merged." in said(at)
     at.multiselect(key="merge_files_server").set_value(NAMES).run()
@@ -97,4 +108,33 @@ def test_a_file_that_has_left_the_servers_folder_is_said(open_page, monkeypatch)
     at = open_page("merge", merge_family="own", merge_view="What they do")
     at.multiselect(key="merge_files_server").set_value(["gone.safetensors"]).run()
     assert "'gone.safetensors': there is no such file on the server" in said(at)
+    assert not at.exception
+
+
+def test_curvature_from_the_optimizers_is_offered_where_all_models_have_it(open_page, wait_for):
+    at = open_page("merge", merge_family="own", merge_view="Take away", merge_data="none")
+    at.multiselect(key="merge_files_server").set_value([TRAINED[0], NAMES[1]]).run()
+    at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
+    assert "Curvature" not in pills(at)
+    assert "Fisher averaging" not in pills(at)["Rules"]  # nothing was brought to measure it on
+    at.multiselect(key="merge_files_server").set_value(TRAINED).run()
+    at = wait_for(at, lambda at: "Curvature" in pills(at), "choice of curvature")
+    assert pills(at)["Curvature"] == ["From Adam's second moment"]
+    at.button_group(key="merge_rules_seeds_False_optimizer").set_value(["fisher"]).run()
+    pick(at, "Make the file").click().run()
+    at = wait_for(at, lambda at: at.get("download_button"), "file")
+    assert "--rule fisher --order 'merge many' --fisher-from optimizer" in at.code[-1].value
+    assert not at.error
+
+
+def test_curvature_from_examples_comes_first_where_there_are_some(open_page, wait_for):
+    at = open_page("merge", merge_family="own", merge_view="What they do")
+    at.multiselect(key="merge_files_server").set_value(TRAINED).run()
+    at = wait_for(at, lambda at: "Curvature" in pills(at), "choice of curvature")
+    assert pills(at)["Curvature"] == ["From examples", "From Adam's second moment"]
+    scale = "Training examples × batch size"
+    assert scale not in [box.label for box in at.number_input]
+    at.button_group(key="merge_curvature_True").set_value("optimizer").run()
+    assert scale in [box.label for box in at.number_input]
+    assert "Fisher averaging" in pills(at)["Rules"]
     assert not at.exception

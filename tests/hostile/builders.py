@@ -68,6 +68,21 @@ def state_dict(**values: bytes) -> bytes:
     return b"\x80\x02}" + b"".join(text(k) + v + b"s" for k, v in values.items()) + b"."
 
 
+def mapping(**values: bytes) -> bytes:
+    """A piece: a dict of pieces."""
+    return b"}" + b"".join(text(k) + v + b"s" for k, v in values.items())
+
+
+def numbered(values: Mapping[int, bytes]) -> bytes:
+    """A piece: a dict of pieces by whole numbers."""
+    return b"}" + b"".join(number(k) + v + b"s" for k, v in values.items())
+
+
+def listing(*values: bytes) -> bytes:
+    """A piece: a list of pieces."""
+    return b"](" + b"".join(values) + b"e"
+
+
 def safetensors(header: object, payload: bytes = b"", length: int | None = None) -> bytes:
     """A safetensors file with any header."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()

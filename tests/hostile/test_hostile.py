@@ -18,6 +18,7 @@ from merging.checkpoint_guards import DEFAULT_LIMITS
 from merging.checkpoints import read_checkpoint_bytes
 from merging.data.reading import read_data
 from merging.errors import CheckpointError, DataError, MergingError
+from merging.second_moment import open_second_moment
 from merging.zip_guard import check_pt2, open_zip
 from tests.hostile import examples, weights
 from tests.hostile.builders import good_safetensors, index_of, pt2
@@ -29,6 +30,11 @@ MEGABYTES = 200
 
 def read_weights(data):
     return read_checkpoint_bytes(data, "mine")
+
+
+def read_moment(data):
+    with open_second_moment(data, "mine") as moment:
+        return dict(moment)
 
 
 def read_program(data):
@@ -45,6 +51,7 @@ def tables(marker):
         (read_weights, weights.code_in_checkpoints(marker)),
         (read_weights, weights.plain_pickles(marker)),
         *((read_weights, g) for g in (weights.TORCH, weights.SAFE, weights.ZIPS, weights.SHARDS)),
+        (read_moment, weights.ADAM),
         (read_program, weights.PT2),
         (read_examples, examples.code_in_batches(marker)),
         *((read_examples, g) for g in (examples.NPZ, examples.IMAGES, examples.CIFAR)),
@@ -78,6 +85,11 @@ def test_is_refused_clearly_at_once_and_runs_nothing(tmp_path, monkeypatch, row)
     assert type(caught.value) in {CheckpointError, DataError}
 
 
+def test_the_optimizers_that_are_refused_are_close_to_one_that_is_not():
+    assert read_moment(weights.good_adam())["w"].shape == (3,)
+    read_weights(weights.good_adam())
+
+
 def test_the_programs_that_are_refused_are_close_to_one_that_is_not():
     read_program(pt2())
 
@@ -87,7 +99,8 @@ WORST = [
     "view-of-a-terabyte", "header-of-dicts", "header-deep", "colliding-keys", "ratio-bomb",
     "many-entries", "overlapping", "npz-bomb", "image-bomb", "image-bomb-packed", "image-zip-bomb",
     "tar-bomb", "gzip-bomb", "idx-gzip-bomb", "csv-million-columns", "csv-open-quote",
-    "cifar-endless", "too-many-tensors", "image-too-many",
+    "cifar-endless", "too-many-tensors", "image-too-many", "adam-params-a-million-times",
+    "adam-groups-all-the-same", "adam-squares-expanded",
 ]  # fmt: skip
 PROGRAM = """
 import resource, sys

@@ -17,7 +17,11 @@ from tests.hostile.builders import (
     entry,
     good_safetensors,
     index_of,
+    listing,
+    mapping,
     npy,
+    number,
+    numbered,
     overlapping_zip,
     pt2,
     safetensors,
@@ -262,6 +266,89 @@ SHARDS: dict[str, Row] = {
     "index-of-1000-files": (lambda: _sharded({f"v{k}": f"{k}.safetensors" for k in range(1000)}),
                             "names 1,000 files"),
     "index-alone": (lambda: index_of({"v": A}), "zip it with its shards"),
+}  # fmt: skip
+
+
+BETAS = b"G" + struct.pack(">d", 0.9) + b"G" + struct.pack(">d", 0.999) + b"\x86"
+
+
+def _group(*numbers: bytes, **more: bytes) -> bytes:
+    """One group of Adam's; 0 is listed unless others are."""
+    return mapping(params=listing(*(numbers or (number(0),))), **{"betas": BETAS, **more})
+
+
+def _entry(**more: bytes) -> bytes:
+    """What Adam remembers of one parameter of three numbers."""
+    return mapping(**{"step": number(5), "exp_avg_sq": tensor(), **more})
+
+
+def _adam(state: bytes | None = None, groups: bytes | None = None, **more: bytes) -> bytes:
+    """A checkpoint of a model with one parameter, and the state of its optimizer."""
+    optimizer = mapping(
+        state=numbered({0: _entry()}) if state is None else state,
+        param_groups=listing(_group()) if groups is None else groups,
+    )
+    return torch_zip(state_dict(**{"model": mapping(w=tensor()), "optimizer": optimizer, **more}))
+
+
+def _one(**more: bytes) -> bytes:
+    return _adam(numbered({0: _entry(**more)}))
+
+
+def good_adam() -> bytes:
+    """What the hostile ones are close to."""
+    return _adam()
+
+
+UNWRITTEN = "optimizer's state is damaged, or not as PyTorch writes it"
+ADAM: dict[str, Row] = {
+    "adam-state-is-a-list": (lambda: _adam(b"]"), UNWRITTEN),
+    "adam-groups-are-a-dict": (lambda: _adam(groups=b"}"), UNWRITTEN),
+    "adam-group-is-a-number": (lambda: _adam(groups=listing(number(3))), "does not list its param"),
+    "adam-group-is-itself": (lambda: _adam(groups=b"]q\x07h\x07a"), "does not list its param"),
+    "adam-params-are-a-tensor": (lambda: _adam(groups=listing(mapping(params=tensor()))),
+                                 "does not list its parameters"),
+    "adam-params-hold-themselves": (lambda: _adam(groups=listing(mapping(
+        params=b"]q\x07h\x07a", betas=BETAS))), "no whole number"),
+    "adam-params-a-million-times": (lambda: _adam(groups=listing(mapping(
+        params=b"](" + b"K\x00" * 250_000 + b"e", betas=BETAS))), "lists more than 20,000"),
+    "adam-groups-all-the-same": (lambda: _adam(groups=_group(*[number(k) for k in range(900)])
+        + b"q\x070](" + b"h\x07" * 100_000 + b"e"), "lists more than 20,000"),
+    "adam-huge-index": (lambda: _adam(groups=listing(_group(number(1 << 39)))), "much too large"),
+    "adam-negative-index": (lambda: _adam(groups=listing(_group(number(-1)))), "no whole number"),
+    "adam-index-is-true": (lambda: _adam(groups=listing(_group(b"\x88"))), "no whole number"),
+    "adam-listed-twice": (lambda: _adam(groups=listing(_group(), _group())), "listed twice"),
+    "adam-not-listed": (lambda: _adam(numbered({0: _entry(), 7: _entry()})), "no group lists 7"),
+    "adam-remembers-a-number": (lambda: _adam(numbered({0: number(3)})), "parameter 0 is not a dict"),
+    "adam-remembers-itself": (lambda: _adam(b"}q\x07" + number(0) + b"h\x07s"), "is not Adam"),
+    "adam-squares-are-text": (lambda: _one(exp_avg_sq=text("x")), "is not a floating tensor"),
+    "adam-squares-are-whole": (lambda: _one(exp_avg_sq=tensor(kind="Long", numel=1, size=1)),
+                               "is not a floating tensor"),
+    "adam-squares-of-a-terabyte": (lambda: _one(exp_avg_sq=tensor(numel=1 << 40)), "claims|has"),
+    "adam-squares-expanded": (lambda: _one(exp_avg_sq=tensor(size=1 << 40, stride=0)), "claims"),
+    "adam-squares-missing": (lambda: _one(exp_avg_sq=tensor(key="9")), "has no values in the file"),
+    "adam-squares-of-another-shape": (lambda: _one(exp_avg_sq=tensor(size=2)), "cannot be matched"),
+    "adam-step-zero": (lambda: _one(step=number(0)), "taken over 0 steps"),
+    "adam-step-negative": (lambda: _one(step=number(-3)), "taken over -3 steps"),
+    "adam-step-nan": (lambda: _one(step=b"G" + struct.pack(">d", float("nan"))), "over nan steps"),
+    "adam-step-is-text": (lambda: _one(step=text("3")), "is no number"),
+    "adam-step-is-missing": (lambda: _one(step=b"N"), "is no number"),
+    "adam-step-is-a-vector": (lambda: _one(step=tensor()), "is not one number"),
+    "adam-step-tensor-of-zero": (lambda: torch_zip(state_dict(
+        model=mapping(w=tensor()), optimizer=mapping(
+            state=numbered({0: _entry(step=tensor(key="1", numel=1, size=1))}),
+            param_groups=listing(_group()))), {"0": ONES, "1": bytes(4)}), "taken over 0.0 steps"),
+    "adam-beta-is-one": (lambda: _adam(groups=listing(_group(
+        betas=number(0) + number(1) + b"\x86"))), "no second beta"),
+    "adam-beta-is-a-tensor": (lambda: _adam(groups=listing(_group(
+        betas=number(0) + tensor() + b"\x86"))), "no second beta"),
+    "adam-without-betas": (lambda: _adam(groups=listing(mapping(params=listing(number(0))))),
+                           "no second beta"),
+    "adam-names-too-few": (lambda: _adam(groups=listing(_group(param_names=listing()))),
+                           "does not name each"),
+    "adam-names-a-stranger": (lambda: _adam(groups=listing(_group(
+        param_names=listing(text("x" * 100_000))))), "which the model has not"),
+    "adam-is-nobody": (lambda: _adam(optimizer=text("adam")), "no state of an optimizer"),
 }  # fmt: skip
 
 
