@@ -46,7 +46,11 @@ KEPT = ROOT / ".experiment"
 NAMES = ("mnist-mild", "mnist-harsh", "mnist-classes")
 RUNS = 3
 NONE, DIAGONAL, LAYERS, WHOLE = "None: task arithmetic", "Diagonal", "K-FAC", "Whole Gauss-Newton"
-DELTAS = {DIAGONAL: (1e-12, 0.1, 1.0, 10.0), LAYERS: (0.1, 1.0, 10.0, 100.0), WHOLE: (10.0, 100.0)}
+DELTAS = {
+    DIAGONAL: (1e-12, 0.1, 1.0, 10.0),
+    LAYERS: (1.0, 10.0, 100.0, 1e3),
+    WHOLE: (10.0, 100.0, 1e3),
+}
 STEPS = {LAYERS: 100, WHOLE: 60}  # every step of the whole matrix passes over all examples
 HEADING = "## What the diagonal costs"
 TEXT = """{heading}
