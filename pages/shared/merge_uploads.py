@@ -53,10 +53,10 @@ def brought() -> Choice | None:
 def _is_run(models: Sequence[uploads.Given]) -> bool:
     """Whether the models are said to be checkpoints of one run; their order is shown then."""
     is_run = st.toggle(
-        "Checkpoints of one run, in the order of their names",
+        "Checkpoints of one run",
         key="merge_run",
-        help="For SWA, EMA and LAWA, which go by that order. Numbers count as numbers: 9 comes "
-        "before 10.",
+        help="For SWA, EMA and LAWA, which go by their order: that of the names, in which numbers "
+        "count as numbers, so that 9 comes before 10.",
     )
     if is_run:
         st.caption(" → ".join(model.name for model in sorted(models, key=_place)))
