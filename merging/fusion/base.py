@@ -90,21 +90,26 @@ class FusionProblem:
         """One tensor of every model's curvature; that none is negative is checked as it is read.
 
         Raises:
-            MergingError: If there are none.
+            MergingError: If there are none, or one has another shape than the models.
         """
         if self.fishers is None:
             raise MergingError("this rule needs `fishers`, one per model: see diagonal_fisher")
-        return [_curvature(fisher, name, f"model {k + 1}") for k, fisher in enumerate(self.fishers)]
+        shape = entries(self.models[0], name).shape
+        return [
+            _curvature(fisher, name, f"model {k + 1}", shape)
+            for k, fisher in enumerate(self.fishers)
+        ]
 
     def base_curvature(self, name: str) -> Entries:
         """One tensor of the base's curvature; that none is negative is checked as it is read.
 
         Raises:
-            MergingError: If there is none.
+            MergingError: If there is none, or it has another shape than the models.
         """
         if self.base_fisher is None:
             raise MergingError("this rule needs `base_fisher`, the base model's curvature")
-        return _curvature(self.base_fisher, name, "the base")
+        shape = entries(self.models[0], name).shape
+        return _curvature(self.base_fisher, name, "the base", shape)
 
     def reweighted(self, weights: Sequence[float], **notes: Any) -> FusionProblem:
         """The same models with other weights, and what is to be said of them."""
@@ -169,13 +174,18 @@ def type_of_examples(batches: Examples) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.float32
 
 
-def _curvature(fisher: State, name: str, whose: str) -> Entries:
+def _curvature(fisher: State, name: str, whose: str, shape: tuple[int, ...]) -> Entries:
     if name not in fisher:
         raise MergingError(
             f"the curvature of {whose} has no {name!r}; take it with diagonal_fisher, whose result "
             "has every floating tensor"
         )
     stored = entries(fisher, name)
+    if stored.shape != shape:
+        raise MergingError(
+            f"the curvature of {name!r} of {whose} is {list(stored.shape)}, and the tensor "
+            f"{list(shape)}; take it with diagonal_fisher from the same architecture"
+        )
 
     def checked() -> Iterator[Tensor]:
         for block in stored:
