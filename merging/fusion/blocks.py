@@ -8,6 +8,7 @@ not matter. What is computed here is computed in float32, or in float64 where a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations, combinations_with_replacement
@@ -46,9 +47,10 @@ class Entries:
         """The whole tensor, in memory of its own."""
         whole = torch.empty(self.shape, dtype=dtype or self.dtype)
         into, start = whole.view(-1), 0
-        for block in self:
-            into[start : start + len(block)] = block
-            start += len(block)
+        with one_thread():
+            for block in self:
+                into[start : start + len(block)] = block
+                start += len(block)
         return whole
 
 
@@ -116,10 +118,11 @@ def inner_products(sources: Sequence[Entries], origin: Entries | None = None) ->
     """
     count = len(sources)
     total = torch.zeros(count, count, dtype=torch.float64)
-    for blocks in _side_by_side([*sources, *([] if origin is None else [origin])]):
-        rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
-        for i, j in combinations_with_replacement(range(count), 2):
-            total[i, j] += _dot(rows[i].numpy(), rows[j].numpy())
+    with one_thread():
+        for blocks in _side_by_side([*sources, *([] if origin is None else [origin])]):
+            rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
+            for i, j in combinations_with_replacement(range(count), 2):
+                total[i, j] += _dot(rows[i].numpy(), rows[j].numpy())
     return total.triu() + total.triu(1).T
 
 
@@ -138,11 +141,29 @@ def squared_distances(sources: Sequence[Entries]) -> Tensor:
         [[0.0, 25.0], [25.0, 0.0]]
     """
     total = torch.zeros(len(sources), len(sources), dtype=torch.float64)
-    for blocks in _side_by_side(sources):
-        for i, j in combinations(range(len(sources)), 2):
-            step = (blocks[i] - blocks[j]).numpy()  # products would cancel where models are near
-            total[i, j] += _dot(step, step)
+    with one_thread():
+        for blocks in _side_by_side(sources):
+            for i, j in combinations(range(len(sources)), 2):
+                step = (blocks[i] - blocks[j]).numpy()  # products would cancel for near models
+                total[i, j] += _dot(step, step)
     return total + total.T
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in this thread alone, while blocks are gone through.
+
+    A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
+    every one gains little, and costs tens of times more where other programs want the processor.
+    """
+    before = torch.get_num_threads()
+    if before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before > 1:
+            torch.set_num_threads(before)
 
 
 def computable(tensor: Tensor) -> Tensor:

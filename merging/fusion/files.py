@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from merging.checkpoints import OpenCheckpoint, TensorSpec, open_checkpoint, stream_checkpoint
 from merging.errors import MergingError, StoreError
 from merging.fusion.base import Buffers, FusionProblem, OnProgress
+from merging.fusion.blocks import one_thread
 from merging.fusion.model_card import write_card
 from merging.fusion.registry import start
 from merging.fusion.walk import Walk
@@ -112,7 +113,7 @@ def fuse_files(
         raise MergingError(f"{target.name}: this is there already; choose a new file or folder")
     if shard_bytes < 1:
         raise MergingError(f"a shard has a positive number of bytes, not {shard_bytes}")
-    with _one_thread(), ExitStack() as files:
+    with one_thread(), ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
         curvatures = [files.enter_context(open_checkpoint(path)) for path in fishers or ()]
         given = FusionProblem(
@@ -137,23 +138,6 @@ def fuse_files(
             "seed": seed,
         }
         return _written(walk, models[0], target, recipe, dtype, shard_bytes)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute in this thread alone.
-
-    A block takes less than a tenth of a millisecond. That a second thread is waited for after every
-    step costs more than it gains, and tens of times more where other programs want the processor.
-    """
-    before = torch.get_num_threads()
-    if before > 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if before > 1:
-            torch.set_num_threads(before)
 
 
 def _opened(path: FilePath | None, files: ExitStack) -> OpenCheckpoint | None:

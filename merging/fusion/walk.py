@@ -67,16 +67,22 @@ class Walk:
     def tensor(self, name: str) -> Tensor:
         """The fused tensor of one name, in the type of the first model's."""
         shape, dtype = self.spec(name)
-        return Entries(shape, dtype, lambda: self.blocks(name)).tensor()
+        blocks = self.blocks(name)
+        return Entries(shape, dtype, lambda: blocks).tensor()
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """Fuse the tensor of one name, block by block.
+        """The fused tensor of one name, block by block.
 
-        Yields:
-            Its entries `[n]`, in the type that they were computed in; each block counts until the
+        Args:
+            name: The tensor's.
+
+        Returns:
+            Its entries `[n]`, in the type that they are computed in; each block counts until the
             next is asked for.
         """
-        fused = self._fused(name)
+        return self._told(name, self._fused(name))
+
+    def _told(self, name: str, fused: Entries | Counted) -> Iterator[Tensor]:
         value = fused.value if isinstance(fused, Counted) else fused
         yield from value
         if isinstance(fused, Counted):
