@@ -24,7 +24,7 @@ import torch
 
 from merging.checkpoints import open_checkpoint, write_checkpoint
 
-REPETITIONS = 3
+REPETITIONS = 5
 MODELS = 3
 WIDTH = 2048
 # Layers of WIDTH x WIDTH and their type: 34 MB, and 500 MB where that is asked for.

@@ -154,16 +154,19 @@ class Rule:
 
 
 def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Entries:
-    """`sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read."""
-    scale = sum(problem.weights)
-    used = {k: weight / scale for k, weight in enumerate(problem.weights) if weight}
+    """`sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read.
+
+    Equal weights count as 1 each, so nothing is rounded before the sum is divided.
+    """
+    largest = max(problem.weights, key=abs)
+    used = {k: weight / largest for k, weight in enumerate(problem.weights) if weight}
     shares = list(used.values())
 
     def mean(blocks: list[Tensor]) -> Tensor:
         total = blocks[0] * shares[0]
         for block, share in zip(blocks[1:], shares[1:], strict=True):
             total.add_(block, alpha=share)
-        return total
+        return total.div_(sum(shares))
 
     return entrywise(mean, [entries(problem.models[k], name) for k in used])
 
