@@ -2,7 +2,8 @@
 
 `mergekit` may live in another environment: MERGEKIT_PYTHON names its interpreter. Each
 program runs in a process of its own, which measures itself after its imports: seconds, and how far
-its memory rose. They run in turns, with two threads each.
+its memory rose. They run in turns, with two threads each. Ours and the copies end when all is on
+the disk (fsync); mergekit leaves that to the system, and is not charged for it.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ import torch
 
 from merging.checkpoints import open_checkpoint, write_checkpoint
 
-REPETITIONS = 3
+REPETITIONS = 5
 MODELS = 3
-LAYERS, WIDTH = 2, 2048  # of WIDTH x WIDTH, 17 MB each in float32
+WIDTH = 2048
+# Layers of WIDTH x WIDTH and their type: 34 MB, and 500 MB where that is asked for.
+SIZES = ((2, torch.float32), (4, torch.bfloat16))
+LARGE_SIZES = ((30, torch.float32), (60, torch.bfloat16))
 SPREAD = 0.02  # of a task vector's entries, to the base's of 1
 _EQUAL = 1e-6
 _ROOT = Path(__file__).resolve().parents[1]
 # Ours → theirs: method, its parameters, and how their definition differs, if it does.
 CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
     "mean": ("average", {}, "linear", {}, ""),
-    "SLERP": ("slerp", {}, "slerp", {"t": 0.5}, "they take the line below 0.032 radians"),
+    "SLERP": ("slerp", {}, "slerp", {"t": 0.5},
+              "of models far apart: below 0.032 radians they take the line"),
     "task arithmetic": ("task_arithmetic", {}, "task_arithmetic", {}, ""),
     "TIES": ("ties", {"density": 0.2}, "ties", {"density": 0.2},
              "of entries that are equal where trimming ends, we keep all and they some"),
@@ -118,8 +123,15 @@ class _Process:
         self._popen.wait()
 
 
-def measure() -> Iterator[str]:
-    """Yield one line per rule."""
+def measure(large: bool = False) -> Iterator[str]:
+    """Yield one line per rule and size.
+
+    Args:
+        large: Whether with files of 500 MB too: minutes, and 3 GB on disk (TMPDIR says where).
+
+    Yields:
+        Ratios, and how far the results are apart.
+    """
     theirs = os.environ.get("MERGEKIT_PYTHON", sys.executable)
     there = subprocess.run(
         [theirs, "-c", "import mergekit.merge"], capture_output=True, check=False
@@ -131,29 +143,33 @@ def measure() -> Iterator[str]:
     if theirs:
         running["theirs"] = _Process(theirs, _THEIRS)
     try:
-        with tempfile.TemporaryDirectory() as name:
-            paths = _make(Path(name))
-            held = LAYERS * WIDTH * WIDTH * 4
-            yield f"{MODELS} models and a base of {held / 1e6:.0f} MB, largest tensor 17 MB"
-            for title, case in CASES.items():
-                yield _compared(title, case, paths, running)
+        for layers, dtype in SIZES + (LARGE_SIZES if large else ()):
+            with tempfile.TemporaryDirectory() as name:
+                paths = _make(Path(name), layers, dtype)
+                held = layers * WIDTH * WIDTH * dtype.itemsize
+                kind = str(dtype).removeprefix("torch.")
+                yield f"{MODELS} models and a base of {held / 1e6:.0f} MB in {kind}"
+                for title, case in CASES.items():
+                    yield _compared(title, case, paths, running)
     finally:
         for process in running.values():
             process.close()
 
 
-def _make(folder: Path) -> list[Path]:
-    """Write the base and the models."""
+def _make(folder: Path, layers: int, dtype: torch.dtype) -> list[Path]:
+    """Write the base, the models, and one that has nothing in common with them."""
     generator = torch.Generator().manual_seed(0)
-    shapes = {f"layers.{k}.weight": (WIDTH, WIDTH) for k in range(LAYERS)}
-    shapes |= {f"layers.{k}.bias": (WIDTH,) for k in range(LAYERS)}
+    shapes = {f"layers.{k}.weight": (WIDTH, WIDTH) for k in range(layers)}
+    shapes |= {f"layers.{k}.bias": (WIDTH,) for k in range(layers)}
     base = {n: torch.randn(shape, generator=generator) for n, shape in shapes.items()}
-    paths = [folder / "base.safetensors"]
-    write_checkpoint(paths[0], base)
-    for k in range(MODELS):
-        paths.append(folder / f"model{k}.safetensors")
+    near = [f"model{k}.safetensors" for k in range(MODELS)]
+    paths = [folder / name for name in ("base.safetensors", *near, "far.safetensors")]
+    write_checkpoint(paths[0], {n: v.to(dtype) for n, v in base.items()})
+    for path in paths[1:]:
+        origin, spread = (0.0, 1.0) if path is paths[-1] else (1.0, SPREAD)
         steps = {n: torch.randn(v.shape, generator=generator) for n, v in base.items()}
-        write_checkpoint(paths[-1], {n: v + SPREAD * steps[n] for n, v in base.items()})
+        model = {n: (origin * v + spread * steps[n]).to(dtype) for n, v in base.items()}
+        write_checkpoint(path, model)
     return paths
 
 
@@ -177,8 +193,8 @@ def _compared(
     running: dict[str, _Process],
 ) -> str:
     rule, options, method, parameters, differs = case
-    base, *models = map(str, paths)
-    models = models[:2] if rule == "slerp" else models
+    base, *models, far = map(str, paths)
+    models = [models[0], far] if rule == "slerp" else models
     weight = {} if rule == "slerp" else {"weight": 1.0}
     own = {"rule": rule, "models": models, "options": options}
     own |= {"base": None if rule in ("average", "slerp") else base}
@@ -232,7 +248,7 @@ def _difference(folder: Path) -> str:
         open_checkpoint(other) as b,
     ):
         for name in a:
-            off = (a[name] - b[name]).abs()
+            off = (a[name].double() - b[name].double()).abs()
             largest = max(largest, float(off.max()))
             differing += int((off > _EQUAL).sum())
     return f"largest difference {largest:.1e}, {differing:,} entries differ by more than {_EQUAL:g}"

@@ -1,7 +1,8 @@
 """Compare with other implementations, in one run, so that the machine's speed cancels out.
 
 `make bench`, or `python benchmarks/run.py surfaces` for one of the parts. Figures of one run are
-medians of alternating repetitions; quote the ratios, not the seconds.
+medians of alternating repetitions; quote the ratios, not the seconds. With `--large`, parts that
+read and write files do it with files of 500 MB too, as the figures in the documents have it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 THREADS = 2
-PARTS = ("surfaces", "matching", "symmetry", "many", "fusion", "memory", "pages", "fuzz")
+PARTS = (
+    "surfaces", "matching", "symmetry", "many", "curvature", "fusion", "fusion_memory", "memory",
+    "pages", "fuzz",
+)  # fmt: skip
+SIZED = ("fusion", "fusion_memory")
 
 
 def main(words: list[str]) -> None:
@@ -24,7 +29,8 @@ def main(words: list[str]) -> None:
     print(f"torch {torch.__version__}, {THREADS} threads")
     for part in [word for word in words if word in PARTS] or PARTS:
         print(f"\n{part}")
-        for line in importlib.import_module(f"benchmarks.{part}").measure():
+        how = {"large": True} if "--large" in words and part in SIZED else {}
+        for line in importlib.import_module(f"benchmarks.{part}").measure(**how):
             print(f"  {line}")
 
 

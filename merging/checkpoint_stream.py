@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import struct
 import uuid
@@ -30,6 +31,7 @@ from merging.checkpoint_formats import (
     index_adam,
     index_safetensors,
     index_torch,
+    read_blocks,
     read_tensor,
 )
 from merging.checkpoint_guards import (
@@ -117,9 +119,26 @@ class OpenCheckpoint(Mapping[str, Tensor]):
         try:
             return read_tensor(file, place, name, self.name)
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.name}: tensor {short(name)} cannot be read ({error}); open the file again"
-            ) from error
+            raise self._unreadable(name, error) from error
+
+    def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
+        """Read one tensor in blocks, all into the same memory.
+
+        Args:
+            name: One of `specs`.
+            entries: How many entries a block has; the last has what is left.
+
+        Yields:
+            Blocks `[n]` in the order of the entries; what one holds is gone with the next.
+
+        Raises:
+            CheckpointError: If the file changed while it was open, or was closed.
+        """
+        file, place = self._places[name]
+        try:
+            yield from read_blocks(file, place, name, self.name, entries)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(name, error) from error
 
     def first_names(self) -> dict[str, str]:
         """For every tensor, the first name of those that share its memory: tied ones have several.
@@ -146,6 +165,11 @@ class OpenCheckpoint(Mapping[str, Tensor]):
     def close(self) -> None:
         """Close the files; tensors that were read stay."""
         self._files.close()
+
+    def _unreadable(self, name: str, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"{self.name}: tensor {short(name)} cannot be read ({error}); open the file again"
+        )
 
     def __enter__(self) -> OpenCheckpoint:
         return self
@@ -278,7 +302,7 @@ def _torch_zip(file: BinaryIO, name: str, limits: Limits) -> tuple[Archive | Non
 def stream_checkpoint(
     path: str | os.PathLike[str],
     specs: Mapping[str, TensorSpec],
-    tensor: Callable[[str], Tensor],
+    tensor: Callable[[str], Tensor | Iterator[Tensor]],
     meta: Mapping[str, object] | None = None,
 ) -> None:
     """Write a safetensors file one tensor at a time; it is there whole or not at all.
@@ -286,7 +310,8 @@ def stream_checkpoint(
     Args:
         path: Where; a file that is there is replaced.
         specs: Every tensor's shape and dtype, known before any is made.
-        tensor: Asked for each name once, when its turn comes; it should not keep what it returned.
+        tensor: Asked for each name once, when its turn comes; returns the tensor, or blocks `[n]`
+            of its entries, one after another. It should not keep what it returned.
         meta: Notes to keep in the file; values are written as text.
 
     Raises:
@@ -323,7 +348,7 @@ def stream_checkpoint(
 def write_tensors(
     file: BinaryIO,
     specs: Mapping[str, TensorSpec],
-    tensor: Callable[[str], Tensor],
+    tensor: Callable[[str], Tensor | Iterator[Tensor]],
     meta: Mapping[str, object] | None,
     name: str,
 ) -> None:
@@ -332,7 +357,7 @@ def write_tensors(
     Args:
         file: Where to.
         specs: Every tensor's shape and dtype.
-        tensor: Asked for each name once, when its turn comes.
+        tensor: Asked for each name once, when its turn comes; as in `stream_checkpoint`.
         meta: Notes to keep in the file; values are written as text.
         name: What to call the file in messages.
 
@@ -375,13 +400,34 @@ def _header(
     return struct.pack("<Q", len(text)) + text
 
 
-def _write(file: BinaryIO, key: str, tensor: Tensor, spec: TensorSpec, name: str) -> None:
-    check_dense(key, tensor, name)
-    if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
+def _write(
+    file: BinaryIO, key: str, given: Tensor | Iterator[Tensor], spec: TensorSpec, name: str
+) -> None:
+    if isinstance(given, Tensor):
+        check_dense(key, given, name)
+        _check_announced(key, tuple(given.shape), given.dtype, spec, name)
+        _write_entries(file, given)
+        return
+    written = 0
+    for block in given:
+        _check_announced(key, spec.shape, block.dtype, spec, name)
+        _write_entries(file, block)
+        written += block.numel()
+    if written != math.prod(spec.shape):
+        _check_announced(key, (written,), spec.dtype, spec, name)
+
+
+def _check_announced(
+    key: str, shape: tuple[int, ...], dtype: torch.dtype, spec: TensorSpec, name: str
+) -> None:
+    if shape != spec.shape or dtype != spec.dtype:
         raise CheckpointError(
-            f"{name}: tensor {short(key)} is {list(tensor.shape)} of {tensor.dtype}, and "
+            f"{name}: tensor {short(key)} is {list(shape)} of {dtype}, and "
             f"{list(spec.shape)} of {spec.dtype} was announced"
         )
+
+
+def _write_entries(file: BinaryIO, tensor: Tensor) -> None:
     plain = tensor.detach().cpu().contiguous()
     raw = plain.as_strided((plain.numel(),), (1,), plain.storage_offset()).view(torch.uint8)
     if struct.pack("=H", 1) != struct.pack("<H", 1):

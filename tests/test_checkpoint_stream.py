@@ -308,6 +308,51 @@ def test_a_stream_asks_for_each_tensor_once_and_keeps_dtypes(tmp_path):
     assert {key: t.dtype for key, t in params.items()} == {k: t.dtype for k, t in model().items()}
 
 
+def test_a_stream_takes_tensors_in_blocks(tmp_path):
+    whole = torch.arange(10.0).view(2, 5)
+    specs = {"w": TensorSpec((2, 5), torch.float32)}
+    stream_checkpoint(tmp_path / "m", specs, lambda _: iter(whole.view(-1).split(3)))
+    assert torch.equal(read_checkpoint(tmp_path / "m")[0]["w"], whole)
+    for blocks, wrong in (([whole[0]], r"\[5\] of torch.float32"),
+                          ([whole.half()], r"\[2, 5\] of torch.float16")):  # fmt: skip
+        with pytest.raises(CheckpointError, match=f"'w' is {wrong}, and .* was announced"):
+            stream_checkpoint(tmp_path / "n", specs, lambda _, blocks=blocks: iter(blocks))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("save", [write_checkpoint, lambda path, params: torch.save(params, path)])
+def test_blocks_hold_the_entries_in_their_order(save, tmp_path):
+    params = model() | {"across": torch.arange(12.0).view(3, 4).T, "none": torch.ones(0, 3)}
+    params["part"] = torch.arange(9.0)[3:7]
+    save(tmp_path / "m", params)
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        for name in checkpoint:
+            blocks = [block.clone() for block in checkpoint.blocks(name, 5)]
+            assert all(len(block) == 5 for block in blocks[:-1])
+            whole = torch.cat([*blocks, torch.empty(0, dtype=params[name].dtype)])
+            assert torch.equal(whole.view(params[name].shape), params[name])
+
+
+def test_blocks_share_one_memory(tmp_path):
+    write_checkpoint(tmp_path / "m", {"w": torch.arange(12.0)})
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert len({block.data_ptr() for block in checkpoint.blocks("w", 4)}) == 1
+
+
+def test_blocks_of_a_file_that_has_become_shorter_or_was_closed_are_refused(tmp_path):
+    write_checkpoint(tmp_path / "m", {"w": torch.zeros(100_000)})
+    checkpoint = open_checkpoint(tmp_path / "m")
+    blocks = checkpoint.blocks("w", 50_000)
+    next(blocks)
+    with (tmp_path / "m").open("r+b") as file:
+        file.truncate(300_000)
+    with pytest.raises(CheckpointError, match="m: tensor 'w' is cut short"):
+        next(blocks)
+    checkpoint.close()
+    with pytest.raises(CheckpointError, match=r"tensor 'w' cannot be read .*; open the file again"):
+        next(checkpoint.blocks("w", 5))
+
+
 def test_a_stream_that_breaks_leaves_the_old_file(tmp_path):
     path = tmp_path / "m"
     path.write_bytes(b"old")

@@ -1,24 +1,22 @@
-"""What every fusion rule shares: the problem, how a rule is described, and entries in blocks.
+"""What every fusion rule shares: the problem, how a rule is described, and the weighted mean.
 
-A rule works on one tensor of all models at a time, so models may be files that are read as they
-are needed (`checkpoints.open_checkpoint`). What it computes entry by entry, it computes in blocks
-of a few megabytes, so memory holds one tensor per model and a little more.
+A rule works on one tensor of all models at a time, and says what comes of it as `Entries`, which
+are computed block by block, so models may be files that are read as they are needed
+(`checkpoints.open_checkpoint`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from itertools import combinations_with_replacement
+from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from merging.errors import MergingError
+from merging.fusion.blocks import Entries, entries, entrywise
 from merging.rules import RuleCard
 
 State = Mapping[str, Tensor]
@@ -26,8 +24,6 @@ OnProgress = Callable[[float, float, str], None]
 Examples = Iterable[tuple[Tensor, Tensor]]
 Buffers = Literal["rule", "mean", "first"]
 
-_BLOCK = 1 << 20  # entries
-_STRETCH = 1 << 12
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -76,11 +72,11 @@ class FusionProblem:
         dtype: torch.dtype = specs[name].dtype
         return dtype.is_floating_point
 
-    def tensors(self, name: str) -> list[Tensor]:
+    def tensors(self, name: str) -> list[Entries]:
         """One tensor of every model."""
-        return [model[name].detach() for model in self.models]
+        return [entries(model, name) for model in self.models]
 
-    def base_tensor(self, name: str) -> Tensor:
+    def base_tensor(self, name: str) -> Entries:
         """The base's tensor.
 
         Raises:
@@ -88,27 +84,32 @@ class FusionProblem:
         """
         if self.base is None:
             raise MergingError("this rule needs the base model that all were fine-tuned from")
-        return self.base[name].detach()
+        return entries(self.base, name)
 
-    def curvatures(self, name: str) -> list[Tensor]:
-        """One tensor of every model's curvature.
+    def curvatures(self, name: str) -> list[Entries]:
+        """One tensor of every model's curvature; that none is negative is checked as it is read.
 
         Raises:
-            MergingError: If there are none, or if any is negative.
+            MergingError: If there are none, or one has another shape than the models.
         """
         if self.fishers is None:
             raise MergingError("this rule needs `fishers`, one per model: see diagonal_fisher")
-        return [_curvature(fisher, name, f"model {k + 1}") for k, fisher in enumerate(self.fishers)]
+        shape = entries(self.models[0], name).shape
+        return [
+            _curvature(fisher, name, f"model {k + 1}", shape)
+            for k, fisher in enumerate(self.fishers)
+        ]
 
-    def base_curvature(self, name: str) -> Tensor:
-        """One tensor of the base's curvature.
+    def base_curvature(self, name: str) -> Entries:
+        """One tensor of the base's curvature; that none is negative is checked as it is read.
 
         Raises:
-            MergingError: If there is none, or if any is negative.
+            MergingError: If there is none, or it has another shape than the models.
         """
         if self.base_fisher is None:
             raise MergingError("this rule needs `base_fisher`, the base model's curvature")
-        return _curvature(self.base_fisher, name, "the base")
+        shape = entries(self.models[0], name).shape
+        return _curvature(self.base_fisher, name, "the base", shape)
 
     def reweighted(self, weights: Sequence[float], **notes: Any) -> FusionProblem:
         """The same models with other weights, and what is to be said of them."""
@@ -121,10 +122,10 @@ class Counted:
 
     Attributes:
         value: The tensor.
-        counts: Entries by what befell them; notes give their share of all entries.
+        counts: Entries by what befell them, once all were computed; notes give their share of all.
     """
 
-    value: Tensor
+    value: Entries
     counts: Mapping[str, int]
 
 
@@ -137,13 +138,13 @@ class Rule:
 
     Attributes:
         card: What it is.
-        fuse: The fused tensor of one name, floating, in any type.
+        fuse: The fused tensor of one name, floating, in any type; its entries are computed once.
         prepare: What has to be known of the whole models first: it returns the problem with the
             weights and notes that it found.
     """
 
     card: RuleCard
-    fuse: Callable[[FusionProblem, str, Any], Tensor | Counted]
+    fuse: Callable[[FusionProblem, str, Any], Entries | Counted]
     prepare: Prepare | None = None
 
     @property
@@ -152,84 +153,22 @@ class Rule:
         return self.card.options
 
 
-def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Tensor:
-    """`sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read."""
-    scale = sum(problem.weights)
-    total: Tensor | None = None
-    for weight, model in zip(problem.weights, problem.models, strict=True):
-        if weight == 0:
-            continue
-        tensor = computable(model[name])
-        if total is None:
-            total = tensor * (weight / scale)
-        else:
-            total.add_(tensor, alpha=weight / scale)
-    assert total is not None  # weights that add up to 0 are refused
-    return total
+def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Entries:
+    """`sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read.
 
-
-def entrywise(function: Callable[[list[Tensor]], Tensor], tensors: Sequence[Tensor]) -> Tensor:
-    """Apply a function of entries to tensors of one shape, block by block.
-
-    Args:
-        function: Takes blocks `[n]` of all tensors, in the type that is computed in, and returns a
-            block `[n]`; it is called for one block after another.
-        tensors: Any floating types.
-
-    Returns:
-        A new tensor in their shape, and in the narrowest type that holds all of theirs.
-
-    Example:
-        >>> entrywise(lambda blocks: blocks[0] + blocks[1], [torch.ones(2), torch.ones(2)])
-        tensor([2., 2.])
+    Equal weights count as 1 each, so nothing is rounded before the sum is divided.
     """
-    dtype = reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
-    result = torch.empty(tensors[0].shape, dtype=dtype)
-    into = result.view(-1)
-    for start, blocks in _blocks(tensors):
-        into[start : start + len(blocks[0])] = function(blocks)
-    return result
+    largest = max(problem.weights, key=abs)
+    used = {k: weight / largest for k, weight in enumerate(problem.weights) if weight}
+    shares = list(used.values())
 
+    def mean(blocks: list[Tensor]) -> Tensor:
+        total = blocks[0] * shares[0]
+        for block, share in zip(blocks[1:], shares[1:], strict=True):
+            total.add_(block, alpha=share)
+        return total.div_(sum(shares))
 
-def inner_products(tensors: Sequence[Tensor], origin: Tensor | None = None) -> Tensor:
-    """Inner products of all pairs of tensors, seen from an origin.
-
-    Args:
-        tensors: Of one shape.
-        origin: What is subtracted from each; nothing unless given.
-
-    Returns:
-        float64 `[tensors, tensors]`; blocks are summed in the type that is computed in.
-
-    Example:
-        >>> inner_products([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0])]).tolist()
-        [[5.0, 3.0], [3.0, 9.0]]
-    """
-    count = len(tensors)
-    total = torch.zeros(count, count, dtype=torch.float64)
-    for _, blocks in _blocks([*tensors, *([] if origin is None else [origin])]):
-        rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
-        for i, j in combinations_with_replacement(range(count), 2):
-            total[i, j] += _dot(rows[i].numpy(), rows[j].numpy())
-    return total.triu() + total.triu(1).T
-
-
-def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Inner product of two vectors: short stretches in their own type, and these in float64.
-
-    NumPy's `einsum` makes no products in memory, which BLAS would not either, but it sums a
-    whole block in float32.
-    """
-    whole = len(a) // _STRETCH * _STRETCH
-    parts = np.einsum("ij,ij->i", a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
-    rest = np.einsum("i,i->", a[whole:], b[whole:])
-    return float(parts.sum(dtype=np.float64)) + float(rest)
-
-
-def computable(tensor: Tensor) -> Tensor:
-    """The tensor in the type that is computed in: float32, or float64 if it is that."""
-    plain = tensor.detach()
-    return plain if plain.dtype == torch.float64 else plain.to(torch.float32)
+    return entrywise(mean, [entries(problem.models[k], name) for k in used])
 
 
 def type_of_examples(batches: Examples) -> torch.dtype:
@@ -238,19 +177,23 @@ def type_of_examples(batches: Examples) -> torch.dtype:
     return dtype if dtype.is_floating_point else torch.float32
 
 
-def _blocks(tensors: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor]]]:
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    for start in range(0, flat[0].numel(), _BLOCK):
-        yield start, [computable(values[start : start + _BLOCK]) for values in flat]
-
-
-def _curvature(fisher: State, name: str, whose: str) -> Tensor:
+def _curvature(fisher: State, name: str, whose: str, shape: tuple[int, ...]) -> Entries:
     if name not in fisher:
         raise MergingError(
             f"the curvature of {whose} has no {name!r}; take it with diagonal_fisher, whose result "
             "has every floating tensor"
         )
-    value = fisher[name]
-    if bool((value < 0).any()):
-        raise MergingError(f"the curvature of {name!r} of {whose} has negative entries")
-    return value
+    stored = entries(fisher, name)
+    if stored.shape != shape:
+        raise MergingError(
+            f"the curvature of {name!r} of {whose} is {list(stored.shape)}, and the tensor "
+            f"{list(shape)}; take it with diagonal_fisher from the same architecture"
+        )
+
+    def checked() -> Iterator[Tensor]:
+        for block in stored:
+            if bool((block < 0).any()):
+                raise MergingError(f"the curvature of {name!r} of {whose} has negative entries")
+            yield block
+
+    return replace(stored, blocks=checked)

@@ -7,14 +7,15 @@ import zlib
 import numpy as np
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.signs import elected
 from merging.rules import DareOptions, find_rule_card
 
 _LEVELS = 1 << 16
 
 
-def dare(problem: FusionProblem, name: str, options: DareOptions) -> Tensor:
+def dare(problem: FusionProblem, name: str, options: DareOptions) -> Entries:
     """`base + sum_t w_t m_t (theta_t - base) / (1 - drop)` with random masks `m_t`, or TIES of it.
 
     The masks depend on the seed, the model's number and the tensor's name only (Yu et al. 2024).

@@ -1,4 +1,4 @@
-"""Files in, a file out: fusing streams tensor by tensor, so the models need not fit in memory."""
+"""Files in, a file out: fusing streams block by block, so the models need not fit in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from merging.checkpoints import OpenCheckpoint, TensorSpec, open_checkpoint, stream_checkpoint
 from merging.errors import MergingError, StoreError
 from merging.fusion.base import Buffers, FusionProblem, OnProgress
+from merging.fusion.blocks import one_thread
 from merging.fusion.model_card import write_card
 from merging.fusion.moments import Curvatures, curvatures_from_moments
 from merging.fusion.registry import start
@@ -66,9 +67,10 @@ def fuse_files(
 ) -> FusedFiles:
     """Fuse checkpoints on disk, one tensor at a time.
 
-    Memory holds one tensor of every model, and a little more. What is written is there whole or
-    not at all, also when it is stopped; its names are those of the first model's file. Rules that
-    need examples or Gram matrices need the models in memory: `fuse`.
+    Memory holds a megabyte of every model and little more; TIES holds one tensor, in float32. What
+    is written is there whole or not at all, also when it is stopped or the power fails; its names
+    are those of the first model's file. Rules that need examples or Gram matrices need the models
+    in memory: `fuse`.
 
     Args:
         rule: A name in `RULES`.
@@ -119,7 +121,7 @@ def fuse_files(
         raise MergingError(f"{target.name}: this is there already; choose a new file or folder")
     if shard_bytes < 1:
         raise MergingError(f"a shard has a positive number of bytes, not {shard_bytes}")
-    with ExitStack() as files:
+    with one_thread(), ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
         if fishers == "optimizer":
             ends = [base] if base is not None and find_rule_card(rule).needs_base_fisher else []
@@ -178,9 +180,9 @@ def _written(
         own = first.specs[name].dtype
         return dtype if dtype is not None and own.is_floating_point else own
 
-    def tensor(written: str) -> Tensor:
+    def tensor(written: str) -> Iterator[Tensor]:
         name = written.removeprefix(prefix)
-        return walk.tensor(name).to(type_of(name))
+        return (block.to(type_of(name)) for block in walk.blocks(name))
 
     # Whatever wraps the model looks for the names that its own file had.
     prefix = first.meta.get("stripped_prefix", "")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise
 from merging.rules import FisherOptions, find_rule_card
 
 
-def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Tensor:
+def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Entries:
     """`sum_t w_t F_t theta_t / sum_t w_t F_t`, entry by entry."""
     weights, scale = problem.weights, sum(problem.weights)
 

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from merging.errors import MergingError
-from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise
 from merging.rules import GradientMatchingOptions, find_rule_card
 
 
 def gradient_matching(
     problem: FusionProblem, name: str, options: GradientMatchingOptions
-) -> Tensor:
+) -> Entries:
     """Eq. 12: `base + sum_t a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s) (theta_t - base)`.
 
     Curvatures are on the scale of the sum over the data set, so its size is in them; the prior's
@@ -61,8 +62,8 @@ def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> 
     Raises:
         MergingError: If a curvature is missing.
     """
-    curvatures = torch.stack(problem.curvatures(name))
-    h0 = problem.base_curvature(name).to(curvatures.dtype) + delta
+    curvatures = torch.stack([curvature.tensor() for curvature in problem.curvatures(name)])
+    h0 = problem.base_curvature(name).tensor(curvatures.dtype) + delta
     weights = torch.tensor(list(problem.weights), dtype=curvatures.dtype)
     weights = weights.view(-1, *[1] * (curvatures.dim() - 1))
     return weights * (h0 + curvatures) / (h0 + (weights * curvatures).sum(0))

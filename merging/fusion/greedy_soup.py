@@ -10,10 +10,10 @@ from merging.fusion.base import (
     OnProgress,
     Rule,
     State,
-    computable,
     type_of_examples,
     weighted_mean,
 )
+from merging.fusion.blocks import computable
 from merging.landscape.evaluation import evaluate
 from merging.params import Params
 from merging.rules import NoOptions, find_rule_card

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
@@ -12,9 +10,9 @@ from merging.fusion.base import (
     FusionProblem,
     OnProgress,
     Rule,
-    inner_products,
     weighted_mean,
 )
+from merging.fusion.blocks import squared_distances
 from merging.rules import KrumOptions, find_rule_card
 
 
@@ -49,11 +47,9 @@ def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
     count = len(problem.models)
     distances = torch.zeros(count, count, dtype=torch.float64)
     for done, name in enumerate(names):
-        tensors = problem.tensors(name)
-        for a, b in combinations(range(count), 2):
-            distances[a, b] += inner_products([tensors[a]], tensors[b])[0, 0]
+        distances += squared_distances(problem.tensors(name))
         on_progress(done + 1, len(names), f"distances: {name}")
-    return distances + distances.T
+    return distances
 
 
 RULE = Rule(find_rule_card("krum"), weighted_mean, choose)

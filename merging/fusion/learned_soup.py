@@ -55,7 +55,7 @@ def _stacked(problem: FusionProblem) -> tuple[Params, Params]:
     first = problem.models[0]
     names = [name for name in first if problem.is_floating(name)]
     dtype = type_of_examples(problem.batches or ())
-    stacks = {n: torch.stack([t.to(dtype) for t in problem.tensors(n)]) for n in names}
+    stacks = {n: torch.stack([t.tensor(dtype) for t in problem.tensors(n)]) for n in names}
     return stacks, {name: first[name] for name in first if name not in stacks}
 
 

@@ -7,11 +7,12 @@ from itertools import combinations
 
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise, inner_products
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise, inner_products
 from merging.rules import NoOptions, find_rule_card
 
 
-def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
+def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
     """`t * mean + (1 - t) * base` with `t = K cos / ((K - 1) cos + 1)`, for every tensor."""
     base, tensors = problem.base_tensor(name), problem.tensors(name)
     products = inner_products(tensors, base).tolist()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from merging.errors import MergingError
 from merging.fusion.base import FusionProblem, OnProgress, Rule, weighted_mean
+from merging.fusion.blocks import Entries, entries_of
 from merging.rules import RegMeanOptions, find_rule_card
 
 _RIDGE = 1e-10  # of the mean of the diagonal
@@ -30,7 +31,7 @@ def find_layers(problem: FusionProblem, _: RegMeanOptions, __: OnProgress) -> Fu
     return problem.reweighted(problem.weights, solved=solved, averaged=averaged)
 
 
-def regmean(problem: FusionProblem, name: str, options: RegMeanOptions) -> Tensor:
+def regmean(problem: FusionProblem, name: str, options: RegMeanOptions) -> Entries:
     """`(sum_t w_t G_t)^-1 sum_t w_t G_t W_t` (Jin et al. 2023, Eq. 2); else the weighted mean.
 
     In directions that no model's inputs have, the solution is the weighted mean. A convolution
@@ -42,16 +43,16 @@ def regmean(problem: FusionProblem, name: str, options: RegMeanOptions) -> Tenso
     grams, mean = problem.grams or (), weighted_mean(problem, name)
     if not all(name in gram for gram in grams):
         return mean
-    middle = mean.double().flatten(1)
+    middle = mean.tensor(torch.float64).flatten(1)
     left = torch.zeros(middle.shape[1], middle.shape[1], dtype=torch.float64)
     right = torch.zeros_like(middle.T)
     for weight, gram, tensor in zip(problem.weights, grams, problem.tensors(name), strict=True):
         own = _shrunk(gram[name], name, middle.shape[1], options.off_diagonal)
         left.add_(own, alpha=weight)
-        right.add_(own @ (tensor.double().flatten(1) - middle).T, alpha=weight)
+        right.add_(own @ (tensor.tensor(torch.float64).flatten(1) - middle).T, alpha=weight)
     ridge = _RIDGE * float(left.diagonal().mean()) or 1.0
     left.diagonal().add_(ridge)
-    return (middle + torch.linalg.solve(left, right).T).view(mean.shape)
+    return entries_of((middle + torch.linalg.solve(left, right).T).view(mean.shape))
 
 
 def _shrunk(gram: Tensor, name: str, inputs: int, factor: float) -> Tensor:

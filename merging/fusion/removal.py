@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from merging.fusion.base import Counted, FusionProblem, Rule, entrywise
+from merging.fusion.base import Counted, FusionProblem, Rule
+from merging.fusion.blocks import entrywise
 from merging.params import Params
 from merging.rules import RemoveTaskOptions, find_rule_card
 
@@ -17,16 +18,15 @@ def remove_tasks(problem: FusionProblem, name: str, options: RemoveTaskOptions) 
     Where `H_0 - sum_s a_s H_s` is below `least`, it is clamped, and the entry is counted.
     """
     weights, count = problem.weights, len(problem.weights)
-    clamped = 0
+    counts = {"clamped": 0}
 
     def step(blocks: list[Tensor]) -> Tensor:
-        nonlocal clamped
         base, h0, *rest = blocks
         h0 = h0 + options.delta
         remaining = h0.clone()
         for weight, curvature in zip(weights, rest[count:], strict=True):
             remaining.sub_(curvature, alpha=weight)
-        clamped += int((remaining < options.least).sum())
+        counts["clamped"] += int((remaining < options.least).sum())
         remaining.clamp_min_(options.least)
         removed = base.clone()
         for weight, theta, curvature in zip(weights, rest[:count], rest[count:], strict=True):
@@ -37,7 +37,7 @@ def remove_tasks(problem: FusionProblem, name: str, options: RemoveTaskOptions) 
         problem.base_tensor(name), problem.base_curvature(name),
         *problem.tensors(name), *problem.curvatures(name),
     ]  # fmt: skip
-    return Counted(entrywise(step, tensors), {"clamped": clamped})
+    return Counted(entrywise(step, tensors), counts)
 
 
 def remove_task(
@@ -81,7 +81,7 @@ def remove_task(
             removed[name] = value.clone()
             continue
         step = remove_tasks(problem, name, options)
-        removed[name] = step.value
+        removed[name] = step.value.tensor()
         clamped, entries = clamped + step.counts["clamped"], entries + value.numel()
     return removed, clamped / max(1, entries)
 

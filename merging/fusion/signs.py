@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from merging.fusion.base import computable
+from merging.fusion.blocks import Entries, entrywise
 
 
-def threshold(tensor: Tensor, base: Tensor, density: float) -> float:
+def threshold(tensor: Entries, base: Entries, density: float) -> float:
     """The least size of a task vector's entry that is kept when it is trimmed.
 
     Args:
@@ -21,13 +22,15 @@ def threshold(tensor: Tensor, base: Tensor, density: float) -> float:
     Returns:
         A size; 0 if everything is kept.
     """
-    count = tensor.numel()
+    count = math.prod(tensor.shape)
     kept = max(1, int(density * count + 1e-9))
     if kept >= count:
         return 0.0
-    sizes = (computable(tensor) - computable(base)).abs_().flatten().numpy()
-    sizes.partition(count - kept)  # in place: the difference is this function's own
-    return float(sizes[count - kept])
+    sizes = entrywise(lambda blocks: (blocks[0] - blocks[1]).abs_(), [tensor, base])
+    wide = torch.promote_types(sizes.dtype, torch.float32)
+    held = sizes.tensor(wide).view(-1).numpy()
+    held.partition(count - kept)  # in place: the difference is this function's own
+    return float(held[count - kept])
 
 
 def elected(tasks: Sequence[Tensor], weights: Sequence[float], total: str) -> Tensor:

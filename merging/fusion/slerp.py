@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
-from merging.fusion.base import FusionProblem, Rule, entrywise, inner_products
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise, inner_products
 from merging.rules import NoOptions, find_rule_card
 
 _PARALLEL = 1e-4  # angle in radians below which the arc is the line
 
 
-def slerp(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
+def slerp(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
     """Go along the arc between two tensors; the share of the second is `w_2 / (w_1 + w_2)`."""
     a, b = problem.tensors(name)
     lam = problem.weights[1] / sum(problem.weights)
@@ -20,7 +19,7 @@ def slerp(problem: FusionProblem, name: str, _: NoOptions) -> Tensor:
     return entrywise(lambda blocks: (first * blocks[0]).add_(blocks[1], alpha=second), (a, b))
 
 
-def _angle(a: Tensor, b: Tensor) -> float:
+def _angle(a: Entries, b: Entries) -> float:
     (aa, ab), (_, bb) = inner_products([a, b]).tolist()
     lengths = math.sqrt(aa) * math.sqrt(bb)
     cosine = ab / lengths if lengths else 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from merging.errors import MergingError
-from merging.fusion.base import FusionProblem, OnProgress, Rule, computable
+from merging.fusion.base import FusionProblem, OnProgress, Rule
+from merging.fusion.blocks import Entries, entries, entrywise
 from merging.rules import TaskArithmeticOptions, find_rule_card
 
 
@@ -29,14 +30,19 @@ def scale_tasks(
     return problem.reweighted(factors, factors=factors)
 
 
-def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions) -> Tensor:
+def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions) -> Entries:
     """`base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
-    base = computable(problem.base_tensor(name))
-    total = base.clone()
-    for weight, model in zip(problem.weights, problem.models, strict=True):
-        if weight:
-            total.add_(computable(model[name]) - base, alpha=weight)
-    return total
+    used = {k: weight for k, weight in enumerate(problem.weights) if weight}
+
+    def merge(blocks: list[Tensor]) -> Tensor:
+        base, *tensors = blocks
+        total = base.clone()
+        for tensor, weight in zip(tensors, used.values(), strict=True):
+            total.add_(tensor - base, alpha=weight)
+        return total
+
+    tensors = [entries(problem.models[k], name) for k in used]
+    return entrywise(merge, [problem.base_tensor(name), *tensors])
 
 
 RULE = Rule(find_rule_card("task_arithmetic"), task_arithmetic, scale_tasks)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from merging.fusion.base import FusionProblem, Rule, entrywise
+from merging.fusion.base import FusionProblem, Rule
+from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.signs import elected, threshold
 from merging.rules import TiesOptions, find_rule_card
 
 
-def ties(problem: FusionProblem, name: str, options: TiesOptions) -> Tensor:
+def ties(problem: FusionProblem, name: str, options: TiesOptions) -> Entries:
     """Trim each task vector within the tensor, take the sign of the sum, average what has it.
 
     The sum is that of the weighted, trimmed task vectors (Yadav et al. 2023, Algorithm 1).

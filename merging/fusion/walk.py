@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from merging.fusion.base import (
     State,
     weighted_mean,
 )
+from merging.fusion.blocks import Entries, entries
 
 
 class Walk:
@@ -64,13 +66,30 @@ class Walk:
 
     def tensor(self, name: str) -> Tensor:
         """The fused tensor of one name, in the type of the first model's."""
-        if self._problem.is_floating(name):
-            fused = self._floating(name).to(self.spec(name)[1])
-        else:
-            fused = self._first[name].detach().clone()
+        shape, dtype = self.spec(name)
+        blocks = self.blocks(name)
+        return Entries(shape, dtype, lambda: blocks).tensor()
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The fused tensor of one name, block by block.
+
+        Args:
+            name: The tensor's.
+
+        Returns:
+            Its entries `[n]`, in the type that they are computed in; each block counts until the
+            next is asked for.
+        """
+        return self._told(name, self._fused(name))
+
+    def _told(self, name: str, fused: Entries | Counted) -> Iterator[Tensor]:
+        value = fused.value if isinstance(fused, Counted) else fused
+        yield from value
+        if isinstance(fused, Counted):
+            self._counts.update(fused.counts)
+            self._entries += math.prod(value.shape)
         self._done += 1
         self._tell(self._done, self._total, name)
-        return fused
 
     @property
     def notes(self) -> Mapping[str, Any]:
@@ -81,17 +100,14 @@ class Walk:
     def _tell_before(self, done: float, of: float, note: str) -> None:
         self._tell(self._total / 2 * done / of, self._total, note)
 
-    def _floating(self, name: str) -> Tensor:
+    def _fused(self, name: str) -> Entries | Counted:
+        if not self._problem.is_floating(name):
+            return entries(self._first, name)
         if self._buffers != "rule" and name in self._problem.statistics:
             if self._buffers == "first":
-                return self._first[name].detach().clone()
+                return entries(self._first, name)
             return weighted_mean(self._means, name)
-        fused = self._rule.fuse(self._problem, name, self._options)
-        if not isinstance(fused, Counted):
-            return fused
-        self._counts.update(fused.counts)
-        self._entries += fused.value.numel()
-        return fused.value
+        return self._rule.fuse(self._problem, name, self._options)
 
 
 def _is_of_tasks(rule: Rule) -> bool:

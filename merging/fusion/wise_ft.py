@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from merging.fusion.base import FusionProblem, Rule, computable, weighted_mean
+from merging.fusion.base import FusionProblem, Rule, weighted_mean
+from merging.fusion.blocks import Entries, entrywise
 from merging.rules import WiseFtOptions, find_rule_card
 
 
-def wise_ft(problem: FusionProblem, name: str, options: WiseFtOptions) -> Tensor:
+def wise_ft(problem: FusionProblem, name: str, options: WiseFtOptions) -> Entries:
     """`(1 - t) * base + t * mean` (Wortsman et al. 2022, §3)."""
-    base = computable(problem.base_tensor(name)) * (1 - options.t)
-    return base.add_(weighted_mean(problem, name), alpha=options.t)
+    return entrywise(
+        lambda blocks: (blocks[0] * (1 - options.t)).add_(blocks[1], alpha=options.t),
+        [problem.base_tensor(name), weighted_mean(problem, name)],
+    )
 
 
 RULE = Rule(find_rule_card("wise_ft"), wise_ft)

@@ -267,6 +267,7 @@ def test_unknown_names_are_told(rule, changes, message):
     [
         ({"fc.weight": FISHERS[0]["fc.weight"]}, "curvature of model 2 has no 'fc.bias'"),
         ({k: -v for k, v in FISHERS[0].items()}, "'fc.weight' of model 2 has negative entries"),
+        ({k: v[None] for k, v in FISHERS[0].items()}, r"model 2 is \[1, 3, 4\], and the tensor"),
     ],
 )
 def test_bad_curvature_is_named(fisher, message):

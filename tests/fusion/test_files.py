@@ -14,6 +14,7 @@ import merging
 from merging.checkpoints import open_checkpoint
 from merging.errors import CheckpointError, MergingError, StoppedError, UnknownNameError
 from merging.fusion import fuse, fuse_files
+from merging.rules import RULE_CARDS
 from tests.fusion.given import BASE, FISHERS, MODELS, STATISTICS, assert_equal, state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,30 +142,62 @@ def test_what_cannot_be_is_said_and_nothing_is_written(paths, tmp_path):
     assert not out.exists()
 
 
+def test_the_number_of_threads_is_as_it_was_before(paths, tmp_path):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fuse_files("average", paths, tmp_path / "out.safetensors",
+                   on_progress=lambda *_: seen.append(torch.get_num_threads()))  # fmt: skip
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        with pytest.raises(CheckpointError, match="no such file"):
+            fuse_files("average", [tmp_path / "absent"], tmp_path / "other.safetensors")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 MEMORY = """
-import re, sys, torch
+import json, re, sys, torch
 from pathlib import Path
 from merging.fusion import fuse_files
+from merging.rules import RULE_CARDS
 torch.set_num_threads(1)
 def memory(kind):
     return int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-rule, folder = sys.argv[1:]
-small, large = f"{folder}/small", f"{folder}/large"
-fuse_files(rule, [small] * 3, f"{folder}/first.safetensors", base=small)  # what is loaded once
-Path("/proc/self/clear_refs").write_text("5")
-before = memory("VmRSS")
-fuse_files(rule, [large] * 3, f"{folder}/out.safetensors", base=large)
-sys.stdout.write(str(memory("VmHWM") - before))
+def fused(card, name):
+    n = card.most_models or 8
+    path, out = f"{folder}/{name}", f"{folder}/{card.name}-{name}.safetensors"
+    fuse_files(card.name, [path] * n, out, base=path, sizes=[1.0] * n,
+               fishers=[path] * n, base_fisher=path)
+    Path(out).unlink()
+folder, rises = sys.argv[1], {}
+for name in sys.argv[2:]:
+    fused(RULE_CARDS[name], "small")  # what is loaded once
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    fused(RULE_CARDS[name], "large")
+    rises[name] = memory("VmHWM") - before
+sys.stdout.write(json.dumps(rises))
 """
+ON_DISK = [card.name for card in RULE_CARDS.values() if not (card.needs_data or card.needs_grams)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("rule", ["average", "ties"])
-def test_memory_holds_a_tensor_per_model_and_little_more(rule, tmp_path):
-    width, models = 3000, 3  # 36 MB a tensor
-    for name, n in (("small", 4), ("large", width)):
-        merging.write_checkpoint(tmp_path / name, {f"w{k}": torch.ones(n, n) for k in range(3)})
-    words = [sys.executable, "-c", MEMORY, rule, str(tmp_path)]
+@pytest.mark.parametrize(
+    ("save", "rules"),
+    [
+        (merging.write_checkpoint, ON_DISK),
+        (lambda path, params: torch.save(params, path), ["average", "ties"]),
+    ],
+)
+def test_memory_holds_blocks_of_every_model_and_one_tensor_at_the_most(save, rules, tmp_path):
+    largest = 16_000_000  # of eight models, a base and nine curvatures: all together 290 MB
+    for name, n in (("small", 4), ("large", largest // 4)):
+        save(tmp_path / name, {"a": torch.ones(n), "b": torch.ones(100)})
+    words = [sys.executable, "-c", MEMORY, str(tmp_path), *rules]
     run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) <= (models + 2) * width**2 * 4 + 100_000_000
+    rises = json.loads(run.stdout)
+    assert set(rises) == set(rules)
+    assert all(rise < 4 * largest for rise in rises.values()), rises

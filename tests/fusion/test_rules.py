@@ -306,6 +306,18 @@ def test_the_median_is_the_middle_entry(count):
     np.testing.assert_allclose(found["w"].numpy(), np.median(stack, 0), atol=1e-12)
 
 
+@pytest.mark.parametrize("count", range(1, 23))
+def test_the_middle_of_many_models_is_that_of_sorted_entries(count):
+    stack = torch.randn(count, 200, generator=torch.Generator().manual_seed(count)).round(
+        decimals=1
+    )
+    stack[:, :3] = stack[:, :3].masked_fill(torch.arange(count)[:, None] % 3 == 2, torch.nan)
+    found = fuse("trimmed_mean", models=[{"w": row} for row in stack], options={"trim": 0.3})
+    ends = int(0.3 * count + 1e-9)
+    expected = np.sort(stack.numpy(), 0)[ends : count - ends].mean(0)  # NaN comes last
+    np.testing.assert_allclose(found["w"].numpy(), expected, atol=1e-6)
+
+
 def test_the_trimmed_mean_leaves_out_both_ends():
     found = fuse("trimmed_mean", models=RUN[:5], options={"trim": 0.2})
     by_hand = torch.stack([m["w"] for m in RUN[:5]]).sort(0).values[1:4].mean(0)

@@ -1,0 +1,189 @@
+"""Entries in blocks: tensors that are read, computed and written a megabyte at a time.
+
+A block stays in the processor's cache from the file it comes from to the file it goes to, and no
+memory has to be asked of the system for it: that is faster than whole tensors, and their size does
+not matter. What is computed here is computed in float32, or in float64 where a tensor has that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations, combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from merging.checkpoints import OpenCheckpoint
+
+_BLOCK = 1 << 18  # entries
+_STRETCH = 1 << 12
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A tensor as blocks of its entries, which are read or computed as they are asked for.
+
+    Attributes:
+        shape: Of the whole tensor.
+        dtype: In which the whole tensor is, unless another is asked for.
+        blocks: Starts over: gives blocks `[n]`, the last one shorter. A block counts until the
+            next is asked for, and must not be written into.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    blocks: Callable[[], Iterator[Tensor]]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.blocks()
+
+    def tensor(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The whole tensor, in memory of its own."""
+        whole = torch.empty(self.shape, dtype=dtype or self.dtype)
+        into, start = whole.view(-1), 0
+        with one_thread():
+            for block in self:
+                into[start : start + len(block)] = block
+                start += len(block)
+        return whole
+
+
+def entries(state: Mapping[str, Tensor], name: str) -> Entries:
+    """The entries of one tensor, in its own type; those of an open file are read block by block.
+
+    Args:
+        state: A state dict, or an open checkpoint.
+        name: The tensor's.
+
+    Returns:
+        Its entries.
+
+    Example:
+        >>> [block.tolist() for block in entries({"w": torch.eye(2)}, "w")]
+        [[1.0, 0.0, 0.0, 1.0]]
+    """
+    if isinstance(state, OpenCheckpoint):
+        spec = state.specs[name]
+        return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK))
+    return entries_of(state[name])
+
+
+def entries_of(tensor: Tensor) -> Entries:
+    """The entries of a tensor in memory."""
+    flat = tensor.detach().reshape(-1)
+    return Entries(tuple(tensor.shape), tensor.dtype, lambda: iter(flat.split(_BLOCK)))
+
+
+def entrywise(function: Callable[[list[Tensor]], Tensor], sources: Sequence[Entries]) -> Entries:
+    """Apply a function of entries to tensors of one shape, block by block.
+
+    Args:
+        function: Takes blocks `[n]` of all tensors, in the type that is computed in, and returns a
+            block `[n]`; it is called for one block after another.
+        sources: Any floating types.
+
+    Returns:
+        A tensor in their shape, and in the narrowest type that holds all of theirs; its blocks are
+        in the type that is computed in.
+
+    Example:
+        >>> ones = entries_of(torch.ones(2))
+        >>> entrywise(lambda blocks: blocks[0] + blocks[1], [ones, ones]).tensor()
+        tensor([2., 2.])
+    """
+    dtype = reduce(torch.promote_types, [source.dtype for source in sources])
+    return Entries(sources[0].shape, dtype, lambda: map(function, _side_by_side(sources)))
+
+
+def inner_products(sources: Sequence[Entries], origin: Entries | None = None) -> Tensor:
+    """Inner products of all pairs of tensors, seen from an origin.
+
+    Args:
+        sources: Of one shape.
+        origin: What is subtracted from each; nothing unless given.
+
+    Returns:
+        float64 `[tensors, tensors]`; blocks are summed in the type that is computed in.
+
+    Example:
+        >>> pair = [entries_of(torch.tensor(x)) for x in ([1.0, 2.0], [3.0, 0.0])]
+        >>> inner_products(pair).tolist()
+        [[5.0, 3.0], [3.0, 9.0]]
+    """
+    count = len(sources)
+    total = torch.zeros(count, count, dtype=torch.float64)
+    with one_thread():
+        for blocks in _side_by_side([*sources, *([] if origin is None else [origin])]):
+            rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
+            for i, j in combinations_with_replacement(range(count), 2):
+                total[i, j] += _dot(rows[i].numpy(), rows[j].numpy())
+    return total.triu() + total.triu(1).T
+
+
+def squared_distances(sources: Sequence[Entries]) -> Tensor:
+    """Squared distances of all pairs of tensors.
+
+    Args:
+        sources: Of one shape.
+
+    Returns:
+        float64 `[tensors, tensors]`.
+
+    Example:
+        >>> pair = [entries_of(torch.tensor(x)) for x in ([1.0, 2.0], [4.0, 6.0])]
+        >>> squared_distances(pair).tolist()
+        [[0.0, 25.0], [25.0, 0.0]]
+    """
+    total = torch.zeros(len(sources), len(sources), dtype=torch.float64)
+    with one_thread():
+        for blocks in _side_by_side(sources):
+            for i, j in combinations(range(len(sources)), 2):
+                step = (blocks[i] - blocks[j]).numpy()  # products would cancel for near models
+                total[i, j] += _dot(step, step)
+    return total + total.T
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in this thread alone, while blocks are gone through.
+
+    A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
+    every one gains little, and costs tens of times more where other programs want the processor.
+    """
+    before = torch.get_num_threads()
+    if before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before > 1:
+            torch.set_num_threads(before)
+
+
+def computable(tensor: Tensor) -> Tensor:
+    """The tensor in the type that is computed in: float32, or float64 if it is that."""
+    plain = tensor.detach()
+    return plain if plain.dtype == torch.float64 else plain.to(torch.float32)
+
+
+def _side_by_side(sources: Sequence[Entries]) -> Iterator[list[Tensor]]:
+    for blocks in zip(*sources, strict=True):
+        yield [computable(block) for block in blocks]
+
+
+def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Inner product of two vectors: short stretches in their own type, and these in float64.
+
+    NumPy's `einsum` makes no products in memory, which BLAS would not either, but it sums a
+    whole block in float32.
+    """
+    whole = len(a) // _STRETCH * _STRETCH
+    parts = np.einsum("ij,ij->i", a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
+    rest = np.einsum("i,i->", a[whole:], b[whole:])
+    return float(parts.sum(dtype=np.float64)) + float(rest)
