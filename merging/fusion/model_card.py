@@ -44,7 +44,7 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
     if recipe.get("base"):
         lines.append(f"- base: `{recipe['base']}`")
     if recipe.get("curvature"):
-        lines.append(f"- curvature: Adam's second moments, times {recipe['moment_scale']:g}")
+        lines.append(f"- curvature: Adam's second moments, times {recipe['moment_scale']:,.10g}")
     lines += ["", f"**Rule.** {card.formula}", "", f"**Assumes.** {card.assumes}", ""]
     lines += [f"**Fails.** {card.fails}", "", f"**Paper.** {card.paper}", ""]
     taken_anew = recipe.get("statistics") == "reset"

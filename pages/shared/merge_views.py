@@ -59,7 +59,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     counts = [task.examples for task in rows[0].score.tasks]
     source = [choice.title, f"{_counted(counts)} test examples", _tuning_words()]
     if choice.chosen_moments is not None:
-        source.append(f"curvature: Adam's second moments × {choice.chosen_moments.scale:g}")
+        source.append(f"curvature: Adam's second moments × {choice.chosen_moments.scale:,.10g}")
     charts.source(*source)
     _order_words(choice)
     _width_words(choice)
