@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, fx, nn
 
 from merging.errors import ArchitectureMismatchError, MergingError
 from merging.inlining import inline_regions
+from merging.writes import memory_of, written_by
 
 Visit = Callable[[fx.Node, Any], Any]
 
@@ -133,26 +135,48 @@ class Graph:
         Raises:
             ArchitectureMismatchError: If `params` lacks a name that the graph reads.
         """
-        values: dict[fx.Node, Any] = dict(self.constants)
+        values: dict[fx.Node, Any] = {n: self.own(n, v) for n, v in self.constants.items()}
         for node, name in self.sources.items():
             if name not in params:
                 raise ArchitectureMismatchError(
                     f"the parameters have no {name!r}, which the model reads; "
                     f"they have {len(params)} tensors. Give a state dict of this model"
                 )
-            values[node] = params[name]
-        values.update(zip(self.inputs, inputs, strict=True))
+            values[node] = self.own(node, params[name])
+        given = zip(self.inputs, inputs, strict=True)
+        values.update((node, self.own(node, value)) for node, value in given)
         return values
 
     def remaining(self, known: frozenset[fx.Node]) -> tuple[Step, ...]:
-        """The steps that are still needed for the output when the values of `known` are given."""
-        needed: set[fx.Node] = set(_nodes(self.output)) - known
+        """The steps that are still needed for the output when the values of `known` are given.
+
+        What writes into memory that is read afterwards is needed too, unless it is known itself.
+        """
+        read: set[fx.Node] = set(_nodes(self.output))
+        memory = {self.memory[node] for node in read}
         kept: list[Step] = []
         for step in reversed(self.steps):
-            if step.node in needed:
+            writes = {self.memory[node] for node in written_by(step.node)}
+            if step.node not in known and (step.node in read or writes & memory):
                 kept.append(step)
-                needed.update(set(step.node.all_input_nodes) - known)
+                read.update(step.node.all_input_nodes)
+                memory.update(self.memory[node] for node in step.node.all_input_nodes)
         return _with_frees(kept[::-1], self.output)
+
+    @cached_property
+    def memory(self) -> Mapping[fx.Node, fx.Node]:
+        """For every node the first one whose memory it may be."""
+        given = (*self.sources, *self.constants, *self.inputs)
+        return memory_of([*given, *(step.node for step in self.steps)])
+
+    @cached_property
+    def written(self) -> frozenset[fx.Node]:
+        """The first nodes of all memory that some step writes into."""
+        return frozenset(self.memory[node] for step in self.steps for node in written_by(step.node))
+
+    def own(self, node: fx.Node, value: Any) -> Any:
+        """A value that is given to the graph, or a copy of it if the graph writes into it."""
+        return value.clone() if node in self.written else value
 
 
 def execute(

@@ -288,6 +288,16 @@ def _windows(m: Any, x: Tensor) -> Tensor:
     return m.head(x.unfold(1, 2, 1).sum(-1).mean(1))
 
 
+def _overwritten(m: Any, x: Tensor) -> Tensor:
+    x = m.fc(x)
+    x.relu_()
+    mask = torch.zeros(3, 3, dtype=x.dtype)
+    mask[0, 1:] = 1.0
+    mask[1].add_(m.scale)
+    x[:, 2].mul_(2.0)
+    return m.head(F.gelu(m.deep(mask @ x)).sum(1))
+
+
 def _regions(m: Any, x: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         x = F.relu(m.fc(x))
@@ -337,6 +347,17 @@ NETWORKS: Mapping[str, Network] = {
         lambda: Net(_windows, fc=linear(4, 6), bias=weight(6), head=linear(6, 2)),
         (3, 4),
         (3, 3),
+    ),
+    "what is written into in passing": Network(
+        lambda: Net(
+            _overwritten,
+            fc=linear(40, 5),
+            scale=weight(1),
+            deep=linear(5, 4),
+            head=linear(4, 2),
+        ),
+        (3, 40),
+        (4, 5),
     ),
     "regions without gradients and autocast": Network(
         lambda: Net(_regions, fc=linear(4, 5), fc2=linear(5, 3), head=linear(3, 2)),

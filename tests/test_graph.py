@@ -187,3 +187,23 @@ def test_a_model_that_returns_no_tensor_is_refused():
     x = torch.randn(3, 4)
     with pytest.raises(MergingError, match="returns no tensor"):
         trace(model, (x,)).run(model.state_dict(), (x,))
+
+
+def test_what_is_given_is_not_written_into():
+    def forward(m, x):
+        x.sub_(1.0)
+        m.shift.mul_(2.0)
+        return m.fc(x) + m.shift
+
+    model = Net(forward, fc=nn.Linear(4, 2), shift=nn.Parameter(torch.ones(2)))
+    x = torch.randn(3, 4)
+    graph = trace(model, (x,))
+    params = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in params.items()}
+    given = x.clone()
+    with torch.no_grad():
+        found = [graph.run(params, (given,)) for _ in range(2)]
+    assert torch.equal(given, x)
+    assert all(torch.equal(params[name], before[name]) for name in before)
+    torch.testing.assert_close(found[0], F.linear(x - 1, before["fc.weight"], before["fc.bias"]) + 2)
+    assert torch.equal(*found)

@@ -220,8 +220,9 @@ class _Family:
                 self.model, dict(params), (self.chunk.inputs,), tie_weights=False
             )
             return logits
-        values = dict(self.known)
-        values.update((node, params[name]) for node, name in self.sources.items())
+        own = self.graph.own
+        values = {node: own(node, value) for node, value in self.known.items()}
+        values.update((node, own(node, params[name])) for node, name in self.sources.items())
         if self.maps is not None:
             values.update(self.maps.at(point))
         return self.graph.finish(self.program, values)
@@ -263,11 +264,13 @@ class _Shared:
 
 
 def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor) -> _Shared:
-    data: set[fx.Node] = {*graph.inputs, *graph.constants}
+    data: set[fx.Node] = {*graph.inputs, *graph.constants} - graph.written
     maps: set[fx.Node] = set()
     prefix: list[Step] = []
     for step in graph.steps:
         if all(used in data for used in step.node.all_input_nodes):
+            if graph.memory[step.node] in graph.written:
+                continue  # it may have other values at other points, or at other times
             data.add(step.node)
         elif _is_shared_map(step.node, graph, data, corners[0]):
             maps.add(step.node)
