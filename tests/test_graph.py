@@ -205,5 +205,7 @@ def test_what_is_given_is_not_written_into():
         found = [graph.run(params, (given,)) for _ in range(2)]
     assert torch.equal(given, x)
     assert all(torch.equal(params[name], before[name]) for name in before)
-    torch.testing.assert_close(found[0], F.linear(x - 1, before["fc.weight"], before["fc.bias"]) + 2)
+    torch.testing.assert_close(
+        found[0], F.linear(x - 1, before["fc.weight"], before["fc.bias"]) + 2
+    )
     assert torch.equal(*found)

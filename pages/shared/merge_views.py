@@ -349,7 +349,12 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
     if not ready:
         return
     rules = st.multiselect(
-        "Merged by", list(ready), list(ready)[:1], format_func=_rule_title, key="merge_take_rules"
+        "Merged by",
+        list(ready),
+        list(ready)[:1],
+        format_func=_rule_title,
+        # Among other rules the choice is another widget: in this one nothing would be left of it.
+        key=f"merge_take_rules_{'_'.join(ready)}",
     )
     what: Any = st.segmented_control(
         "As",

@@ -148,7 +148,8 @@ def test_merged_models_are_made_and_handed_over(open_page, wait_for):
     at = open_page("merge", merge_family="mnist-run", merge_view="Take away")
     pick(at, "Make the file").click().run()
     at = wait_for(at, lambda at: any("merged-swa" in label for label in downloads(at)), "file")
-    at.multiselect(key="merge_take_rules").set_value(["swa", "ema", "lawa"]).run()
+    (taken,) = (box for box in at.multiselect if box.label == "Merged by")
+    taken.set_value(["swa", "ema", "lawa"]).run()
     assert len(downloads(at)) == 1  # the one that is there
     pick(at, "Make 2 files").click().run()
     at = wait_for(at, lambda at: len(downloads(at)) == 3, "files")
