@@ -27,9 +27,13 @@ from merging.checkpoints import open_checkpoint, write_checkpoint
 REPETITIONS = 5
 MODELS = 3
 WIDTH = 2048
-# Layers of WIDTH x WIDTH and their type: 34 MB, and 500 MB where that is asked for.
+# Layers of WIDTH x WIDTH and their type: 34 MB, or 500 MB.
 SIZES = ((2, torch.float32), (4, torch.bfloat16))
 LARGE_SIZES = ((30, torch.float32), (60, torch.bfloat16))
+_KINDS = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16, where they round the task vectors too, and we only the result",
+}
 SPREAD = 0.02  # of a task vector's entries, to the base's of 1
 _EQUAL = 1e-6
 _ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +55,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
         "dare_ties", {"density": 1.0}, "",
     ),
 }  # fmt: skip
+# With large files: the others take minutes, most of them mergekit's.
+LARGE_CASES = ("mean", "SLERP", "task arithmetic")
 _MEASURED = """
 import json, re, sys, time, torch
 from pathlib import Path
@@ -127,7 +133,7 @@ def measure(large: bool = False) -> Iterator[str]:
     """Yield one line per rule and size.
 
     Args:
-        large: Whether with files of 500 MB too: minutes, and 3 GB on disk (TMPDIR says where).
+        large: Whether with files of 500 MB: minutes, and 4 GB on disk (TMPDIR says where).
 
     Yields:
         Ratios, and how far the results are apart.
@@ -143,14 +149,13 @@ def measure(large: bool = False) -> Iterator[str]:
     if theirs:
         running["theirs"] = _Process(theirs, _THEIRS)
     try:
-        for layers, dtype in SIZES + (LARGE_SIZES if large else ()):
+        for layers, dtype in LARGE_SIZES if large else SIZES:
             with tempfile.TemporaryDirectory() as name:
                 paths = _make(Path(name), layers, dtype)
                 held = layers * WIDTH * WIDTH * dtype.itemsize
-                kind = str(dtype).removeprefix("torch.")
-                yield f"{MODELS} models and a base of {held / 1e6:.0f} MB in {kind}"
-                for title, case in CASES.items():
-                    yield _compared(title, case, paths, running)
+                yield f"{MODELS} models and a base of {held / 1e6:.0f} MB in {_KINDS[dtype]}"
+                for title in LARGE_CASES if large else CASES:
+                    yield _compared(title, CASES[title], paths, running)
     finally:
         for process in running.values():
             process.close()

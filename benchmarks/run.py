@@ -1,8 +1,8 @@
 """Compare with other implementations, in one run, so that the machine's speed cancels out.
 
 `make bench`, or `python benchmarks/run.py surfaces` for one of the parts. Figures of one run are
-medians of alternating repetitions; quote the ratios, not the seconds. With `--large`, parts that
-read and write files do it with files of 500 MB too, as the figures in the documents have it.
+medians of alternating repetitions; quote the ratios, not the seconds. With `--large`, `fusion` and
+`fusion_memory` take files of 500 MB, as the figures in docs/merging.md have it.
 """
 
 from __future__ import annotations
