@@ -41,6 +41,14 @@ def written_by(node: fx.Node) -> Iterator[fx.Node]:
             yield from (item for item in _listed(value) if isinstance(item, fx.Node))
 
 
+def is_written(node: fx.Node) -> bool:
+    """Whether an operator writes into what a node returns, or into a view of it."""
+    return any(
+        node in written_by(user) or (_viewed(user) is node and is_written(user))
+        for user in node.users
+    )
+
+
 def _viewed(node: fx.Node) -> fx.Node | None:
     if node.op != "call_function":
         return None

@@ -150,25 +150,6 @@ class Call:
         return result[::-1]
 
 
-def is_written(node: fx.Node) -> bool:
-    """Whether an operator writes into what a node returns, or into a view of it."""
-    for user in node.users:
-        schema = getattr(user.target, "_schema", None)
-        if schema is None:
-            if user.op != "output":
-                return True  # not known
-            continue
-        given = dict(zip((a.name for a in schema.arguments), user.args, strict=False))
-        given.update(user.kwargs)
-        for argument in schema.arguments:
-            shared = argument.alias_info
-            if shared is None or given.get(argument.name) is not node:
-                continue
-            if shared.is_write or is_written(user):
-                return True
-    return False
-
-
 def dim_list(dims: Any, rank: int) -> list[int]:
     """Non-negative dimensions from an int, a list, or None for all of them."""
     if dims is None or dims == []:

@@ -32,10 +32,11 @@ from merging.symmetry import (
     rules_recurrent,
     rules_shape,
 )
-from merging.symmetry.call import Axes, Call, Rows, TensorAxes, is_written
+from merging.symmetry.call import Axes, Call, Rows, TensorAxes
 from merging.symmetry.expressions import Axis, fix, fixed_axis, normal, uniform_axis
 from merging.symmetry.fused import HANDED_ON, handed_on
 from merging.symmetry.nesting import find_parents
+from merging.writes import is_written
 
 Rule = Callable[[Call], "Axes | list[TensorAxes]"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from merging.symmetry.call import Axes, Call, TensorAxes, dim_list, is_written
+from merging.symmetry.call import Axes, Call, TensorAxes, dim_list
 from merging.symmetry.expressions import Axis, uniform_axis
+from merging.writes import is_written
 
 
 def pointwise(call: Call) -> Axes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from merging.symmetry.call import Axes, Call, Rows, TensorAxes, dim_list, is_written
+from merging.symmetry.call import Axes, Call, Rows, TensorAxes, dim_list
 from merging.symmetry.expressions import Axis, concat, product, split, uniform_axis
 from merging.symmetry.fused import cut_rows, read_by_position
+from merging.writes import is_written
 
 
 def reshape(call: Call) -> Axes | list[TensorAxes]:
