@@ -12,13 +12,14 @@ import json
 import math
 import os
 import struct
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 from torch import Tensor
@@ -56,9 +57,13 @@ from merging.errors import CheckpointError, StoreError
 from merging.optimizer_state import AdamState
 from merging.zip_guard import find_pickle, is_pt2, open_zip
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _WRAPPERS = ("module.", "_orig_mod.")
 _MAX_HEADER = 100_000_000
 _INDEX = ".index.json"
+_BUFFER = 1 << 20  # bytes that small tensors share
 _CODES = {dtype: code for code, dtype in SAFE_DTYPES.items()}
 
 
@@ -331,7 +336,7 @@ def stream_checkpoint(
     path = Path(path)
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with draft.open("xb") as file:
+        with io.BufferedWriter(_Prompt(draft, "xb"), _BUFFER) as file:
             write_tensors(file, specs, tensor, meta, path.name)
             file.flush()
             os.fsync(file.fileno())
@@ -343,6 +348,21 @@ def stream_checkpoint(
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+class _Prompt(io.FileIO):
+    """A file that the system begins to put on the disk while more is still being written.
+
+    So there is little left to wait for when all has to be there. What is on the disk already may
+    leave the cache.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        if sys.platform == "linux":
+            start = self.tell() - written
+            os.posix_fadvise(self.fileno(), start, written, os.POSIX_FADV_DONTNEED)
+        return written
 
 
 def write_tensors(
