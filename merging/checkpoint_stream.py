@@ -12,13 +12,14 @@ import json
 import math
 import os
 import struct
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 from torch import Tensor
@@ -53,9 +54,13 @@ from merging.checkpoint_shards import (
 from merging.errors import CheckpointError, StoreError
 from merging.zip_guard import find_pickle, is_pt2, open_zip
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _WRAPPERS = ("module.", "_orig_mod.")
 _MAX_HEADER = 100_000_000
 _INDEX = ".index.json"
+_BUFFER = 1 << 20  # bytes that small tensors share
 _CODES = {dtype: code for code, dtype in SAFE_DTYPES.items()}
 
 
@@ -118,14 +123,14 @@ class OpenCheckpoint(Mapping[str, Tensor]):
             raise self._unreadable(name, error) from error
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
-        """Read one tensor in blocks, all into the same memory.
+        """Read one tensor in blocks, into two pieces of memory in turns.
 
         Args:
             name: One of `specs`.
             entries: How many entries a block has; the last has what is left.
 
         Yields:
-            Blocks `[n]` in the order of the entries; what one holds is gone with the next.
+            Blocks `[n]` in the order of the entries; what one holds is gone with the next but one.
 
         Raises:
             CheckpointError: If the file changed while it was open, or was closed.
@@ -249,7 +254,7 @@ def stream_checkpoint(
     header = _header(specs, order, meta, path.name)
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with draft.open("xb") as file:
+        with io.BufferedWriter(_Prompt(draft, "xb"), _BUFFER) as file:
             file.write(header)
             for key in order:
                 _write(file, key, tensor(key), specs[key], path.name)
@@ -263,6 +268,21 @@ def stream_checkpoint(
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+class _Prompt(io.FileIO):
+    """A file that the system begins to put on the disk while more is still being written.
+
+    So there is little left to wait for when all has to be there. What is on the disk already may
+    leave the cache.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        if sys.platform == "linux":
+            start = self.tell() - written
+            os.posix_fadvise(self.fileno(), start, written, os.POSIX_FADV_DONTNEED)
+        return written
 
 
 def _header(

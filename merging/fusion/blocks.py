@@ -7,7 +7,9 @@ not matter. What is computed here is computed in float32, or in float64 where a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -33,12 +35,14 @@ class Entries:
         shape: Of the whole tensor.
         dtype: In which the whole tensor is, unless another is asked for.
         blocks: Starts over: gives blocks `[n]`, the last one shorter. A block counts until the
-            next is asked for, and must not be written into.
+            next but one is asked for, and must not be written into.
+        stored: Whether they are read from a file.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     blocks: Callable[[], Iterator[Tensor]]
+    stored: bool = False
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.blocks()
@@ -70,7 +74,7 @@ def entries(state: Mapping[str, Tensor], name: str) -> Entries:
     """
     if isinstance(state, OpenCheckpoint):
         spec = state.specs[name]
-        return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK))
+        return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK), stored=True)
     return entries_of(state[name])
 
 
@@ -173,8 +177,22 @@ def computable(tensor: Tensor) -> Tensor:
 
 
 def _side_by_side(sources: Sequence[Entries]) -> Iterator[list[Tensor]]:
-    for blocks in zip(*sources, strict=True):
-        yield [computable(block) for block in blocks]
+    items = ([computable(b) for b in blocks] for blocks in zip(*sources, strict=True))
+    long = math.prod(sources[0].shape) > _BLOCK
+    return _read_ahead(items) if long and any(source.stored for source in sources) else items
+
+
+def _read_ahead(items: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:
+    """Let another thread read the next blocks while these are computed with.
+
+    Yields:
+        The items, all of them and in order.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
 
 
 def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
