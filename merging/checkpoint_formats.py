@@ -13,7 +13,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle
 from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn
 
@@ -168,7 +167,7 @@ def read_tensor(file: BinaryIO, place: Place, key: str, name: str) -> Tensor:
 def read_blocks(
     file: BinaryIO, place: Place, key: str, name: str, entries: int
 ) -> Iterator[Tensor]:
-    """Read one tensor in blocks, into two pieces of memory in turns, so that no more is asked for.
+    """Read one tensor in blocks, all into the same memory, so that no more is asked for.
 
     Args:
         file: The file that was indexed.
@@ -178,8 +177,8 @@ def read_blocks(
         entries: How many entries a block has; the last has what is left.
 
     Yields:
-        Blocks `[n]` in the order of the entries. Each is overwritten by the next but one. A tensor
-        whose entries lie apart in the file is read whole first.
+        Blocks `[n]` in the order of the entries. Each is overwritten by the next. A tensor whose
+        entries lie apart in the file is read whole first.
 
     Raises:
         CheckpointError: If the file ends before the tensor does.
@@ -187,10 +186,9 @@ def read_blocks(
     if place.length != place.nbytes or not _is_contiguous(place):
         yield from read_tensor(file, place, key, name).view(-1).split(entries)
         return
-    size = min(entries * place.dtype.itemsize, place.nbytes)
-    turns = cycle([torch.empty(size, dtype=torch.uint8) for _ in range(2)])
-    for start in range(0, place.nbytes, size or 1):
-        raw = next(turns)[: place.nbytes - start]
+    memory = torch.empty(min(entries * place.dtype.itemsize, place.nbytes), dtype=torch.uint8)
+    for start in range(0, place.nbytes, len(memory) or 1):
+        raw = memory[: place.nbytes - start]
         yield _read_into(raw, file, place, start, key, name)
 
 

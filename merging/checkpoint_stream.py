@@ -123,14 +123,14 @@ class OpenCheckpoint(Mapping[str, Tensor]):
             raise self._unreadable(name, error) from error
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
-        """Read one tensor in blocks, into two pieces of memory in turns.
+        """Read one tensor in blocks, all into the same memory.
 
         Args:
             name: One of `specs`.
             entries: How many entries a block has; the last has what is left.
 
         Yields:
-            Blocks `[n]` in the order of the entries; what one holds is gone with the next but one.
+            Blocks `[n]` in the order of the entries; what one holds is gone with the next.
 
         Raises:
             CheckpointError: If the file changed while it was open, or was closed.

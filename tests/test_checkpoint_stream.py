@@ -333,12 +333,10 @@ def test_blocks_hold_the_entries_in_their_order(save, tmp_path):
             assert torch.equal(whole.view(params[name].shape), params[name])
 
 
-def test_blocks_take_turns_in_two_pieces_of_memory(tmp_path):
+def test_blocks_share_one_memory(tmp_path):
     write_checkpoint(tmp_path / "m", {"w": torch.arange(12.0)})
     with open_checkpoint(tmp_path / "m") as checkpoint:
-        places = [block.data_ptr() for block in checkpoint.blocks("w", 3)]
-        assert places[:2] == places[2:]
-        assert places[0] != places[1]
+        assert len({block.data_ptr() for block in checkpoint.blocks("w", 4)}) == 1
 
 
 def test_blocks_of_a_file_that_has_become_shorter_or_was_closed_are_refused(tmp_path):

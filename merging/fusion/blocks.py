@@ -7,9 +7,7 @@ not matter. What is computed here is computed in float32, or in float64 where a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -24,6 +22,7 @@ from torch import Tensor
 from merging.checkpoints import OpenCheckpoint
 
 _BLOCK = 1 << 18  # entries
+_KEPT = 31 << 20  # bytes; glibc adapts to no more than 32 MiB
 _STRETCH = 1 << 12
 
 
@@ -35,14 +34,12 @@ class Entries:
         shape: Of the whole tensor.
         dtype: In which the whole tensor is, unless another is asked for.
         blocks: Starts over: gives blocks `[n]`, the last one shorter. A block counts until the
-            next but one is asked for, and must not be written into.
-        stored: Whether they are read from a file.
+            next is asked for, and must not be written into.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     blocks: Callable[[], Iterator[Tensor]]
-    stored: bool = False
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.blocks()
@@ -51,7 +48,7 @@ class Entries:
         """The whole tensor, in memory of its own."""
         whole = torch.empty(self.shape, dtype=dtype or self.dtype)
         into, start = whole.view(-1), 0
-        with one_thread():
+        with block_by_block():
             for block in self:
                 into[start : start + len(block)] = block
                 start += len(block)
@@ -74,7 +71,7 @@ def entries(state: Mapping[str, Tensor], name: str) -> Entries:
     """
     if isinstance(state, OpenCheckpoint):
         spec = state.specs[name]
-        return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK), stored=True)
+        return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK))
     return entries_of(state[name])
 
 
@@ -122,7 +119,7 @@ def inner_products(sources: Sequence[Entries], origin: Entries | None = None) ->
     """
     count = len(sources)
     total = torch.zeros(count, count, dtype=torch.float64)
-    with one_thread():
+    with block_by_block():
         for blocks in _side_by_side([*sources, *([] if origin is None else [origin])]):
             rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
             for i, j in combinations_with_replacement(range(count), 2):
@@ -145,7 +142,7 @@ def squared_distances(sources: Sequence[Entries]) -> Tensor:
         [[0.0, 25.0], [25.0, 0.0]]
     """
     total = torch.zeros(len(sources), len(sources), dtype=torch.float64)
-    with one_thread():
+    with block_by_block():
         for blocks in _side_by_side(sources):
             for i, j in combinations(range(len(sources)), 2):
                 step = (blocks[i] - blocks[j]).numpy()  # products would cancel for near models
@@ -154,12 +151,14 @@ def squared_distances(sources: Sequence[Entries]) -> Tensor:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch compute in this thread alone, while blocks are gone through.
+def block_by_block() -> Iterator[None]:
+    """Make ready for going through blocks: PyTorch computes in this thread alone meanwhile.
 
     A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
     every one gains little, and costs tens of times more where other programs want the processor.
+    Asking the system for the memory of every block anew would cost as much as computing it.
     """
+    torch.empty(_KEPT, dtype=torch.uint8)  # given back at once, whereupon glibc keeps that much
     before = torch.get_num_threads()
     if before > 1:
         torch.set_num_threads(1)
@@ -177,31 +176,15 @@ def computable(tensor: Tensor) -> Tensor:
 
 
 def _side_by_side(sources: Sequence[Entries]) -> Iterator[list[Tensor]]:
-    items = ([computable(b) for b in blocks] for blocks in zip(*sources, strict=True))
-    long = math.prod(sources[0].shape) > _BLOCK
-    return _read_ahead(items) if long and any(source.stored for source in sources) else items
-
-
-def _read_ahead(items: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:
-    """Let another thread read the next blocks while these are computed with.
-
-    Yields:
-        The items, all of them and in order.
-    """
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = reader.submit(next, items, None)
-            yield item
+    for blocks in zip(*sources, strict=True):
+        yield [computable(block) for block in blocks]
 
 
 def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Inner product of two vectors: short stretches in their own type, and these in float64.
 
-    NumPy's `einsum` makes no products in memory, which BLAS would not either, but it sums a
-    whole block in float32.
+    BLAS, by which NumPy multiplies, would sum a whole block in float32.
     """
     whole = len(a) // _STRETCH * _STRETCH
-    parts = np.einsum("ij,ij->i", a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
-    rest = np.einsum("i,i->", a[whole:], b[whole:])
-    return float(parts.sum(dtype=np.float64)) + float(rest)
+    parts = np.vecdot(a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
+    return float(parts.sum(dtype=np.float64)) + float(np.dot(a[whole:], b[whole:]))
