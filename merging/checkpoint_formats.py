@@ -208,8 +208,8 @@ def read_blocks(
         entries: How many entries a block has; the last has what is left.
 
     Yields:
-        Blocks `[n]` in the order of the entries. Each is overwritten by the next; one whose entries
-        lie apart in the file is read whole first.
+        Blocks `[n]` in the order of the entries. Each is overwritten by the next. A tensor whose
+        entries lie apart in the file is read whole first.
 
     Raises:
         CheckpointError: If the file ends before the tensor does.

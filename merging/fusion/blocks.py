@@ -22,6 +22,7 @@ from torch import Tensor
 from merging.checkpoints import OpenCheckpoint
 
 _BLOCK = 1 << 18  # entries
+_KEPT = 31 << 20  # bytes; glibc adapts to no more than 32 MiB
 _STRETCH = 1 << 12
 
 
@@ -47,7 +48,7 @@ class Entries:
         """The whole tensor, in memory of its own."""
         whole = torch.empty(self.shape, dtype=dtype or self.dtype)
         into, start = whole.view(-1), 0
-        with one_thread():
+        with block_by_block():
             for block in self:
                 into[start : start + len(block)] = block
                 start += len(block)
@@ -118,7 +119,7 @@ def inner_products(sources: Sequence[Entries], origin: Entries | None = None) ->
     """
     count = len(sources)
     total = torch.zeros(count, count, dtype=torch.float64)
-    with one_thread():
+    with block_by_block():
         for blocks in _side_by_side([*sources, *([] if origin is None else [origin])]):
             rows = blocks if origin is None else [block - blocks[-1] for block in blocks[:-1]]
             for i, j in combinations_with_replacement(range(count), 2):
@@ -141,7 +142,7 @@ def squared_distances(sources: Sequence[Entries]) -> Tensor:
         [[0.0, 25.0], [25.0, 0.0]]
     """
     total = torch.zeros(len(sources), len(sources), dtype=torch.float64)
-    with one_thread():
+    with block_by_block():
         for blocks in _side_by_side(sources):
             for i, j in combinations(range(len(sources)), 2):
                 step = (blocks[i] - blocks[j]).numpy()  # products would cancel for near models
@@ -150,12 +151,14 @@ def squared_distances(sources: Sequence[Entries]) -> Tensor:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch compute in this thread alone, while blocks are gone through.
+def block_by_block() -> Iterator[None]:
+    """Make ready for going through blocks: PyTorch computes in this thread alone meanwhile.
 
     A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
     every one gains little, and costs tens of times more where other programs want the processor.
+    Asking the system for the memory of every block anew would cost as much as computing it.
     """
+    torch.empty(_KEPT, dtype=torch.uint8)  # given back at once, whereupon glibc keeps that much
     before = torch.get_num_threads()
     if before > 1:
         torch.set_num_threads(1)
@@ -180,10 +183,8 @@ def _side_by_side(sources: Sequence[Entries]) -> Iterator[list[Tensor]]:
 def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Inner product of two vectors: short stretches in their own type, and these in float64.
 
-    NumPy's `einsum` makes no products in memory, which BLAS would not either, but it sums a
-    whole block in float32.
+    BLAS, by which NumPy multiplies, would sum a whole block in float32.
     """
     whole = len(a) // _STRETCH * _STRETCH
-    parts = np.einsum("ij,ij->i", a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
-    rest = np.einsum("i,i->", a[whole:], b[whole:])
-    return float(parts.sum(dtype=np.float64)) + float(rest)
+    parts = np.vecdot(a[:whole].reshape(-1, _STRETCH), b[:whole].reshape(-1, _STRETCH))
+    return float(parts.sum(dtype=np.float64)) + float(np.dot(a[whole:], b[whole:]))

@@ -18,7 +18,7 @@ from torch import Tensor
 from merging.checkpoints import OpenCheckpoint, TensorSpec, open_checkpoint, stream_checkpoint
 from merging.errors import MergingError, StoreError
 from merging.fusion.base import Buffers, FusionProblem, OnProgress
-from merging.fusion.blocks import one_thread
+from merging.fusion.blocks import block_by_block
 from merging.fusion.model_card import write_card
 from merging.fusion.moments import Curvatures, curvatures_from_moments
 from merging.fusion.registry import start
@@ -121,7 +121,7 @@ def fuse_files(
         raise MergingError(f"{target.name}: this is there already; choose a new file or folder")
     if shard_bytes < 1:
         raise MergingError(f"a shard has a positive number of bytes, not {shard_bytes}")
-    with one_thread(), ExitStack() as files:
+    with block_by_block(), ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
         if fishers == "optimizer":
             ends = [base] if base is not None and find_rule_card(rule).needs_base_fisher else []

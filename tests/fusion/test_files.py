@@ -200,4 +200,4 @@ def test_memory_holds_blocks_of_every_model_and_one_tensor_at_the_most(save, rul
     assert run.returncode == 0, run.stderr
     rises = json.loads(run.stdout)
     assert set(rises) == set(rules)
-    assert all(rise < 4 * largest for rise in rises.values()), rises
+    assert all(rise < 6 * largest for rise in rises.values()), rises
