@@ -78,7 +78,8 @@ def entries(state: Mapping[str, Tensor], name: str) -> Entries:
 def entries_of(tensor: Tensor) -> Entries:
     """The entries of a tensor in memory."""
     flat = tensor.detach().reshape(-1)
-    return Entries(tuple(tensor.shape), tensor.dtype, lambda: iter(flat.split(_BLOCK)))
+    parts = flat.split(_BLOCK) if len(flat) else ()  # no empty block, as files have none
+    return Entries(tuple(tensor.shape), tensor.dtype, lambda: iter(parts))
 
 
 def entrywise(function: Callable[[list[Tensor]], Tensor], sources: Sequence[Entries]) -> Entries:

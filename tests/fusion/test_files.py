@@ -107,6 +107,16 @@ def test_types_are_the_first_models_or_the_one_that_is_asked_for(tmp_path):
             assert found.specs["norm.num_batches_tracked"].dtype == torch.int64
 
 
+def test_files_and_models_in_memory_may_be_mixed(tmp_path):
+    models = [{**m, "empty": torch.zeros(0, 3), "long": torch.full((600_000,), float(k))}
+              for k, m in enumerate(MODELS)]  # fmt: skip
+    merging.write_checkpoint(tmp_path / "a.safetensors", models[0])
+    with open_checkpoint(tmp_path / "a.safetensors") as first:
+        found = fuse("average", models=[first, *models[1:]])
+    assert_equal(found, fuse("average", models=models))
+    assert found["long"].unique().tolist() == [1.0]
+
+
 def test_statistics_follow_the_policy(paths, tmp_path):
     fuse_files("average", paths[1:], tmp_path / "out.safetensors", buffers="first")
     found, _ = merging.read_checkpoint(tmp_path / "out.safetensors")
