@@ -161,6 +161,9 @@ class OpenCheckpoint(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self.tensor(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # a mapping's own would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

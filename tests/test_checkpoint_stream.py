@@ -333,6 +333,14 @@ def test_blocks_hold_the_entries_in_their_order(save, tmp_path):
             assert torch.equal(whole.view(params[name].shape), params[name])
 
 
+def test_whether_a_tensor_is_there_is_known_without_reading_it(tmp_path):
+    write_checkpoint(tmp_path / "m", {"w": torch.zeros(4)})
+    checkpoint = open_checkpoint(tmp_path / "m")
+    checkpoint.close()  # from here on nothing can be read
+    assert "w" in checkpoint
+    assert "v" not in checkpoint
+
+
 def test_blocks_share_one_memory(tmp_path):
     write_checkpoint(tmp_path / "m", {"w": torch.arange(12.0)})
     with open_checkpoint(tmp_path / "m") as checkpoint:
