@@ -48,18 +48,40 @@ class OpenSecondMoment(Mapping[str, Tensor]):
         self._name, self._file, self._entries = name, file, dict(entries)
 
     def __getitem__(self, name: str) -> Tensor:
+        return self._corrected(self._file[self._entries[name][0].key], name)
+
+    def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
+        """Read and correct one tensor in blocks.
+
+        Args:
+            name: One of `specs`.
+            entries: How many entries a block has; the last has what is left.
+
+        Yields:
+            Blocks `[n]` in the order of the entries.
+
+        Raises:
+            CheckpointError: If an entry is negative or not finite, or the file cannot be read.
+        """
+        for block in self._file.blocks(self._entries[name][0].key, entries):
+            yield self._corrected(block, name)
+
+    def _corrected(self, square: Tensor, name: str) -> Tensor:
         entry, beta2 = self._entries[name]
         step = entry.step
         if isinstance(step, str):
             step = checked_step(float(self._file[step].reshape(())), entry.key, self._name)
-        square = self._file[entry.key].float() / (1 - beta2**step)
-        if not bool((square >= 0).all()) or bool(square.isinf().any()):
+        mean = square.float() / (1 - beta2**step)
+        if not bool((mean >= 0).all()) or bool(mean.isinf().any()):
             raise CheckpointError(
                 f"{self._name}: Adam's second moment of {short(name)} has entries that are "
                 "negative or not finite; the training probably diverged, choose an earlier "
                 "checkpoint"
             )
-        return square
+        return mean
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # a mapping's own would read the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

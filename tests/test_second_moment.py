@@ -276,6 +276,24 @@ def test_a_moment_that_is_none_is_refused_when_it_is_read(value):
         assert moment["0.bias"].shape == (4,)
         with pytest.raises(CheckpointError, match=r"'0.weight' has entries that are negative or"):
             moment["0.weight"]
+        with pytest.raises(CheckpointError, match=r"'0.weight' has entries that are negative or"):
+            list(moment.blocks("0.weight", 3))
+
+
+def test_blocks_of_moments_and_curvatures_are_the_whole_tensors():
+    model = network()
+    data = whole(model, torch.optim.Adam(model.parameters(), betas=(0.8, 0.7)))
+    like = model.state_dict()
+    with open_second_moment(data, "mine.pt") as moment:
+        (curvature,) = curvatures_from_moments([moment], like, scale=100).fishers
+        for state in (moment, curvature):
+            for name in state:
+                blocks = [block.clone() for block in state.blocks(name, 3)]
+                assert all(len(block) == 3 for block in blocks[:-1])
+                assert torch.equal(torch.cat(blocks).view(state[name].shape), state[name])
+        assert "1.running_mean" in curvature  # which no optimizer remembers
+        assert "1.running_mean" not in moment
+    assert "0.weight" in curvature  # known without reading it: the file is closed
 
 
 # --- as the curvature of several models ---------------------------------------------------------

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations, combinations_with_replacement
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.checkpoints import OpenCheckpoint
+from merging.checkpoints import TensorSpec
 
 _BLOCK = 1 << 18  # entries
 _KEPT = 31 << 20  # bytes; glibc adapts to no more than 32 MiB
@@ -55,11 +55,25 @@ class Entries:
         return whole
 
 
+@runtime_checkable
+class InBlocks(Protocol):
+    """A state whose tensors can be had in blocks, as those of an open checkpoint can.
+
+    Attributes:
+        specs: Name → shape and dtype of each tensor.
+    """
+
+    specs: Mapping[str, TensorSpec]
+
+    def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
+        """One tensor in blocks of so many entries; each counts until the next is asked for."""
+
+
 def entries(state: Mapping[str, Tensor], name: str) -> Entries:
     """The entries of one tensor, in its own type; those of an open file are read block by block.
 
     Args:
-        state: A state dict, or an open checkpoint.
+        state: A state dict, or one that gives blocks.
         name: The tensor's.
 
     Returns:
@@ -69,16 +83,16 @@ def entries(state: Mapping[str, Tensor], name: str) -> Entries:
         >>> [block.tolist() for block in entries({"w": torch.eye(2)}, "w")]
         [[1.0, 0.0, 0.0, 1.0]]
     """
-    if isinstance(state, OpenCheckpoint):
+    if isinstance(state, InBlocks):
         spec = state.specs[name]
         return Entries(spec.shape, spec.dtype, lambda: state.blocks(name, _BLOCK))
     return entries_of(state[name])
 
 
-def entries_of(tensor: Tensor) -> Entries:
-    """The entries of a tensor in memory."""
+def entries_of(tensor: Tensor, size: int = _BLOCK) -> Entries:
+    """The entries of a tensor in memory, so many in a block."""
     flat = tensor.detach().reshape(-1)
-    parts = flat.split(_BLOCK) if len(flat) else ()  # no empty block, as files have none
+    parts = flat.split(size) if len(flat) else ()  # no empty block, as files have none
     return Entries(tuple(tensor.shape), tensor.dtype, lambda: iter(parts))
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from merging.checkpoints import TensorSpec
 from merging.errors import MergingError
 from merging.fusion.base import State
+from merging.fusion.blocks import InBlocks, entries_of
 from merging.rules import MOMENT_SCALE
 
 
@@ -108,18 +110,46 @@ def _check_known(name: str, moments: Mapping[str, State]) -> None:
 
 
 class _Whole(Mapping[str, Tensor]):
-    """A second moment on another scale, with zeros for what is not in it."""
+    """A second moment on another scale, with zeros for what is not in it.
+
+    Attributes:
+        specs: Name → shape and dtype of each tensor.
+    """
 
     def __init__(self, moment: State, shapes: Mapping[str, tuple[int, ...]], scale: float) -> None:
-        self._moment, self._shapes, self._scale = moment, shapes, scale
+        self._moment, self._scale = moment, scale
+        known = getattr(moment, "specs", moment)
+        self.specs = {
+            name: TensorSpec(shape, known[name].dtype if name in known else torch.float32)
+            for name, shape in shapes.items()
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._moment:
             return self._moment[name] * self._scale
-        return torch.zeros(self._shapes[name])
+        return torch.zeros(self.specs[name].shape)
+
+    def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
+        """One tensor in blocks.
+
+        Args:
+            name: One of `specs`.
+            entries: How many entries a block has; the last has what is left.
+
+        Yields:
+            Blocks `[n]` in the order of the entries.
+        """
+        if isinstance(self._moment, InBlocks) and name in self._moment:
+            for block in self._moment.blocks(name, entries):
+                yield block * self._scale
+        else:
+            yield from entries_of(self[name], entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.specs  # a mapping's own would read the tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self.specs)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.specs)
