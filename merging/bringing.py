@@ -37,6 +37,7 @@ from merging.models.networks import (
     with_tied,
 )
 from merging.models.registry import infer_config
+from merging.own_code import is_function
 from merging.params import Params, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 
@@ -233,7 +234,8 @@ def _reads(network: Network, shape: tuple[int, ...]) -> bool:
     sizes are those that it was exported with.
     """
     usual = tuple(network.example_inputs[0].shape[1:])
-    if isinstance(network.model, ExportedModel) or len(shape) != 3 or shape[0] != usual[0]:
+    is_other = len(shape) == 3 and shape[0] == usual[0] and shape != usual
+    if not is_other or isinstance(network.model, ExportedModel):
         return False
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     graph = trace(network.model, network.example_inputs)
@@ -272,8 +274,7 @@ def widened(params: Mapping[str, Tensor]) -> Params:
 
 
 def _network(params: Params, meta: Mapping[str, str], name: str, architecture: str) -> Network:
-    is_function = ":" in architecture and not architecture.startswith(("torchvision:", "timm:"))
-    if is_function:
+    if is_function(architecture):
         return named_network(architecture)
     return build_network(config_of(params, meta, name, architecture))
 

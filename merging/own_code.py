@@ -18,6 +18,7 @@ from typing import Any
 from merging.errors import MergingError
 
 OWN_MODEL, OWN_DATA = "ONE_BASIN_MODEL", "ONE_BASIN_DATA"
+PACKAGES = ("torchvision", "timm")  # `torchvision:resnet18` names a model of theirs
 _FUNCTION = re.compile(r"[^\W\d][\w.]+:[^\W\d]\w*")
 # What a function returns may be another thing after the next start.
 STARTED = f"{time.time_ns():x}"
@@ -39,13 +40,14 @@ def read_arguments(words: Sequence[str]) -> None:
 
 
 def is_function(name: str) -> bool:
-    """Whether a word of the command line is a function's name, and no file's.
+    """Whether a word of the command line is a function's name, and no file's or package's.
 
     Example:
         >>> is_function("mypackage.data:digits"), is_function("digits.npz")
         (True, False)
     """
-    return bool(_FUNCTION.fullmatch(name)) and not Path(name).exists()
+    package = name.partition(":")[0]
+    return package not in PACKAGES and bool(_FUNCTION.fullmatch(name)) and not Path(name).exists()
 
 
 def call_own(function: str, variable: str) -> Any:

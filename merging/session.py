@@ -93,10 +93,7 @@ class Session:
             return requests.bundled_subject(name)
         if len(arguments.models) != 2:
             raise MergingError("give two checkpoints, or the name of one bundled pair")
-        architecture = arguments.model or ""
-        if ":" in architecture and not architecture.startswith(("torchvision:", "timm:")):
-            architecture = requests.canonical({"architecture": "own", "function": architecture})
-        found = []
+        architecture, found = _architecture(arguments), []
         for letter, path in zip("ab", arguments.models, strict=True):
             found.append(self._checkpoint(letter, Path(path), architecture))
             architecture = architecture or found[0]["config"]
@@ -128,7 +125,7 @@ class Session:
                 f"{', '.join([*list_families(), *list_pairs()])}"
             )
         paths = [*arguments.models, *([arguments.base] if arguments.base else [])]
-        architecture, found = arguments.model or "", []
+        architecture, found = _architecture(arguments), []
         for k, path in enumerate(paths):
             kept = self._checkpoint(str(k), Path(path), architecture)
             found.append(BroughtCheckpoint(**kept))
@@ -189,3 +186,11 @@ class Session:
     def write_recipe(self, path: Path) -> None:
         """Write the recipe of the last result."""
         path.write_text(json.dumps(self.recipe, indent=2) + "\n", "utf-8")
+
+
+def _architecture(arguments: Namespace) -> str:
+    """What was said of the architecture, as checkpoints are read with it."""
+    given = arguments.model or ""
+    if is_function(given):
+        return requests.canonical({"architecture": "own", "function": given})
+    return str(given)

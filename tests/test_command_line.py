@@ -163,6 +163,11 @@ def test_the_function_of_the_one_who_starts_it_makes_the_model(tmp_path, monkeyp
     assert "start it with --data" in refused(capsys, "replay", "r.json", *own[:2])
     monkeypatch.setenv("ONE_BASIN_DATA", own[3])
     assert run(capsys, "replay", "r.json", *own[:2])["equal"] is True
+    fused = run(
+        capsys, "fuse", *names, *own, "--out", "fused.safetensors", "--recipe-out", "f.json"
+    )
+    assert fused["written"] == "fused.safetensors"
+    assert run(capsys, "replay", "f.json", *own[:2])["equal"] is True
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 from merging.cards import read_cards
 from merging.errors import UnknownNameError
 from merging.methods import find_card
+from merging.own_code import PACKAGES
 from merging.requests import AlignmentRequest, Request, Subject
 
 _DATA, _SPEC = "examples.npz", "spec.json"
@@ -71,7 +72,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     """What `--model` takes for an architecture; empty where files say theirs."""
     if config["architecture"] == "own":
         return str(config["function"])
-    if config["architecture"] in ("torchvision", "timm"):
+    if config["architecture"] in PACKAGES:
         return f"{config['architecture']}:{config['name']}"
     return ""
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from merging.errors import ArchitectureMismatchError, MergingError, UnknownNameError
 from merging.models.blueprint import ExportedModel
 from merging.models.registry import ARCHITECTURES, architecture_of, build_model, example_inputs
-from merging.own_code import OWN_MODEL, call_named, call_own
+from merging.own_code import OWN_MODEL, PACKAGES, call_named, call_own
 from merging.params import Params
 
 Config = Mapping[str, Any]
@@ -224,7 +224,7 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
         MergingError: If the package is not installed.
     """
     library, _, model = name.partition(":")
-    if library not in ("torchvision", "timm") or not model:
+    if library not in PACKAGES or not model:
         raise UnknownNameError(
             f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
             "a .pt2 archive or a Hugging Face folder"
