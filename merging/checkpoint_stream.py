@@ -55,6 +55,7 @@ from merging.checkpoint_shards import (
 )
 from merging.errors import CheckpointError, StoreError
 from merging.optimizer_state import AdamState
+from merging.params import LazyParams
 from merging.zip_guard import find_pickle, is_pt2, open_zip
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class TensorSpec:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-class OpenCheckpoint(Mapping[str, Tensor]):
+class OpenCheckpoint(LazyParams):
     """A checkpoint whose tensors are read when they are asked for, each time anew.
 
     Made by `open_checkpoint`. It is a mapping from names to tensors, so it goes wherever a state
@@ -107,6 +108,7 @@ class OpenCheckpoint(Mapping[str, Tensor]):
         self.meta = dict(meta)
         self.specs = {key: TensorSpec(p.shape, p.dtype) for key, (_, p) in places.items()}
         self.name, self._places, self._files = name, dict(places), files
+        super().__init__(self._places, self.tensor)
 
     def tensor(self, name: str) -> Tensor:
         """Read one tensor.
@@ -157,18 +159,6 @@ class OpenCheckpoint(Mapping[str, Tensor]):
             key = (id(file), place) if place.length else (name,)
             found[name] = first.setdefault(key, name)
         return found
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensor(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places  # a mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def close(self) -> None:
         """Close the files; tensors that were read stay."""

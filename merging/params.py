@@ -6,7 +6,7 @@ a mask) has no meaningful mean and is carried over from one of the inputs, so th
 has all the names a model needs. Results are new tensors; nothing writes into its inputs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,38 @@ from merging.errors import ArchitectureMismatchError
 Params = dict[str, Tensor]
 
 _SHOWN = 5
+
+
+class LazyParams(Mapping[str, Tensor]):
+    """A state dict whose tensors are made when they are asked for, each time anew.
+
+    Whether it has a name is known without that.
+
+    Args:
+        names: Its names, in order; a mapping by them will do.
+        make: Makes the tensor of a name.
+
+    Example:
+        >>> LazyParams(["w"], lambda name: torch.ones(2))["w"]
+        tensor([1., 1.])
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def lerp(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor], lam: float) -> Params:

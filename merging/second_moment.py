@@ -20,7 +20,7 @@ from merging.checkpoint_guards import DEFAULT_LIMITS, Limits, first_few, short
 from merging.checkpoint_stream import OpenCheckpoint, TensorSpec, open_adam, open_checkpoint
 from merging.errors import CheckpointError
 from merging.optimizer_state import AdamEntry, AdamGroup, checked_step
-from merging.params import Params
+from merging.params import LazyParams, Params
 
 Shape = tuple[int, ...]
 Order = Mapping[str, Shape]
@@ -32,7 +32,7 @@ _WHAT_TO_DO = (
 )
 
 
-class OpenSecondMoment(Mapping[str, Tensor]):
+class OpenSecondMoment(LazyParams):
     """Second moments that are read, and corrected, when they are asked for; a curvature.
 
     Made by `open_second_moment`. Close it, or use it in a `with` statement.
@@ -46,8 +46,9 @@ class OpenSecondMoment(Mapping[str, Tensor]):
     ) -> None:
         self.specs = {key: TensorSpec(e.shape, torch.float32) for key, (e, _) in entries.items()}
         self._name, self._file, self._entries = name, file, dict(entries)
+        super().__init__(self._entries, self._read)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def _read(self, name: str) -> Tensor:
         return self._corrected(self._file[self._entries[name][0].key], name)
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
@@ -79,15 +80,6 @@ class OpenSecondMoment(Mapping[str, Tensor]):
                 "checkpoint"
             )
         return mean
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries  # a mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def close(self) -> None:
         """Close the file; tensors that were read stay."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,7 +43,7 @@ from merging.models.networks import (
     is_bundled,
     with_tied,
 )
-from merging.params import check_same_architecture, in_order
+from merging.params import LazyParams, check_same_architecture, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
 from merging.second_moment import open_second_moment
@@ -331,7 +331,8 @@ def keep_checkpoint(
             network = network_of(canonical(config), store)
             whole = with_tied(shapes, network)
             check_weights(whole, network, name)
-        on_disk = _Weights(checkpoint, _homes(whole, shapes))
+        homes = _homes(whole, shapes)  # tied tensors have several names
+        on_disk = LazyParams(homes, lambda key: checkpoint.tensor(homes[key]))
         meta = checkpoint.meta
         kept = _keep_weights(_specs(whole), on_disk, meta, config, name, store)
     if "optimizer" in meta and meta["format"] != "safetensors":  # whose notes are anybody's
@@ -361,22 +362,6 @@ def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
 
 def _specs(params: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     return {key: TensorSpec(tuple(v.shape), v.dtype) for key, v in params.items()}
-
-
-class _Weights(Mapping[str, Tensor]):
-    """Tensors of a file, read when they are asked for; tied ones have several names."""
-
-    def __init__(self, file: Mapping[str, Tensor], homes: Mapping[str, str]) -> None:
-        self._file, self._homes = file, homes
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file[self._homes[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
-
-    def __len__(self) -> int:
-        return len(self._homes)
 
 
 def _keep_weights(

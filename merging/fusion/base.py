@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.errors import MergingError
-from merging.fusion.blocks import Entries, entries, entrywise
+from merging.fusion.blocks import Entries, entries, entrywise, specs_of
 from merging.rules import RuleCard
 
 State = Mapping[str, Tensor]
@@ -68,8 +68,7 @@ class FusionProblem:
 
     def is_floating(self, name: str) -> bool:
         """Whether a tensor holds numbers that have a mean; files are not read for it."""
-        specs = getattr(self.models[0], "specs", self.models[0])
-        dtype: torch.dtype = specs[name].dtype
+        dtype: torch.dtype = specs_of(self.models[0])[name].dtype
         return dtype.is_floating_point
 
     def tensors(self, name: str) -> list[Entries]:

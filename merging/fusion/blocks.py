@@ -69,6 +69,12 @@ class InBlocks(Protocol):
         """One tensor in blocks of so many entries; each counts until the next is asked for."""
 
 
+def specs_of(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """What has the shape and the dtype of every tensor of a state; files are not read for it."""
+    found: Mapping[str, Any] = getattr(state, "specs", state)
+    return found
+
+
 def entries(state: Mapping[str, Tensor], name: str) -> Entries:
     """The entries of one tensor, in its own type; those of an open file are read block by block.
 

@@ -13,7 +13,7 @@ from merging.fusion.base import (
     type_of_examples,
     weighted_mean,
 )
-from merging.fusion.blocks import computable
+from merging.fusion.blocks import computable, specs_of
 from merging.landscape.evaluation import evaluate
 from merging.params import Params
 from merging.rules import NoOptions, find_rule_card
@@ -71,7 +71,7 @@ def _joined(soup: Params, model: State, members: int) -> Params:
 
 
 def _in_types_of(params: Params, model: State) -> Params:
-    specs = getattr(model, "specs", model)
+    specs = specs_of(model)
     return {name: value.to(specs[name].dtype) for name, value in params.items()}
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from merging.checkpoints import TensorSpec
 from merging.errors import MergingError
 from merging.fusion.base import State
-from merging.fusion.blocks import InBlocks, entries_of
+from merging.fusion.blocks import InBlocks, entries_of, specs_of
+from merging.params import LazyParams
 from merging.rules import MOMENT_SCALE
 
 
@@ -68,7 +69,7 @@ def curvatures_from_moments(
     every = {f"model {k + 1}": moment for k, moment in enumerate(moments)}
     if base is not None:
         every["the base"] = base
-    specs = getattr(like, "specs", like)
+    specs = specs_of(like)
     shapes = {name: tuple(spec.shape) for name, spec in specs.items() if _floating(spec)}
     for title, moment in every.items():
         _check_fits(title, moment, shapes)
@@ -83,7 +84,7 @@ def _floating(spec: Tensor) -> bool:
 
 
 def _check_fits(title: str, moment: State, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    specs = getattr(moment, "specs", moment)
+    specs = specs_of(moment)
     for name in moment:
         if tuple(specs[name].shape) != shapes.get(name):
             raise MergingError(
@@ -109,7 +110,7 @@ def _check_known(name: str, moments: Mapping[str, State]) -> None:
     )
 
 
-class _Whole(Mapping[str, Tensor]):
+class _Whole(LazyParams):
     """A second moment on another scale, with zeros for what is not in it.
 
     Attributes:
@@ -118,13 +119,14 @@ class _Whole(Mapping[str, Tensor]):
 
     def __init__(self, moment: State, shapes: Mapping[str, tuple[int, ...]], scale: float) -> None:
         self._moment, self._scale = moment, scale
-        known = getattr(moment, "specs", moment)
+        known = specs_of(moment)
         self.specs = {
             name: TensorSpec(shape, known[name].dtype if name in known else torch.float32)
             for name, shape in shapes.items()
         }
+        super().__init__(self.specs, self._scaled)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def _scaled(self, name: str) -> Tensor:
         if name in self._moment:
             return self._moment[name] * self._scale
         return torch.zeros(self.specs[name].shape)
@@ -144,12 +146,3 @@ class _Whole(Mapping[str, Tensor]):
                 yield block * self._scale
         else:
             yield from entries_of(self[name], entries)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.specs  # a mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.specs)
-
-    def __len__(self) -> int:
-        return len(self.specs)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from merging.errors import DataError, MergingError
 from merging.fusion.base import FusionProblem, State
+from merging.fusion.blocks import specs_of
 from merging.rules import RuleCard
 
 
@@ -101,7 +102,7 @@ def _check_fits(first: State, other: State, title: str) -> None:
             f"{title} and model 1 have different tensors ({sorted(differing)[0]!r} for one); "
             "models of one architecture can be fused"
         )
-    shapes = [getattr(state, "specs", state) for state in (first, other)]
+    shapes = [specs_of(state) for state in (first, other)]
     for name in first:
         a, b = (tuple(shape[name].shape) for shape in shapes)
         if a != b:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from merging.params import dot, floating
+from merging.params import LazyParams, dot, floating
 from merging.permutation import permute_tensor
 from merging.spec import AxisExpression, PermutationSpec
 
@@ -117,25 +117,9 @@ class WeightSimilarity:
         return sum((a @ b.T for a, b in pairs), torch.zeros(n, n, dtype=torch.float64))
 
 
-class _Float64(Mapping[str, Tensor]):
-    """Parameters in float64, each made when it is asked for and not kept."""
-
-    def __init__(self, params: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        self._params, self._names = params, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._params[name].to("cpu", torch.float64)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 def _in_float64(params: Mapping[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
     """Parameters in float64: kept where there is room for them, else made one at a time."""
-    found = _Float64(params, names)
+    found = LazyParams(names, lambda name: params[name].to("cpu", torch.float64))
     return dict(found) if _wide_bytes(params[name] for name in names) <= KEPT_BYTES else found
 
 
