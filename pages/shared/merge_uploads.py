@@ -24,6 +24,7 @@ def brought() -> Choice | None:
         f"Two to {_MOST} checkpoints of one architecture, in any form that the Models page reads. "
         "Nothing in them is executed."
     )
+    architecture = uploads.choose_architecture("merge")
     left, right = st.columns(2)
     with left:
         models = _models()
@@ -37,7 +38,7 @@ def brought() -> Choice | None:
             there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
             st.info(f"{there} there; 2 to {_MOST} can be merged.")
         return None
-    read = _read(models if base is None else [*models, base], len(models))
+    read = _read(models if base is None else [*models, base], len(models), architecture)
     if read is None:
         return None
     uploads.remember(read[0])
@@ -128,9 +129,11 @@ def _moments(
     return requests.Moments(own, base[0].second_moment if base else "") if all(own) else None
 
 
-def _read(given: Sequence[uploads.Given], count: int) -> list[requests.BroughtCheckpoint] | None:
+def _read(
+    given: Sequence[uploads.Given], count: int, architecture: str
+) -> list[requests.BroughtCheckpoint] | None:
     """All checkpoints, `count` models and perhaps a base; the first says the architecture."""
-    first = _follow("merge_read_first", [given[0].asked()])
+    first = _follow("merge_read_first", [given[0].asked(architecture)])
     if not first:
         return None
     rest = [one.asked(first[0].config) for one in given[1:]]

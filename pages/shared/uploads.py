@@ -65,7 +65,7 @@ def form() -> None:
     )
     with st.expander("Another architecture? Three lines make an archive of it"):
         st.code(HOW_TO_EXPORT, language="python")
-    architecture = _architecture()
+    architecture = choose_architecture("models")
     columns = st.columns(2)
     read: list[requests.BroughtCheckpoint | None] = []
     for column, letter in zip(columns, "AB", strict=True):
@@ -152,13 +152,20 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
     return None if uploaded is None else Given(*uploaded)
 
 
-def _architecture() -> str:
-    """What the person says of the architecture: a name, the server's own function, or nothing."""
+def choose_architecture(key: str) -> str:
+    """What a person says of the architecture: a name, the server's own function, or nothing.
+
+    Args:
+        key: The page, for the widgets' keys.
+
+    Returns:
+        What checkpoints are asked for with; empty for what the files say.
+    """
     own = os.environ.get(OWN_MODEL, "")
     choices = [_FROM_FILES, _BY_NAME, *([own] if own else [])]
-    choice = st.selectbox("Architecture", choices, key="models_architecture")
+    choice = st.selectbox("Architecture", choices, key=f"{key}_architecture")
     if choice == _BY_NAME:
-        return str(st.text_input("Name", placeholder="torchvision:resnet18", key="models_name"))
+        return str(st.text_input("Name", placeholder="torchvision:resnet18", key=f"{key}_name"))
     return requests.canonical({"architecture": "own", "function": own}) if choice == own else ""
 
 

@@ -315,3 +315,22 @@ def test_two_models_of_every_route_come_back_merged(name, page, settled, server_
     with torch.no_grad():
         found, wanted = outputs(merged, route.inputs), outputs(expected, route.inputs)
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_models_of_the_server_s_function_are_merged(page, settled, tmp_path):
+    route = ROUTES["the server's functions"]
+    models = [trained(route, seed=k) for k in range(2)]
+    files = []
+    for k, model in enumerate(models):
+        (tmp_path / str(k)).mkdir()
+        files.append(route.write(model, tmp_path / str(k)))
+    page.goto("/merge?merge_family=Your+checkpoints")
+    expect(page.locator(".st-key-merge_files input[type=file]")).to_be_attached(timeout=PATIENCE)
+    settled(page)
+    page.get_by_role("combobox", name="Architecture").click()
+    page.get_by_role("option", name=OWN_MODEL).click()
+    page.locator(".st-key-merge_files input[type=file]").set_input_files(files)
+    choose(page, OWN_DATA)
+    expect(page.get_by_text("Best rule")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("10 test examples").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_test_id("stException")).to_have_count(0)
