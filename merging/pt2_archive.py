@@ -107,7 +107,8 @@ def _read(archive: archives.Archive, name: str, limits: Limits) -> Archive:
     constants = _tensors(archive, root, "constants", name, limits)
     check_names(weights, name, limits)
     found = Archive(weights, constants, blueprint_text(description, name))
-    ExportedModel(found.blueprint, weights, constants, name)  # refuses what is not run here
+    model = ExportedModel(found.blueprint, weights, constants, name)  # refuses what is not run here
+    model.foresee(name)
     return found
 
 

@@ -8,43 +8,38 @@ code: no names, no expressions, no pickles. What cannot be taken over is named i
 from __future__ import annotations
 
 import json
-import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 
-from merging.errors import CheckpointError
+from merging.errors import CheckpointError, MergingError
 from merging.how_to_export import HOW_TO_EXPORT
+from merging.models.allowed_operators import find_operator
+from merging.models.call_arguments import Ref, check_arguments
 from merging.models.flattening import flat_calls
+from merging.models.foreseen import foresee
+from merging.models.running_calls import Call, Program, Watch
+from merging.models.size_arithmetic import FUNCTIONS, degree
 
-_MAX_NODES = 100_000
+MAX_CALLS = 10_000
+_MAX_OUTPUTS = 4096  # of one call, or of the graph
 _MAX_INPUTS = 8
 _MAX_NUMBERS = 1 << 28  # in one example input
-_OPERATOR = re.compile(r"torch\.ops\.aten\.([a-z_][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
+_OPERATOR = re.compile(r"torch\.ops\.aten\.([A-Za-z_][A-Za-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Underscored operators check less of what they are given; these do.
-_PRIVATE = ("_safe_softmax", "_softmax", "_log_softmax", "_weight_norm", "_assert_tensor_metadata")
-# Operators that reach beyond the values they are given.
-_FORBIDDEN = re.compile(
-    r"from_file|set_|set_data|resize.*|resize_as.*|record_stream|data_ptr|.*storage.*|.*pin_memory.*"
-    r"|to_mkldnn|.*quantize.*|.*sparse.*|rand.*|normal.*|bernoulli.*|empty.*|new_empty.*"
-)
-_ON_SIZES = (
-    "add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "pow",
-    "eq", "ne", "lt", "le", "gt", "ge", "getitem",
-)  # fmt: skip
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
-    f"_operator.{name}": getattr(operator, name) for name in _ON_SIZES
-})
 _DTYPES: Mapping[int, torch.dtype] = MappingProxyType({
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64,
     6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
 })  # fmt: skip
+_DAMAGES = (
+    LookupError, TypeError, AttributeError, ValueError, RecursionError, ArithmeticError,
+)  # fmt: skip
 _FORMATS = (
     None, torch.contiguous_format, torch.channels_last, torch.channels_last_3d,
     torch.preserve_format,
@@ -72,25 +67,6 @@ class Input:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True)
-class Call:
-    """One operator call; references to values are `Ref`s, wherever they stand."""
-
-    function: Callable[..., Any]
-    target: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[str, ...]
-    several: bool
-
-
-@dataclass(frozen=True)
-class Ref:
-    """The value of that name."""
-
-    name: str
-
-
 class ExportedModel(nn.Module):
     """A model rebuilt from a blueprint; its state dict has the names of the original.
 
@@ -109,7 +85,7 @@ class ExportedModel(nn.Module):
     ) -> None:
         super().__init__()
         plan = _Plan(text, name)
-        self.inputs, self._calls, self._outputs = plan.inputs, plan.calls, plan.outputs
+        self.inputs, self._program = plan.inputs, Program(plan.calls, plan.outputs)
         self._reads: list[tuple[str, str]] = []
         self._constants: list[tuple[str, Tensor]] = []
         for key, value in weights.items():
@@ -135,23 +111,39 @@ class ExportedModel(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The model's output, as the archive's graph computes it."""
+        """The model's output, as the archive's graph computes it; it gets copies to write into.
+
+        Raises:
+            MergingError: If the graph cannot be computed on these inputs.
+        """
+        return self._run(inputs)
+
+    def foresee(self, name: str) -> None:
+        """Make sure that what the graph computes has room, before any of it is computed.
+
+        Args:
+            name: What to call the file in messages.
+
+        Raises:
+            CheckpointError: If it has not.
+        """
+        foresee(self._run, self.inputs, name)
+
+    def _run(
+        self,
+        inputs: Sequence[Tensor],
+        given: Callable[[Tensor], Tensor] = lambda x: x,
+        watch: Watch | None = None,
+    ) -> Any:
+        if len(inputs) != len(self.inputs):
+            raise MergingError(f"the model takes {len(self.inputs)} inputs, not {len(inputs)}")
         values: dict[str, Any] = {
             i.name: value for i, value in zip(self.inputs, inputs, strict=True)
         }
         state: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        values.update((ref, state[key]) for ref, key in self._reads)
-        values.update(self._constants)
-        for call in self._calls:
-            arguments = [_filled(a, values) for a in call.args]
-            found = call.function(
-                *arguments, **{k: _filled(a, values) for k, a in call.kwargs.items()}
-            )
-            if call.several:
-                values.update(zip(call.outputs, found, strict=True))
-            elif call.outputs:
-                values[call.outputs[0]] = found
-        outputs = tuple(_filled(output, values) for output in self._outputs)
+        values.update((ref, given(state[key])) for ref, key in self._reads)
+        values.update((ref, given(value)) for ref, value in self._constants)
+        outputs = self._program.run(values, watch)
         return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -186,7 +178,7 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
             "outputs": outputs,
             "values": values,
         }
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except _DAMAGES as error:
         raise CheckpointError(
             f"{name}: its graph is not described as PyTorch 2.9 and later describe it "
             f"({type(error).__name__}: {error}); export it again with a newer PyTorch:\n"
@@ -213,10 +205,12 @@ class _Plan:
         self.name = name
         try:
             found = json.loads(text)
-            if len(found["nodes"]) > _MAX_NODES:
+            if len(found["nodes"]) > MAX_CALLS:
                 raise self._refusal(
-                    f"its graph has {len(found['nodes']):,} calls, more than {_MAX_NODES:,}"
+                    f"its graph has {len(found['nodes']):,} calls, more than {MAX_CALLS:,}"
                 )
+            self.degrees: dict[str, int] = {}  # of values that are numbers
+            self.tensors: set[str] = set()
             self.weights: dict[str, str] = {}
             self.constants: dict[str, str] = {}
             self.inputs: list[Input] = []
@@ -226,13 +220,16 @@ class _Plan:
                 raise self._refusal(
                     f"its graph has {len(self.inputs)} inputs, expected 1 to {_MAX_INPUTS}"
                 )
+            self.tensors.update(self.weights, self.constants, (i.name for i in self.inputs))
             self.calls = [self._call(node) for node in found["nodes"]]
             self.outputs = [
                 self._argument(spec["user_output"]["arg"])
                 for spec in found["outputs"]
                 if "user_output" in spec
             ]
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            if not 0 < len(self.outputs) <= _MAX_OUTPUTS:
+                raise self._refusal(f"its graph has {len(self.outputs):,} outputs")
+        except _DAMAGES as error:
             raise CheckpointError(
                 f"{name}: the description of its graph is damaged "
                 f"({type(error).__name__}: {error}); export the model again"
@@ -275,33 +272,67 @@ class _Plan:
         return Input(name, tuple(shape), dtype_of(value["dtype"], f"{self.name}: input {name!r}"))
 
     def _call(self, node: Mapping[str, Any]) -> Call:
-        target = node["target"]
+        target, outputs = node["target"], node["outputs"]
         function = self._function(target)
         args = [self._argument(a["arg"]) for a in node["inputs"] if a["kind"] != 2]
         kwargs = {a["name"]: self._argument(a["arg"]) for a in node["inputs"] if a["kind"] == 2}
-        outputs = node["outputs"]
-        several = len(outputs) > 1
-        if len(outputs) == 1 and "as_tensors" in outputs[0]:
-            several, names = True, [v["name"] for v in outputs[0]["as_tensors"]]
+        is_list = len(outputs) == 1 and "as_tensors" in outputs[0]
+        if is_list:
+            names = [v["name"] for v in outputs[0]["as_tensors"]]
         else:
             names = [_output_name(output) for output in outputs]
-        return Call(function, target, tuple(args), kwargs, tuple(names), several)
+        call = Call(
+            function, target, tuple(args), kwargs, tuple(names), is_list or len(outputs) > 1
+        )
+        try:
+            self._check(call, is_list=is_list)
+        except ValueError as error:
+            raise self._refusal(f"call {node['target'][:80]!r} of its graph {error}") from error
+        return call
+
+    def _check(self, call: Call, *, is_list: bool) -> None:
+        """Make sure that a call fits its operator, and note what it makes.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if isinstance(call.function, OpOverload):
+            check_arguments(call.function, call.args, call.kwargs, self.degrees.__contains__)
+            returns = [str(r.type) for r in call.function._schema.returns]
+            numbers, lists = returns == ["int"], returns == ["List[Tensor]"]
+            if lists != is_list or not (lists or len(call.outputs) == len(returns)):
+                raise ValueError(f"has {len(call.outputs)} results, where it returns {returns}")
+            found = 1
+        else:
+            if call.kwargs or len(call.outputs) != 1 or not all(map(self._is_size, call.args)):
+                raise ValueError("computes with something else than sizes")
+            numbers = True
+            degrees = [self.degrees[a.name] if isinstance(a, Ref) else 0 for a in call.args]
+            found = degree(call.target, degrees, call.args[-1])
+        new = {name for name in call.outputs if name}
+        if len(call.outputs) > _MAX_OUTPUTS or new & (self.tensors | self.degrees.keys()):
+            raise ValueError("makes a value twice, or too many of them")
+        if numbers:
+            self.degrees.update(dict.fromkeys(new, found))
+        else:
+            self.tensors |= new
+
+    def _is_size(self, argument: Any) -> bool:
+        if isinstance(argument, Ref):
+            return argument.name in self.degrees
+        return isinstance(argument, (int, float))
 
     def _function(self, target: str) -> Callable[..., Any]:
-        if target in _FUNCTIONS:
-            return _FUNCTIONS[target]
-        found = _OPERATOR.fullmatch(target[:200])
-        public = found and (not found[1].startswith("_") or found[1] in _PRIVATE)
-        if found is None or not public or _FORBIDDEN.fullmatch(found[1]):
+        if target in FUNCTIONS:
+            return FUNCTIONS[target]
+        match = _OPERATOR.fullmatch(target[:200])
+        found = None if match is None else find_operator(match[1])
+        if found is None:
             raise self._refusal(
                 f"its graph calls {target[:80]!r}, which is not among the tensor operators "
                 "that are run here"
             )
-        packet = getattr(torch.ops.aten, found[1], None)
-        overload = getattr(packet, found[2], None) if packet is not None else None
-        if not isinstance(overload, torch._ops.OpOverload):
-            raise self._refusal(f"its graph calls {target!r}, which this PyTorch does not have")
-        return overload
+        return found
 
     def _argument(self, argument: Mapping[str, Any]) -> Any:
         ((kind, value),) = argument.items()
@@ -320,12 +351,18 @@ class _Plan:
         raise self._refusal(f"its graph holds an argument of kind {kind[:40]!r}")
 
     def _reference(self, value: Mapping[str, Any]) -> Any:
-        if "name" in value:
-            return Ref(value["name"])
-        for kind in ("as_name", "as_int", "as_float", "as_bool"):
+        for kind in ("name", "as_name"):
             if kind in value:
-                return Ref(value[kind]) if kind == "as_name" else _numbers(value[kind])
+                return self._known(value[kind])
+        for kind in ("as_int", "as_float", "as_bool"):
+            if kind in value:
+                return _numbers(value[kind])
         raise ValueError(f"a value without a name: {list(value)[:3]}")
+
+    def _known(self, name: str) -> Ref:
+        if name not in self.tensors and name not in self.degrees:
+            raise ValueError(f"{name[:40]!r} is read before anything makes it")
+        return Ref(name)
 
     def _refusal(self, why: str) -> CheckpointError:
         return CheckpointError(f"{self.name}: {why}")
@@ -370,14 +407,6 @@ _PLAIN: Mapping[str, Callable[[Any], Any]] = MappingProxyType({
     "as_layout": lambda _: torch.strided,
     "as_device": lambda _: torch.device("cpu"),
 })
-
-
-def _filled(argument: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(argument, Ref):
-        return values[argument.name]
-    if isinstance(argument, list):
-        return [_filled(item, values) for item in argument]
-    return argument
 
 
 def _place(root: nn.Module, key: str, value: Tensor, name: str) -> None:
