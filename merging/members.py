@@ -19,8 +19,9 @@ from merging.models.networks import Network
 from merging.params import check_same_architecture, in_order
 from merging.permutation import permute
 from merging.requests import Family, OrderRequest
+from merging.sealed import seal
 from merging.store import Store
-from merging.subjects import NO_DATA, Stored, certified, data_of, load_params, network_of
+from merging.subjects import NO_DATA, Stored, certified, data_of, forget, load_params, network_of
 
 TensorDict = dict[str, Tensor]
 
@@ -124,7 +125,7 @@ def _load(family: Family, stored: Stored) -> Members:
     brought = [read(*two) for two in zip(family.models, networks, strict=True)]
     for other in brought[1:] if not family.configs else ():
         check_same_architecture(brought[0], other, dtype=False)
-    return Members(
+    found = Members(
         networks,
         tuple(widened(params) for params in brought),
         widened(read(family.base)) if family.base else None,
@@ -133,6 +134,16 @@ def _load(family: Family, stored: Stored) -> Members:
         family.trained_on,
         {name: value.dtype for name, value in brought[0].items()},
     )
+    for state in (*found.models, found.base or {}, found.joint or {}):
+        seal(state.values(), _forget)
+    for task in found.tasks:
+        seal(task.tensors, _forget)
+    return found
+
+
+def _forget() -> None:
+    _load.cache_clear()
+    forget()
 
 
 def ordered(

@@ -34,7 +34,8 @@ from merging.models.blueprint import ExportedModel, blueprint_text, dtype_of
 from merging.params import Params
 from merging.zip_guard import check_pt2, open_zip
 
-_MAX_JSON = 64_000_000
+_MAX_JSON = 32_000_000
+_MAX_MARKS = 2_000_000  # of JSON; each makes an object
 _STRIDED = 7
 _MARKS = ("/archive_format", "serialized_exported_program.json")
 
@@ -116,8 +117,14 @@ def _json(archive: archives.Archive, key: str, name: str) -> Any:
     short_name = key.rpartition("/")[2]
     if key not in archive.entries:
         raise CheckpointError(f"{name}: lacks its {short_name}; export the model again")
+    text = archive.read(key, _MAX_JSON)
+    if sum(map(text.count, (b"{", b"[", b","))) > _MAX_MARKS:
+        raise CheckpointError(
+            f"{name}: its {short_name} describes more than a model's graph has; export a smaller "
+            "model"
+        )
     try:
-        return json.loads(archive.read(key, _MAX_JSON))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ArchiveError):
             raise

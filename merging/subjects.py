@@ -46,6 +46,7 @@ from merging.models.networks import (
 from merging.params import LazyParams, check_same_architecture, in_order
 from merging.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.requests import CORRECTION_EXAMPLES, SHOWN_EXAMPLES, Statistics, Subject, canonical
+from merging.sealed import seal
 from merging.second_moment import open_second_moment
 from merging.spec import PermutationSpec
 from merging.store import Store
@@ -125,20 +126,27 @@ def _load(subject: Subject, stored: Stored) -> Loaded:
     )
     check_same_architecture(params_a, params_b, dtype=False)
     data = data_of(subject.data, network, stored.store)
+    seal((*params_a.values(), *params_b.values(), *data.tensors), forget)
     _check_inputs(network, data)
     return Loaded(
         network.model, spec, widened(params_a), widened(params_b), data, network.example_inputs
     )
 
 
+def forget() -> None:
+    """Forget models and data that were loaded, so that they are read anew."""
+    _load.cache_clear()
+    _params.cache_clear()
+
+
 def _check_inputs(network: Network, data: Dataset) -> None:
     if not len(data.test):
         return  # what needs examples says so itself
-    example = data.test.inputs[:2]
+    example = data.test.inputs[:2].clone()  # whatever the model is, it gets nothing that is shared
     try:
         with torch.no_grad():
             network.model(example)
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except (MergingError, RuntimeError, TypeError, IndexError, ValueError) as error:
         wanted = [list(x.shape[1:]) for x in network.example_inputs]
         raise DataError(
             f"{data.title} has examples of shape {list(example.shape[1:])}, but this model reads "

@@ -67,11 +67,16 @@ class Dataset:
     validation: Batches | None = None
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Inputs and targets of all splits."""
+        splits = (self.train, self.test, self.validation)
+        return tuple(t for s in splits if s is not None for t in (s.inputs, s.targets))
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over shapes and bytes of all splits."""
         digest = hashlib.sha256()
-        splits = (self.train, self.test, self.validation)
-        for tensor in (t for s in splits if s is not None for t in (s.inputs, s.targets)):
+        for tensor in self.tensors:
             digest.update(repr((str(tensor.dtype), tuple(tensor.shape))).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -18,6 +18,7 @@ from merging.cards import ASSETS
 from merging.data.base import Batches, Dataset
 from merging.data.shifted import GREY_FACTORS, Split, derive, find_step
 from merging.errors import UnknownNameError
+from merging.sealed import seal
 
 
 def _from_file(name: str, title: str, mean: float, deviation: float, classes: int = 10) -> Dataset:
@@ -139,9 +140,13 @@ def load_dataset(name: str) -> Dataset:
 
 @lru_cache(maxsize=len(DATASETS))
 def _bundled(name: str) -> Dataset:
-    return DATASETS[name]()
+    found = DATASETS[name]()
+    seal(found.tensors, _bundled.cache_clear)
+    return found
 
 
 @lru_cache(maxsize=8)  # the tasks of one family and its base; about 15 MB each
 def _made(name: str) -> Dataset:
-    return _derived(name)
+    found = _derived(name)
+    seal(found.tensors, _made.cache_clear)
+    return found

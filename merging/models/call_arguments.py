@@ -30,8 +30,10 @@ _EQUATION = re.compile(r"[A-Za-z,.> -]{1,200}")
 _CHOICES: Mapping[str, tuple[int, ...]] = MappingProxyType({
     "interpolation_mode": (0, 1, 2), "padding_mode": (0, 1, 2), "compute_mode": (0, 1, 2),
 })  # fmt: skip
+_NEVER_TRAINING = (torch.ops.aten.native_dropout.default, torch.ops.aten.rrelu.default)
 _RANDOM = ("train", "dropout_p", "generator", "half_to_float", "sparse_grad", "pin_memory")
-_SCALES = ("scales", "scales_d", "scales_h", "scales_w", "scale_factors")
+# Beside sizes, kernels take these on trust, and look up pixels by them.
+_SCALES = ("scales", "scales_d", "scales_h", "scales_w")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def check_arguments(
             _check(argument.name, str(argument.real_type), given[argument.name], is_number)
         elif not argument.has_default_value():
             raise ValueError(f"leaves out {argument.name!r} of {operator}")
+    if operator in _NEVER_TRAINING and (given.get("training") or given.get("train", 0) is None):
+        raise ValueError("would draw random numbers; export after model.eval()")
     statistics = given.get("running_mean"), given.get("running_var")
     if (given.get("training") or given.get("use_input_stats")) and statistics != (None, None):
         raise ValueError("would change its running statistics; export after model.eval()")
@@ -82,6 +86,8 @@ def _check(name: str, kind: str, value: Any, is_number: Callable[[str], bool]) -
         kind = kind.removeprefix("Optional[").removesuffix("]")
     if name in _RANDOM and (isinstance(value, Ref) or value):
         raise ValueError(f"asks for {name}={str(value)[:40]}; export after model.eval()")
+    if name in _SCALES:
+        raise ValueError(f"gives {name} beside a size; leave it out")
     if not kind.startswith("List["):
         _check_one(name, kind, value, is_number)
         return
@@ -132,7 +138,7 @@ def _is_number(kind: str, value: Any) -> bool:
 
 
 def _is_bounded(name: str, value: float) -> bool:
-    if name in _SCALES:
+    if name == "scale_factors":
         return 1 / _SCALE <= value <= _SCALE
     if name in _CHOICES:
         return value in _CHOICES[name]

@@ -13,6 +13,7 @@ from merging.inlining import REGIONS
 
 _REGIONS = tuple(f"torch.ops.higher_order.{name}" for name in REGIONS)
 _KEPT = ("target", "inputs", "outputs")
+_MAX_DEPTH = 32  # of regions within regions
 
 Names = dict[str, Mapping[str, Any]]
 
@@ -33,16 +34,22 @@ def flat_calls(
         ValueError: If a region is not of the form that the exporter writes.
     """
     names: Names = {}
-    flat = list(_flat(calls, names, "", count()))
+    flat = list(_flat(calls, names, "", count(), 0))
     return flat, _renamed(outputs, names)
 
 
 def _flat(
-    calls: Sequence[Mapping[str, Any]], names: Names, prefix: str, numbers: Iterator[int]
+    calls: Sequence[Mapping[str, Any]],
+    names: Names,
+    prefix: str,
+    numbers: Iterator[int],
+    depth: int,
 ) -> Iterator[dict[str, Any]]:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"regions within regions, {depth} deep")
     for call in calls:
         if call["target"] in _REGIONS:
-            yield from _region(call, names, numbers)
+            yield from _region(call, names, numbers, depth)
             continue
         if prefix:
             names.update(_defined(call["outputs"], prefix))
@@ -50,7 +57,7 @@ def _flat(
 
 
 def _region(
-    call: Mapping[str, Any], names: Names, numbers: Iterator[int]
+    call: Mapping[str, Any], names: Names, numbers: Iterator[int], depth: int
 ) -> Iterator[dict[str, Any]]:
     given = [argument["arg"] for argument in call["inputs"]]
     (place,) = (k for k, argument in enumerate(given) if "as_graph" in argument)
@@ -59,15 +66,21 @@ def _region(
     for own, outer in zip(body["inputs"], given[place + 1 :], strict=True):
         (name,) = _references(own)
         inner[name] = _renamed(_content(outer), names)
-    yield from _flat(body["nodes"], inner, f"{next(numbers)}.", numbers)
+    yield from _flat(body["nodes"], inner, f"{next(numbers)}.", numbers, depth + 1)
     own = [r for output in call["outputs"] for r in _references(output)]
     found = [_renamed(_content(output), inner) for output in body["outputs"]]
     names.update(zip(own, found, strict=True))
 
 
 def _content(argument: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What stands behind the kind of an argument; a plain number stays as it is."""
+    """What stands behind the kind of an argument; a plain number stays as it is.
+
+    Raises:
+        ValueError: If that is more than one value: lists of lists would double.
+    """
     ((kind, value),) = argument.items()
+    if isinstance(value, list) or (isinstance(value, dict) and _name(value) is None):
+        raise ValueError(f"{kind} is handed into or out of a region")
     return value if isinstance(value, dict) else {kind: value}
 
 

@@ -26,6 +26,7 @@ from merging.tasks import (
     regions,
 )
 from merging.tasks.base import Found, Task
+from merging.tasks.border import guarded
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     **models.TASKS,
@@ -56,4 +57,5 @@ def run_piece(payload: str, context: Context) -> Found:
     torch.set_num_threads(1)
     values = json.loads(payload)
     request = requests.from_payload(values["request"])
-    return TASKS[request.task](request, values["part"], context)
+    with guarded(payload):
+        return TASKS[request.task](request, values["part"], context)
