@@ -23,7 +23,7 @@ from merging.how_to_export import HOW_TO_EXPORT
 from merging.models.allowed_operators import find_operator
 from merging.models.call_arguments import Ref, check_arguments
 from merging.models.flattening import flat_calls
-from merging.models.foreseen import foresee
+from merging.models.foreseen import WEIGHT_NORM, foresee
 from merging.models.running_calls import Call, Program, Watch
 from merging.models.size_arithmetic import FUNCTIONS, degree
 
@@ -298,6 +298,8 @@ class _Plan:
         """
         if isinstance(call.function, OpOverload):
             check_arguments(call.function, call.args, call.kwargs, self.degrees.__contains__)
+            if call.target == WEIGHT_NORM and not all(map(self._is_given, call.args[:2])):
+                raise ValueError("takes what is computed, where weights are expected")
             returns = [str(r.type) for r in call.function._schema.returns]
             numbers, lists = returns == ["int"], returns == ["List[Tensor]"]
             if lists != is_list or not (lists or len(call.outputs) == len(returns)):
@@ -316,6 +318,10 @@ class _Plan:
             self.degrees.update(dict.fromkeys(new, found))
         else:
             self.tensors |= new
+
+    def _is_given(self, argument: Any) -> bool:
+        name = argument.name if isinstance(argument, Ref) else ""
+        return name in self.weights or name in self.constants
 
     def _is_size(self, argument: Any) -> bool:
         if isinstance(argument, Ref):

@@ -29,6 +29,9 @@ MAX_STEPS = 20_000  # of a recurrent layer, over layers and directions
 MAX_SECONDS = 10.0  # of processor time; honest models take a tenth of it
 
 Run = Callable[[Sequence[Tensor], Callable[[Tensor], Tensor], Watch], Any]
+# Its kernel does not look whether its arguments fit together; those of a graph are weights, so
+# that what is seen here once holds for every run.
+WEIGHT_NORM = "torch.ops.aten._weight_norm.default"
 _RECURRENT = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
 
 
@@ -60,8 +63,8 @@ def _without_contents(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
-class _TooMuchError(MergingError):
-    """What a graph would do is beyond the limits."""
+class _RefusedError(MergingError):
+    """What a graph would do is beyond the limits, or not safe."""
 
 
 class _Budget(TorchDispatchMode):
@@ -85,21 +88,23 @@ class _Budget(TorchDispatchMode):
         """Look at what a call is given, where its results alone say too late that it is much.
 
         Raises:
-            _TooMuchError: If it is beyond the limits.
+            _RefusedError: If it is beyond the limits.
         """
+        if call.target == WEIGHT_NORM:
+            _check_weight_norm(*args)
         target = call.target.removeprefix("torch.ops.aten.")
         parts = _parts(target, args)
         if parts > MAX_PARTS:
-            raise _TooMuchError(f"{target} would make a list of {parts:,} tensors")
+            raise _RefusedError(f"{target} would make a list of {parts:,} tensors")
         steps = _steps(target, args, call.kwargs)
         if steps > MAX_STEPS:
-            raise _TooMuchError(f"{target} would take {steps:,} steps, more than {MAX_STEPS:,}")
+            raise _RefusedError(f"{target} would take {steps:,} steps, more than {MAX_STEPS:,}")
 
     def after(self, call: Call, found: Any, freed: Sequence[str]) -> None:
         """Count what is held.
 
         Raises:
-            _TooMuchError: If it is beyond the limits.
+            _RefusedError: If it is beyond the limits.
         """
         parts = list(found) if call.several else [found]
         for name, value in zip(call.outputs, parts, strict=False):
@@ -107,7 +112,7 @@ class _Budget(TorchDispatchMode):
             self.total += size - self.live.get(name, 0)
             self.live[name] = size
         if self.total > MAX_LIVE:
-            raise _TooMuchError(
+            raise _RefusedError(
                 f"its graph would hold {_size(self.total)} at one time for {self.batch} examples, "
                 f"more than {_size(MAX_LIVE)}; {_ADVICE}"
             )
@@ -116,22 +121,32 @@ class _Budget(TorchDispatchMode):
 
     def _look(self, found: Any, target: str) -> None:
         if time.process_time() > self.end:
-            raise _TooMuchError(
+            raise _RefusedError(
                 f"its graph takes more than {MAX_SECONDS:.0f} s to examine; {_ADVICE}"
             )
         for value in found if isinstance(found, (list, tuple)) else (found,):
             if not isinstance(value, Tensor):
                 continue
             if value.dim() > MAX_AXES:
-                raise _TooMuchError(f"{target} would make a tensor of {value.dim()} axes")
+                raise _RefusedError(f"{target} would make a tensor of {value.dim()} axes")
             if _bytes(value) > MAX_TENSOR:
-                raise _TooMuchError(
+                raise _RefusedError(
                     f"{target} would make a tensor of {_size(_bytes(value))} for {self.batch} "
                     f"examples, more than {_size(MAX_TENSOR)}; {_ADVICE}"
                 )
 
 
 _ADVICE = "export the model for smaller examples, or a smaller model"
+
+
+def _check_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> None:
+    wanted = [n if k == dim else 1 for k, n in enumerate(v.shape)]
+    is_whole = dim == -1 and not g.dim()
+    if v.dtype != g.dtype or not v.numel() or not (list(g.shape) == wanted or is_whole):
+        raise _RefusedError(
+            f"weight norm has magnitudes of shape {list(g.shape)}, expected {wanted}, of the "
+            "weight's own type"
+        )
 
 
 def _parts(target: str, args: Sequence[Any]) -> int:
