@@ -35,6 +35,9 @@ WEIGHT_NORM = "torch.ops.aten._weight_norm.default"
 _RECURRENT = ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
 
 
+LOOKED_AT = (WEIGHT_NORM, *_RECURRENT)
+
+
 def foresee(run: Run, inputs: Sequence[Any], name: str) -> None:
     """Make sure that what a graph computes has room.
 
@@ -167,13 +170,30 @@ def _length(x: Tensor, dim: Sequence[Any]) -> int:
 
 
 def _steps(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Steps in time of a recurrent layer; of `diff`, how often it takes differences."""
+    """Steps in time of a recurrent layer; of `diff`, how often it takes differences.
+
+    Raises:
+        _RefusedError: If a recurrent layer's arguments do not fit together.
+    """
     if target == "diff.default":
         return MAX_STEPS * int(args[1] if len(args) > 1 else kwargs.get("n", 1)) // 100
-    if target not in _RECURRENT or len(args) != 9:
+    if target not in _RECURRENT:
         return 0
-    layers, directions, first = int(args[4]), 1 + int(args[7]), bool(args[8])
-    return args[0].shape[1 if first else 0] * layers * directions if args[0].dim() == 3 else 0
+    if len(args) != 9:
+        raise _RefusedError(f"{target} takes 9 arguments by their positions, not {len(args)}")
+    x, _, weights, has_biases, layers, _, _, both, first = args
+    _check_recurrent(target, x, weights, layers * (1 + both), 4 if has_biases else 2)
+    return int(x.shape[1 if first else 0] * layers * (1 + both))
+
+
+def _check_recurrent(target: str, x: Tensor, weights: Any, cells: int, each: int) -> None:
+    counts = (cells * each, cells * (each + 1)) if target == "lstm.input" else (cells * each,)
+    if cells < 1 or len(weights) not in counts:
+        raise _RefusedError(
+            f"{target} has {len(weights)} weights; {' or '.join(map(str, counts))} are expected"
+        )
+    if x.dim() != 3 or any(w.dtype != x.dtype or not w.dtype.is_floating_point for w in weights):
+        raise _RefusedError(f"{target} takes floating tensors of one type, and sequences of 3 axes")
 
 
 def _bytes(value: Tensor) -> int:
