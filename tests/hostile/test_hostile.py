@@ -18,9 +18,10 @@ from merging.checkpoint_guards import DEFAULT_LIMITS
 from merging.checkpoints import read_checkpoint_bytes
 from merging.data.reading import read_data
 from merging.errors import CheckpointError, DataError, MergingError
+from merging.pt2_archive import read_pt2
 from merging.second_moment import open_second_moment
 from merging.zip_guard import check_pt2, open_zip
-from tests.hostile import examples, weights
+from tests.hostile import examples, graphs, weights
 from tests.hostile.builders import good_safetensors, index_of, pt2
 
 NOWHERE = Path("canary")
@@ -41,6 +42,10 @@ def read_program(data):
     check_pt2(open_zip(io.BytesIO(data), "mine", DEFAULT_LIMITS), "mine")
 
 
+def read_graph(data):
+    return read_pt2(data, "mine")
+
+
 def read_examples(data):
     return read_data(data, "mine")
 
@@ -53,6 +58,7 @@ def tables(marker):
         *((read_weights, g) for g in (weights.TORCH, weights.SAFE, weights.ZIPS, weights.SHARDS)),
         (read_moment, weights.ADAM),
         (read_program, weights.PT2),
+        (read_graph, graphs.REFUSED),
         (read_examples, examples.code_in_batches(marker)),
         *((read_examples, g) for g in (examples.NPZ, examples.IMAGES, examples.CIFAR)),
         *((read_examples, g) for g in (examples.IDX, examples.TABLES)),
@@ -100,7 +106,10 @@ WORST = [
     "many-entries", "overlapping", "npz-bomb", "image-bomb", "image-bomb-packed", "image-zip-bomb",
     "tar-bomb", "gzip-bomb", "idx-gzip-bomb", "csv-million-columns", "csv-open-quote",
     "cifar-endless", "too-many-tensors", "image-too-many", "adam-params-a-million-times",
-    "adam-groups-all-the-same", "adam-squares-expanded",
+    "adam-groups-all-the-same", "adam-squares-expanded", "graph-doubles", "graph-nests-lists",
+    "graph-lists-json", "graph-makes-a-terabyte", "graph-holds-much", "graph-cuts-into-many",
+    "graph-recurs-for-ever", "graph-has-endless-calls", "graph-squares-a-size",
+    "graph-raises-ten", "graph-nests-json",
 ]  # fmt: skip
 PROGRAM = """
 import resource, sys
