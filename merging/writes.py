@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import fx
 
-# In evaluation these return their input itself, which their schemas do not say.
-_SAME = ("dropout", "feature_dropout", "alpha_dropout")
+# These may return their input itself, which their schemas do not say; of dropout in evaluation.
+_SAME = ("dropout", "feature_dropout", "alpha_dropout", "type_as")
 
 
 def memory_of(nodes: Iterable[fx.Node]) -> dict[fx.Node, fx.Node]:

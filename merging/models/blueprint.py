@@ -27,7 +27,7 @@ from merging.models.foreseen import WEIGHT_NORM, foresee
 from merging.models.running_calls import Call, Program, Watch
 from merging.models.size_arithmetic import FUNCTIONS, degree
 
-MAX_CALLS = 10_000
+MAX_CALLS = 5_000  # of large models; Llama with 30 layers has about 2,700
 _MAX_OUTPUTS = 4096  # of one call, or of the graph
 _MAX_INPUTS = 8
 _MAX_NUMBERS = 1 << 28  # in one example input

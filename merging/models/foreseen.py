@@ -20,8 +20,8 @@ from merging.errors import CheckpointError, MergingError
 from merging.models.call_arguments import MAX_AXES
 from merging.models.running_calls import Call, Watch
 
-# Batches that it has to fit for: that of the examples, and the least that is evaluated at once.
-BATCHES = (2, 16)
+# Batches that it has to fit for: the least that is evaluated at once, and that of the examples.
+BATCHES = (16, 2)
 MAX_TENSOR = 1 << 31
 MAX_LIVE = 1 << 32
 MAX_PARTS = 4096
