@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 THREADS = 2
 PARTS = (
     "surfaces", "matching", "symmetry", "many", "curvature", "fusion", "fusion_memory", "memory",
-    "pages", "fuzz",
+    "pages", "fuzz", "fuzz_operators",
 )  # fmt: skip
 SIZED = ("fusion", "fusion_memory")
 
