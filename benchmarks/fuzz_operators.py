@@ -1,8 +1,8 @@
 """The operators that a stranger's graph may call, with hostile arguments, in a process apart.
 
 `python benchmarks/run.py fuzz_operators`, or `python -m benchmarks.fuzz_operators 600` for ten
-minutes. Every call goes the way of a graph: arguments checked, sizes foreseen, then run. It may be refused
-or computed. It must not end the process, change what it was given, or change a setting.
+minutes. Every call goes the way of a graph: arguments checked, sizes foreseen, then run. It may
+be refused or computed. It must not end the process, change what it was given, or a setting.
 """
 
 from __future__ import annotations
