@@ -10,7 +10,7 @@ import streamlit as st
 
 from merging import methods, paths, requests
 from merging.records import Baseline, GroupUnits, Metric
-from pages.shared import jobs, state
+from pages.shared import jobs, state, words
 
 STATISTICS = {
     "interpolated": "As interpolated",
@@ -35,8 +35,8 @@ def method_options() -> None:
     with st.expander("Options", icon=":material/tune:"):
         for column, card in zip(st.columns(len(chosen)), chosen, strict=True):
             with column:
-                st.markdown(f"**{card.title}**")
-                st.caption(f"{card.about} {card.reference}")
+                st.markdown(f"**{words.plain(card.title)}**")
+                st.caption(words.plain(f"{card.about} {card.reference}"))
                 for option in fields(card.options):
                     option_widget(option, key=state.option_key(card.name, option.name))
 
@@ -49,7 +49,7 @@ def option_widget(
     if "choices" in meta:
         choices = list(meta["choices"])
         st.selectbox(
-            meta["label"],
+            words.plain(meta["label"]),
             choices,
             choices.index(option.default),
             key=key,
@@ -59,7 +59,7 @@ def option_widget(
     default: Any = option.default
     kind: Any = type(default)
     st.number_input(
-        meta["label"],
+        words.plain(meta["label"]),
         kind(meta["min"]),
         kind(meta["max"]),
         default,
@@ -126,10 +126,10 @@ def path_choice(options: Sequence[str], *, key: str) -> str:
         options,
         default=options[0],
         required=True,
-        format_func=titles.__getitem__,
+        format_func=lambda name: words.plain(titles[name]),
         key=key,
         bind="query-params",
-        help=" ".join(f"{card.title}: {card.about}" for card in paths.PATH_CARDS.values())
+        help=words.plain(" ".join(f"{c.title}: {c.about}" for c in paths.PATH_CARDS.values()))
         + " Trained on the training examples, before and after alignment.",
     )
     return str(chosen)
@@ -138,8 +138,8 @@ def path_choice(options: Sequence[str], *, key: str) -> str:
 def _path_options(kind: str) -> None:
     """Options of a kind of path, or of SWAG, from its card."""
     card = paths.SWAG_CARD if kind == paths.SWAG_CARD.name else paths.PATH_CARDS[kind]
-    with st.expander(f"Options of {card.title}", icon=":material/tune:"):
-        st.caption(f"{card.about} {card.reference}")
+    with st.expander(f"Options of {words.plain(card.title)}", icon=":material/tune:"):
+        st.caption(words.plain(f"{card.about} {card.reference}"))
         with st.container(horizontal=True):
             for option in fields(card.options):
                 option_widget(option, key=state.option_key(card.name, option.name), width=170)
@@ -238,7 +238,7 @@ def surface_choices() -> SurfaceChoices:
             "SWAG samples",
             key="landscape_swag",
             bind="query-params",
-            help=f"{paths.SWAG_CARD.about} Drawn where they project to on the plane.",
+            help=f"{words.plain(paths.SWAG_CARD.about)} Drawn where they project to on the plane.",
         )
     if kind in ("path", "simplex"):
         st.caption("Options of paths are set on the Interpolate page, and hold here too.")
@@ -285,7 +285,7 @@ def _plane_points(kind: str) -> tuple[str, ...]:
         )
         return (str(around),)
     if kind == "simplex":
-        bends = {f"{kind} {m}": f"bend of {words}" for kind, m, words in _bends()}
+        bends = {f"{kind} {m}": f"bend of {title}" for kind, m, title in _bends()}
         titles |= bends
         chosen = st.multiselect(
             "Mix these",
@@ -409,7 +409,7 @@ def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
         chosen,
         default=chosen[0],
         required=True,
-        format_func=lambda name: methods.METHOD_CARDS[name].title,
+        format_func=lambda name: words.plain(methods.METHOD_CARDS[name].title),
         key=f"{key}_method",
     )
     return state.alignment(method)
@@ -443,7 +443,7 @@ def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
         list(labels),
         default="index",
         required=True,
-        format_func=labels.__getitem__,
+        format_func=lambda name: words.plain(labels[name]),
         key=f"{key}_order",
         bind="query-params",
     )

@@ -8,7 +8,7 @@ from typing import Any, cast
 import streamlit as st
 
 from merging import methods, requests
-from pages.shared import code, controls, jobs, state
+from pages.shared import code, controls, jobs, state, words
 
 _WHAT = {
     "permutation": "Permutation (.npz)",
@@ -66,14 +66,14 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
     for found in jobs.follow("align_export", [request]):
         file = found.result
         st.download_button(
-            f"Download {file.name} ({_size(len(file.data))})",
+            words.plain(f"Download {file.name} ({_size(len(file.data))})"),
             file.data,
             file.name,
             key="align_download",
             icon=":material/download:",
         )
         for note in file.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         code.offer([request], key="align_file")
 
 
@@ -90,7 +90,7 @@ def _form(what: str) -> dict[str, Any]:
         )
         prefix = state.prefix("b" if what == "aligned" else "a")
         if prefix and not st.toggle(
-            f"Names with `{prefix}`, as in your file", value=True, key="align_prefix"
+            f"Names with {words.code(prefix)}, as in your file", value=True, key="align_prefix"
         ):
             prefix = ""
     return {"container": container, "prefix": prefix}

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from merging import methods, own_code
-from pages.shared import jobs, state
+from pages.shared import jobs, state, words
 
 _PAGES = Path(__file__).resolve().parents[1]
 _LOGO = _PAGES.parent / "assets" / "logo.svg"
@@ -56,9 +56,9 @@ def framed() -> None:
 
 def heading(title: str, about: str) -> None:
     """Title of a page, what it is for, and which pair is looked at."""
-    st.title(title, anchor=False)
-    st.markdown(about)
-    st.caption(f":material/compare_arrows: **{state.pair_title(state.pair_name())}**")
+    st.title(words.plain(title), anchor=False)
+    st.markdown(words.plain(about))
+    st.caption(f":material/compare_arrows: **{words.plain(state.pair_title(state.pair_name()))}**")
 
 
 def _page(name: str, title: str, icon: str) -> st.Page:
@@ -79,7 +79,9 @@ def _choices() -> None:
         list(methods.METHOD_CARDS),
         selection_mode="multi",
         default=state.first_methods(),
-        format_func=lambda name: methods.METHOD_CARDS[name].title.removesuffix(" matching"),
+        format_func=lambda name: words.plain(
+            methods.METHOD_CARDS[name].title.removesuffix(" matching")
+        ),
         key="methods",
         help="How B's units are put into A's order. Compared on every page.",
     )
@@ -97,4 +99,4 @@ def _choices() -> None:
 def _notices() -> None:
     notice = jobs.store_notice()
     if notice:
-        st.warning(notice, icon=":material/warning:")
+        st.warning(words.plain(notice), icon=":material/warning:")

@@ -14,7 +14,7 @@ from merging.cards import ASSETS
 from merging.errors import MergingError
 from merging.jobs import ACTIVE, Status
 from merging.requests import Request
-from pages.shared import state
+from pages.shared import state, words
 
 Result = TypeVar("Result")
 
@@ -79,7 +79,7 @@ def follow(slot: str, wanted: Sequence[Request[Any]], *, start: bool = True) -> 
         if missing:
             _pursue(slot, missing, start=start)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return state.last_shown(slot)
     shown = [f for f in found if f is not None]
     if missing and not shown and (previous := state.last_shown(slot)):
@@ -155,26 +155,31 @@ def _has_partial(request: Request[Any]) -> bool:
 
 def _one_line(slot: str, request: Request[Any], status: Status) -> None:
     if status.state == "failed":
-        st.error(f"{request.title}: {status.error}", icon=":material/error:")
+        st.error(words.plain(f"{request.title}: {status.error}"), icon=":material/error:")
         _again(slot, request, "Try again")
     elif status.state == "stopped":
-        st.caption(f"{request.title}: stopped at {status.done:.0f} of {status.total:.0f} parts.")
+        st.caption(
+            f"{words.plain(request.title)}: stopped at {status.done:.0f} of "
+            f"{status.total:.0f} parts."
+        )
         _again(slot, request, "Go on")
     elif status.state == "interrupted":
-        st.warning(f"{request.title} was interrupted: {status.error or 'compute process ended'}")
+        why = status.error or "compute process ended"
+        st.warning(words.plain(f"{request.title} was interrupted: {why}"))
         _again(slot, request, "Go on")
     elif status.state == "missing":
-        st.caption(f"{request.title}: not computed yet.")
+        st.caption(f"{words.plain(request.title)}: not computed yet.")
         _again(slot, request, "Compute")
     else:
         share = min(1.0, status.done / status.total) if status.total else 0.0
         left = f" · about {status.eta:.0f} s left" if status.eta and status.eta > 2 else ""
-        st.progress(share, text=f"{request.title} · {status.note or status.state}{left}")
+        doing = f"{request.title} · {status.note or status.state}{left}"
+        st.progress(share, text=words.plain(doing))
 
 
 def _again(slot: str, request: Request[Any], label: str) -> None:
     st.button(
-        label,
+        words.plain(label),
         key=f"{slot}_{request.key[:12]}_again",
         icon=":material/play_arrow:",
         on_click=_submit,

@@ -12,7 +12,7 @@ import streamlit as st
 
 from merging import requests, server_folder
 from merging.errors import MergingError
-from pages.shared import jobs, uploads
+from pages.shared import jobs, uploads, words
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
@@ -36,7 +36,7 @@ def brought() -> Choice | None:
     if not 2 <= len(models) <= _MOST:
         if models:
             there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
-            st.info(f"{there} there; 2 to {_MOST} can be merged.")
+            st.info(f"{words.plain(there)} there; 2 to {_MOST} can be merged.")
         return None
     read = _read(models if base is None else [*models, base], len(models), architecture)
     if read is None:
@@ -60,7 +60,7 @@ def _is_run(models: Sequence[uploads.Given]) -> bool:
         "count as numbers, so that 9 comes before 10.",
     )
     if is_run:
-        st.caption(" → ".join(model.name for model in sorted(models, key=_place)))
+        st.caption(words.plain(" → ".join(model.name for model in sorted(models, key=_place))))
     return is_run
 
 
@@ -89,7 +89,7 @@ def _models() -> list[uploads.Given]:
         )
         return [*found, *(uploads.on_server(str(name)) for name in chosen)]
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return []
 
 
@@ -144,7 +144,7 @@ def _read(
     try:  # strangers are named before somebody looks for examples
         requests.brought_family(read[:count], read[count] if len(read) > count else None)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
     return read
 

@@ -14,7 +14,7 @@ from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
-from pages.shared import jobs, state, summaries
+from pages.shared import jobs, state, summaries, words
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
@@ -99,7 +99,9 @@ def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None
     Returns:
         The SHA-256 of the bytes, and the file's name; None while there is none.
     """
-    file = st.file_uploader(label, type=[kind.removeprefix(".") for kind in kinds], key=key)
+    file = st.file_uploader(
+        words.plain(label), type=[kind.removeprefix(".") for kind in kinds], key=key
+    )
     return None if file is None else keep(file)
 
 
@@ -117,7 +119,7 @@ def keep(file: Any) -> tuple[str, str] | None:
     try:
         jobs.keep_upload(digest, data)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
     return digest, str(file.name)
 
@@ -137,7 +139,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
     try:
         if server_folder.is_on():
             chosen = st.selectbox(
-                f"{label}, from the server's folder",
+                f"{words.plain(label)}, from the server's folder",
                 server_folder.names(kinds),
                 index=None,
                 placeholder="Or choose a file on the server",
@@ -147,7 +149,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
             if chosen is not None:
                 return on_server(str(chosen))
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
     return None if uploaded is None else Given(*uploaded)
 
@@ -185,12 +187,12 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
         brought: requests.BroughtCheckpoint = found.result
         remember(brought)
         st.success(
-            f"{brought.tensors} tensors, {brought.parameters:,} numbers, fingerprint "
-            f"`{brought.fingerprint[:12]}`",
+            f"{brought.tensors:,} tensors, {brought.parameters:,} numbers, fingerprint "
+            f"{words.code(brought.fingerprint[:12])}",
             icon=":material/check_circle:",
         )
         for note in brought.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         return brought
     return None
 
@@ -221,13 +223,13 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         Name and fingerprint of the data, both empty for none; None until a file was read.
     """
     function = os.environ.get(OWN_DATA, "")
-    choices = {**_CHOICES, **({function: f"`{function}`"} if function else {})}
+    choices = {**_CHOICES, **({function: function} if function else {})}
     choice = st.segmented_control(
         "Examples to evaluate on",
         list(choices),
         default="mnist",
         required=True,
-        format_func=choices.__getitem__,
+        format_func=lambda name: words.plain(choices[name]),
         key=f"{key}_data",
         help=(
             "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
@@ -250,9 +252,11 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         if replace(found.request, name=wanted.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
-        st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
+        st.success(
+            words.plain(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
+        )
         for note in data.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         return data.fingerprint, data.fingerprint
     return None
 
