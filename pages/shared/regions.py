@@ -168,7 +168,8 @@ def simplex(found: Sequence[Found[Any]], metric: Any) -> None:
         st.caption(
             f"{words.plain(_lowest(losses, titles))}Every point is the mean of the corners, "
             "weighted by how near they are. What this does not show: mixtures layer by layer, "
-            "weights outside 0 to 1. A lowest point that was picked on test examples flatters itself."
+            "weights outside 0 to 1. A lowest point that was picked on test examples flatters "
+            "itself."
         )
 
 
