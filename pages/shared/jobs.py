@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from merging.errors import MergingError
 from merging.jobs import ACTIVE, Status
 from merging.requests import Request
 from pages.shared import state, words
+from pages.shared.kept_uploads import KeptUploads, Upload
 
 Result = TypeVar("Result")
 
@@ -45,13 +46,19 @@ def store_notice() -> str | None:
     return _store()[1]
 
 
-def keep_upload(key: str, data: bytes) -> None:
-    """Keep the bytes of an upload for a worker to read.
+@cache
+def _uploads(results: store.Store) -> KeptUploads:
+    return KeptUploads(results)
 
-    Raises:
-        StoreError: If they cannot be kept.
-    """
-    _store()[0].put_file(key, data, ".upload")
+
+def keep_upload(file: Upload) -> str:
+    """Keep an upload for a worker to read, and return the SHA-256 of its bytes."""
+    return _uploads(_store()[0]).keep(file)
+
+
+def forget_uploads_but(files: Iterable[str]) -> None:
+    """Drop the uploads of this process of which no file is left, by the identities of those."""
+    _uploads(_store()[0]).forget_all_but(files)
 
 
 def read(request: Request[Result]) -> Result | None:

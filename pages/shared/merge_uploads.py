@@ -12,7 +12,7 @@ import streamlit as st
 
 from merging import requests, server_folder
 from merging.errors import MergingError
-from pages.shared import jobs, uploads, words
+from pages.shared import jobs, upload_limits, uploads, words
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
@@ -74,7 +74,11 @@ def _models() -> list[uploads.Given]:
     """The models that were uploaded, and then those that were chosen on the server."""
     kinds = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
     files: list[Any] = st.file_uploader(
-        "Models", kinds, accept_multiple_files=True, key="merge_files"
+        "Models",
+        kinds,
+        accept_multiple_files=True,
+        key="merge_files",
+        help=words.plain(upload_limits.limits_words()),
     )
     found = [uploads.Given(*kept) for file in files if (kept := uploads.keep(file)) is not None]
     if not server_folder.is_on():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
-from pages.shared import jobs, state, summaries, words
+from pages.shared import jobs, state, summaries, upload_limits, words
+from pages.shared.kept_uploads import called
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
@@ -99,8 +99,12 @@ def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None
     Returns:
         The SHA-256 of the bytes, and the file's name; None while there is none.
     """
+    endings = [kind.removeprefix(".") for kind in kinds]
     file = st.file_uploader(
-        words.plain(label), type=[kind.removeprefix(".") for kind in kinds], key=key
+        words.plain(label),
+        type=endings,
+        key=key,
+        help=words.plain(upload_limits.limits_words()),
     )
     return None if file is None else keep(file)
 
@@ -114,14 +118,11 @@ def keep(file: Any) -> tuple[str, str] | None:
     Returns:
         Its SHA-256 and its name; None, and a message on the page, if it cannot be kept.
     """
-    data = file.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
     try:
-        jobs.keep_upload(digest, data)
+        return jobs.keep_upload(file), called(file)
     except MergingError as error:
         words.tell(error)
         return None
-    return digest, str(file.name)
 
 
 def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
