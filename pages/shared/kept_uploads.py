@@ -49,7 +49,7 @@ class KeptUploads:
             return known
         data = file.getvalue()
         digest = hashlib.sha256(data).hexdigest()
-        with self._lock:  # not while uploads are forgotten, this one perhaps among them
+        with self._lock:  # not while uploads are being forgotten
             self._store.put_file(digest, data, ".upload")
             self._digests[file.file_id] = digest
         return digest

@@ -1,4 +1,4 @@
-"""What the server lets in and what it tells a browser, asked over the wire and in a real browser."""
+"""What the server lets in and what it tells a browser: over the wire, and in a real browser."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_hostile_name_is_shown_as_it_is_and_fetches_nothing(
         uploaders.nth(k).set_input_files([file])
         settled(page)
     alerts = page.get_by_test_id("stAlert").filter(has_text="evil.example")
-    expect(alerts.first).to_be_visible()
+    expect(alerts.first).to_be_visible(timeout=90_000)
     shown = alerts.first.inner_text().replace("\u2060", "")
     assert "![d](http://evil.example/d.png) [x](http://evil.example) :red[r]" in shown
     for inside in ("a", "img", "b", ".katex", "span[role=img]", ".stMarkdownColoredText"):
