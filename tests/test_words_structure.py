@@ -16,14 +16,15 @@ READS = {
     "badge", "button", "caption", "chat_input", "checkbox", "dialog", "download_button", "error",
     "expander", "file_uploader", "header", "info", "link_button", "markdown", "metric",
     "multiselect", "number_input", "page_link", "pills", "popover", "progress", "radio",
-    "segmented_control", "select_slider", "selectbox", "slider", "spinner", "subheader", "success",
-    "tabs", "text_area", "text_input", "title", "toast", "toggle", "warning", "write",
+    "segmented_control", "segments", "select_slider", "selectbox", "slider", "spinner",
+    "subheader", "success", "tabs", "text_area", "text_input", "title", "toast", "toggle", "warning", "write",
 }  # fmt: skip
 KEYWORDS = {"body", "captions", "delta", "help", "label", "text", "value"}
 SHOWS_OPTIONS = {
     "pills",
     "radio",
     "segmented_control",
+    "segments",
     "select_slider",
 }  # others show their options as plain text
 
@@ -49,13 +50,13 @@ def test_html_is_never_let_through():
 
 def _calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if isinstance(node, ast.Call):
             yield node
 
 
 def _read_by(call: ast.Call) -> Iterator[ast.expr]:
     """What a call hands to something that reads Markdown."""
-    kind = call.func.attr  # type: ignore[attr-defined]
+    kind = ast.unparse(call.func).rpartition(".")[2]
     if kind not in READS:
         return
     if kind != "progress":

@@ -27,6 +27,23 @@ QUANTITIES = {
 }
 
 
+def segments(label: str, options: Sequence[Any], *, default: Any, **given: Any) -> Any:
+    """One of some options that are side by side: always one of them, whatever an address says.
+
+    Args:
+        label: What is chosen.
+        options: The options.
+        default: The one that is chosen first.
+        given: More of Streamlit's own arguments.
+
+    Returns:
+        The chosen option.
+    """
+    shown = words.plain(label)
+    chosen = st.segmented_control(shown, options, default=default, required=True, **given)
+    return default if chosen is None else chosen  # `?key=` empties even what is required
+
+
 def method_options() -> None:
     """Options of the chosen methods, from their cards."""
     chosen = [methods.METHOD_CARDS[name] for name in state.chosen_methods()]
@@ -121,11 +138,10 @@ def curve_choices() -> CurveChoices:
 def path_choice(options: Sequence[str], *, key: str) -> str:
     """Which kind of path is trained, if any."""
     titles = {"none": "None"} | {name: card.title for name, card in paths.PATH_CARDS.items()}
-    chosen = st.segmented_control(
+    chosen = segments(
         "Trained path",
         options,
         default=options[0],
-        required=True,
         format_func=lambda name: words.plain(titles[name]),
         key=key,
         bind="query-params",
@@ -147,11 +163,10 @@ def _path_options(kind: str) -> None:
 
 def statistics_choice(options: Sequence[str], *, key: str) -> Any:
     """What is done about the statistics of hidden units."""
-    return st.segmented_control(
+    return segments(
         "Statistics of hidden units",
         options,
         default="interpolated",
-        required=True,
         format_func=STATISTICS.__getitem__,
         key=key,
         bind="query-params",
@@ -192,11 +207,10 @@ class SurfaceChoices:
 def surface_choices() -> SurfaceChoices:
     """Plane, resolution, quantity, examples, statistics, the path, and whether to sample."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control(
+        kind = segments(
             "Plane",
             list(KINDS),
             default="aligned",
-            required=True,
             format_func=KINDS.__getitem__,
             key="landscape_plane",
             wrap=True,
@@ -210,20 +224,18 @@ def surface_choices() -> SurfaceChoices:
             bind="query-params",
             width=180,
         )
-        metric = st.segmented_control(
+        metric = segments(
             "Colour",
             ["loss", "accuracy"],
             default="loss",
-            required=True,
             format_func=str.capitalize,
             key="landscape_metric",
             bind="query-params",
         )
-        split = st.segmented_control(
+        split = segments(
             "Examples",
             ["test", "train"],
             default="test",
-            required=True,
             format_func=str.capitalize,
             key="landscape_split",
             bind="query-params",
@@ -404,11 +416,10 @@ def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
     chosen = state.chosen_methods()
     if not chosen:
         return None
-    method = st.segmented_control(
+    method = segments(
         "Method",
         chosen,
         default=chosen[0],
-        required=True,
         format_func=lambda name: words.plain(methods.METHOD_CARDS[name].title),
         key=f"{key}_method",
     )
@@ -438,11 +449,10 @@ def _how_many(units: GroupUnits) -> str:
 def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
     """How the dots are sorted."""
     labels = {"index": "By index", "match": "By match", "cycle": "By cycle"}
-    chosen = st.segmented_control(
+    chosen = segments(
         "Sort the units",
         list(labels),
         default="index",
-        required=True,
         format_func=lambda name: words.plain(labels[name]),
         key=f"{key}_order",
         bind="query-params",
@@ -452,11 +462,10 @@ def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
 
 def layer_quantity(*, key: str) -> Any:
     """What is compared layer by layer."""
-    return st.segmented_control(
+    return segments(
         "Compare",
         list(QUANTITIES),
         default="distance",
-        required=True,
         format_func=QUANTITIES.__getitem__,
         key=f"{key}_quantity",
         bind="query-params",

@@ -29,11 +29,10 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
             key="align_file_method",
             width=240,
         )
-        what = st.segmented_control(
+        what = controls.segments(
             "File",
             list(_WHAT),
             default="permutation",
-            required=True,
             format_func=_WHAT.__getitem__,
             key="align_file",
             wrap=True,
@@ -80,11 +79,10 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
 def _form(what: str) -> dict[str, Any]:
     """How a model is written: container, and names as they were brought."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        container = st.segmented_control(
+        container = controls.segments(
             "Format",
             list(_CONTAINERS),
             default="safetensors",
-            required=True,
             format_func=_CONTAINERS.__getitem__,
             key="align_container",
         )

@@ -94,11 +94,10 @@ def _with_widths(choice: Choice) -> Choice:
     if not choice.family.configs:
         return choice
     everyone = range(len(choice.models))
-    first = st.segmented_control(
+    first = controls.segments(
         "The merged model is as wide as",
         everyone,
         default=0,
-        required=True,
         format_func=lambda k: words.plain(choice.models[k]),
         key=f"merge_width_of_{len(everyone)}",
         wrap=True,
@@ -124,11 +123,10 @@ def _with_order(choice: Choice) -> Choice:
             order = _order(family)
         statistics: Any = "merged"
         if family.tasks and controls.keeps_statistics(family.config):
-            statistics = st.segmented_control(
+            statistics = controls.segments(
                 "Running statistics",
                 ["merged", "reset"],
                 default="reset",
-                required=True,
                 format_func=_STATISTICS.__getitem__,
                 key="merge_statistics",
             )
@@ -137,11 +135,10 @@ def _with_order(choice: Choice) -> Choice:
 
 def _order(family: requests.Family) -> requests.OrderRequest | None:
     titles: dict[Any, str] = {"none": "As they are", **requests.ORDER_TITLES}
-    kind = st.segmented_control(
+    kind = controls.segments(
         "Line the units up first",
         list(titles),
         default="merge many",
-        required=True,
         format_func=lambda name: words.plain(titles[name]),
         key="merge_order",
         bind="query-params",
@@ -158,11 +155,10 @@ def _with_curvature(choice: Choice) -> Choice:
     if not choice.family.base:
         moments = moments.without_base()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        source: Any = st.segmented_control(
+        source: Any = controls.segments(
             "Curvature",
             [*(["examples"] if choice.family.tasks else []), "optimizer"],
             default="examples" if choice.family.tasks else "optimizer",
-            required=True,
             format_func=_CURVATURES.__getitem__,
             key=f"merge_curvature_{bool(choice.family.tasks)}",
             help="For Fisher averaging and gradient matching. Adam remembers a mean of squared "

@@ -12,7 +12,7 @@ from merging import requests, visualization, ways
 from merging.fusion_records import MergedScore, Mixtures
 from merging.regions import SimplexLoss
 from merging.visualization import NamedScan, NamedScore
-from pages.shared import charts, code, jobs, merge_choices, shares, state, words
+from pages.shared import charts, code, controls, jobs, merge_choices, shares, state, words
 from pages.shared.merge_choice import Choice
 
 Row = dict[str, Any]
@@ -193,11 +193,10 @@ def _notes(score: MergedScore) -> str:
 
 def coefficients(choice: Choice, chosen: Sequence[str]) -> None:
     """Accuracy against one coefficient, on validation examples: how much tuning a rule needs."""
-    split: Any = st.segmented_control(
+    split: Any = controls.segments(
         "Examples",
         ["validation", "test"],
         default="validation",
-        required=True,
         format_func=str.capitalize,
         key="merge_scan_split",
         help="Choose on validation examples. Looking at the test examples here is for "
@@ -362,11 +361,10 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         # Among other rules the choice is another widget: in this one nothing would be left of it.
         key=f"merge_take_rules_{'_'.join(ready)}",
     )
-    what: Any = st.segmented_control(
+    what: Any = controls.segments(
         "As",
         list(_FILES),
         default="folder",
-        required=True,
         format_func=_FILES.__getitem__,
         key="merge_take_what",
     )

@@ -13,7 +13,7 @@ from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
-from pages.shared import jobs, state, summaries, upload_limits, words
+from pages.shared import controls, jobs, state, summaries, upload_limits, words
 from pages.shared.kept_uploads import called
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
@@ -225,11 +225,10 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     """
     function = os.environ.get(OWN_DATA, "")
     choices = {**_CHOICES, **({function: function} if function else {})}
-    choice = st.segmented_control(
+    choice = controls.segments(
         "Examples to evaluate on",
         list(choices),
         default="mnist",
-        required=True,
         format_func=lambda name: words.plain(choices[name]),
         key=f"{key}_data",
         help=(
