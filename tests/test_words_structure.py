@@ -17,7 +17,8 @@ READS = {
     "expander", "file_uploader", "header", "info", "link_button", "markdown", "metric",
     "multiselect", "number_input", "page_link", "pills", "popover", "progress", "radio",
     "segmented_control", "segments", "select_slider", "selectbox", "slider", "spinner",
-    "subheader", "success", "tabs", "text_area", "text_input", "title", "toast", "toggle", "warning", "write",
+    "subheader", "success", "tabs", "text_area", "text_input", "title", "toast", "toggle",
+    "warning", "write",
 }  # fmt: skip
 KEYWORDS = {"body", "captions", "delta", "help", "label", "text", "value"}
 SHOWS_OPTIONS = {

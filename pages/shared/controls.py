@@ -39,8 +39,9 @@ def segments(label: str, options: Sequence[Any], *, default: Any, **given: Any) 
     Returns:
         The chosen option.
     """
-    shown = words.plain(label)
-    chosen = st.segmented_control(shown, options, default=default, required=True, **given)
+    chosen = st.segmented_control(
+        words.plain(label), options, default=default, required=True, **given
+    )
     return default if chosen is None else chosen  # `?key=` empties even what is required
 
 
