@@ -133,6 +133,8 @@ def test_an_upload_is_refused_before_it_is_read(monkeypatch, path, method, lengt
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     sent = answered(upload_limits.UploadLimits, path=path, method=method, headers=headers)
     assert sent[0]["status"] == status
+    assert ("s" in upload_limits._refused) == (status == 413)  # until another file is taken
+    upload_limits._refused.clear()
 
 
 @pytest.mark.usefixtures("_one_host")

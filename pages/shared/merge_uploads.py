@@ -25,6 +25,7 @@ def brought() -> Choice | None:
         "Nothing in them is executed."
     )
     architecture = uploads.choose_architecture("merge")
+    uploads.say_refused()
     left, right = st.columns(2)
     with left:
         models = _models()

@@ -23,6 +23,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit.runtime import get_instance
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from merging.errors import MergingError
 from pages.shared import jobs
@@ -80,6 +81,18 @@ class Limits:
 _REMOVE = "Remove some, or load the page anew."
 
 
+_refused: dict[str, str] = {}  # why a session's last upload was refused; its page asks for it
+
+
+def refusal() -> str:
+    """Why the last upload of the session that runs was refused, in words; empty if it was not.
+
+    Streamlit's own widget says no more than that its request failed.
+    """
+    running = get_script_run_ctx()
+    return "" if running is None else _refused.get(running.session_id, "")
+
+
 def limits() -> Limits:
     """The limits of this server: they follow `server.maxUploadSize`."""
     unit = int(st.get_option("server.maxUploadSize")) << 20
@@ -122,8 +135,10 @@ class UploadLimits:
         size = int(announced) if announced.isdecimal() else most.session_bytes // _SESSION_SHARE
         words = most.refusal(session, file, size, self._held())
         if words:
+            _refused[session] = words
             await PlainTextResponse(words, status_code=413)(scope, receive, send)
             return
+        _refused.pop(session, None)
         ticket = object()
         self._coming[ticket] = (session, file, size)
         try:
@@ -189,6 +204,8 @@ def forget_left(left: dict[str, float], now: float) -> None:
     runtime = get_instance()
     patience = float(st.get_option("server.disconnectedSessionTTL"))
     gone = {session for session in held_files() if not runtime.is_active_session(session)}
+    for session in [s for s in _refused if not runtime.is_active_session(s)]:
+        del _refused[session]
     for session in left.keys() - gone:
         del left[session]
     for session in gone:

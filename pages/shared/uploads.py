@@ -24,6 +24,7 @@ _KINDS = {
     "regression": ", {} number(s) to predict each",
     "tokens": " of tokens, {} different ones",
 }
+_LOOK_SECONDS = 2.0
 _FROM_FILES, _BY_NAME = "Found from the files", "By name: torchvision or timm"
 
 
@@ -66,6 +67,7 @@ def form() -> None:
     with st.expander("Another architecture? Three lines make an archive of it"):
         st.code(HOW_TO_EXPORT, language="python")
     architecture = choose_architecture("models")
+    say_refused()
     columns = st.columns(2)
     read: list[requests.BroughtCheckpoint | None] = []
     for column, letter in zip(columns, "AB", strict=True):
@@ -107,6 +109,13 @@ def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None
         help=words.plain(upload_limits.limits_words()),
     )
     return None if file is None else keep(file)
+
+
+@st.fragment(run_every=_LOOK_SECONDS)
+def say_refused() -> None:
+    """Say why an upload was refused; asks now and then, since a refused file runs no page."""
+    if refused := upload_limits.refusal():
+        st.warning(words.plain(refused), icon=":material/block:")
 
 
 def keep(file: Any) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import save
 
 from pages.shared.upload_limits import FILES_OF_SESSION
+from tests.browser.conftest import serving
 
 LINK = "![d](http://evil.example/d.png) [x](http://evil.example) :red[r] :material/home: $x$ <b>"
 
@@ -117,3 +118,16 @@ def test_bytes_beyond_the_limit_of_a_session_are_refused_in_words(page: Page, ow
     answers = [put(page, own_session, f"file-{k}", 60 << 20) for k in range(7)]
     assert [status for status, _ in answers] == [204] * 6 + [413]
     assert "All your files together may have 384 MB; 360 MB are here already" in answers[-1][1]
+
+
+def test_a_page_says_why_a_file_was_refused(tmp_path, browser, settled):
+    with serving(tmp_path, STREAMLIT_SERVER_MAX_UPLOAD_SIZE="1") as server:
+        page = browser.new_page(base_url=server)
+        page.goto("/merge?merge_family=Your+checkpoints")
+        settled(page)
+        file = {"mimeType": "application/octet-stream", "buffer": bytes(900_000)}
+        files = [{"name": f"{k}.pt", **file} for k in range(9)]
+        page.locator(".st-key-merge_files input[type=file]").set_input_files(files)
+        words = page.get_by_test_id("stAlert").filter(has_text="All your files together may have")
+        expect(words).to_contain_text("6 MB", timeout=60_000)
+        page.close()
