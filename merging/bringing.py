@@ -7,7 +7,6 @@ the prefix of the names are put back when a model is written.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from merging.data.reading import read_data
 from merging.errors import ArchitectureMismatchError
 from merging.graph import trace
 from merging.models.blueprint import ExportedModel
+from merging.models.config_text import read_config
 from merging.models.networks import (
     Network,
     build_network,
@@ -175,9 +175,10 @@ def config_of(
 
     Raises:
         ArchitectureMismatchError: If it cannot be found.
+        MergingError: If what is given is no config.
     """
     if architecture.startswith("{"):
-        config: dict[str, Any] = json.loads(architecture)
+        config = read_config(architecture)
         return infer_config(params, name) if is_bundled(config) else config
     if architecture:
         return library_config(architecture, params)

@@ -1,7 +1,8 @@
 """Files that lie on the server already, in the one folder that whoever started it named.
 
 Off unless `$ONE_BASIN_FOLDER` is set. A name from a browser is only ever a path inside that
-folder: no `..`, nothing absolute, and no link that leads out. Needs no torch.
+folder: no `..`, nothing absolute, and no link that leads out, and what is read is the file that was
+checked. Needs no torch.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from merging.beneath import held, is_supported
 from merging.errors import MergingError
+from merging.legible import legible
 
 FOLDER = "ONE_BASIN_FOLDER"
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".zip")
@@ -62,34 +66,40 @@ def identity(name: str) -> str:
     Raises:
         MergingError: If there is no such file inside the folder.
     """
-    path = _resolved(name)
-    files = [path] if path.is_file() else _files_in(path)
-    stats = [file.stat() for file in files]
+    with _held(name) as (_, stats):
+        return _identity(name, stats)
+
+
+@contextmanager
+def opened(wanted: str) -> Iterator[Path]:
+    """The file or folder that an identity is of, if it is still the same, held open.
+
+    Args:
+        wanted: As `identity` gives it.
+
+    Yields:
+        A path under which it can be read inside the `with`, and no longer. Whatever becomes of
+        the names on the server meanwhile, it is the file that was checked.
+
+    Raises:
+        MergingError: If it is not inside the folder, is gone, or changed since.
+    """
+    name = _name_of(wanted)
+    with _held(name) as (path, stats):
+        if _identity(name, stats) != wanted:
+            raise MergingError(
+                f"{_shown(name)} changed on the server since it was chosen; choose it again"
+            )
+        yield path
+
+
+def _identity(name: str, stats: Sequence[os.stat_result]) -> str:
     found = {
         "path": PurePosixPath(name).as_posix(),
         "size": sum(stat.st_size for stat in stats),
         "changed": max((stat.st_mtime_ns for stat in stats), default=0),
     }
     return json.dumps(found, sort_keys=True, separators=(",", ":"))
-
-
-def find(wanted: str) -> Path:
-    """The file or folder that an identity is of, if it is still the same.
-
-    Args:
-        wanted: As `identity` gives it.
-
-    Returns:
-        Its path on this machine, all links resolved.
-
-    Raises:
-        MergingError: If it is not inside the folder, is gone, or changed since.
-    """
-    name = _name_of(wanted)
-    path = _resolved(name)
-    if identity(name) != wanted:
-        raise MergingError(f"{name} changed on the server since it was chosen; choose it again")
-    return path
 
 
 def _name_of(wanted: str) -> str:
@@ -112,8 +122,12 @@ def _root() -> Path:
     return root
 
 
-def _resolved(name: str) -> Path:
-    """The path of a name, certain to be inside the folder.
+@contextmanager
+def _held(name: str) -> Iterator[tuple[Path, list[os.stat_result]]]:
+    """Hold what a name means, certain to be inside the folder.
+
+    Yields:
+        Where it can be read, and what the system says of its files.
 
     Raises:
         MergingError: If there is no such file, or it is not inside.
@@ -125,32 +139,23 @@ def _resolved(name: str) -> Path:
     )
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise outside
-    try:
-        path = (root / Path(*parts)).resolve(strict=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise MergingError(f"{_shown(name)}: there is no such file on the server") from error
-    if not path.is_relative_to(root) or path == root:
-        raise outside
-    if path.is_dir():
-        if not all(_stays_inside(entry, root) for entry in _all_in(path)):
-            raise outside
-    elif not path.is_file():  # a pipe or a device
-        raise outside
-    return path
-
-
-def _all_in(folder: Path) -> Iterator[Path]:
-    """Whatever is in a folder, however deep; links are not followed.
-
-    Yields:
-        Paths.
-    """
-    for here, folders, files in os.walk(folder):
-        yield from (Path(here) / name for name in (*folders, *files))
+    if not is_supported():
+        raise MergingError(
+            "this server's system cannot open files in a folder safely; upload the file in place "
+            "of choosing it"
+        )
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(held(root, parts))
+        except PermissionError as error:
+            raise outside from error
+        except (OSError, ValueError) as error:
+            raise MergingError(f"{_shown(name)}: there is no such file on the server") from error
+        yield found
 
 
 def _shown(name: str) -> str:
-    return repr(name[:80])
+    return repr(legible(name, most=80))
 
 
 def _stays_inside(path: Path, root: Path) -> bool:
@@ -158,10 +163,6 @@ def _stays_inside(path: Path, root: Path) -> bool:
         return path.resolve(strict=True).is_relative_to(root)
     except (OSError, RuntimeError):
         return False
-
-
-def _files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file()]
 
 
 def _walk(folder: Path, endings: tuple[str, ...], *, with_models: bool) -> Iterator[Path]:

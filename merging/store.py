@@ -241,6 +241,14 @@ class Store:
                 whole = False
         return path if whole else None
 
+    def drop_upload(self, key: str) -> None:
+        """Forget an upload whose bytes nobody needs any more; what was read of it stays."""
+        path = self._path("file", key, ".upload")
+        place = path.relative_to(self.folder).as_posix()
+        with self._explained(f"drop {path.name}"), self._transaction() as db:
+            db.execute("delete from blobs where kind = 'file' and path = ?", [place])
+            path.unlink(missing_ok=True)
+
     # Jobs and the pieces that run
 
     def job(self, key: str) -> JobRecord | None:

@@ -7,7 +7,6 @@ as safetensors and `.npz`; after that only those files are read.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from merging.data.base import Batches, Dataset
 from merging.data.bundled import is_dataset, load_dataset
 from merging.data.reading import read_data
 from merging.errors import CheckpointError, DataError, MergingError
+from merging.models.config_text import read_config
 from merging.models.networks import (
     Network,
     blueprint_bytes,
@@ -243,7 +243,7 @@ def network_of(config: str, store: Store) -> Network:
             )
         return path
 
-    return build_network(json.loads(config), blueprints=blueprint)
+    return build_network(read_config(config), blueprints=blueprint)
 
 
 @lru_cache(maxsize=6)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import merge_choices, merge_reasons, merge_views
+from pages.shared import controls, merge_choices, merge_reasons, merge_views
 from pages.shared.frame import framed
 
 framed()
@@ -16,11 +16,10 @@ choice = merge_choices.choose()
 if choice is None:
     st.stop()
 chosen = merge_choices.choose_rules(choice)
-view = st.segmented_control(
+view = controls.segments(
     "Look at",
     ["Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away"],
     default="Rules",
-    required=True,
     key="merge_view",
     label_visibility="collapsed",
     bind="query-params",

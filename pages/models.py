@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests
-from pages.shared import charts, diagnosis, groups, jobs, state, summaries, uploads
+from pages.shared import charts, controls, diagnosis, groups, jobs, state, summaries, uploads
 from pages.shared.frame import framed, heading
 
 framed()
@@ -12,11 +12,10 @@ heading(
     "Two networks of one architecture. Choose a bundled pair in the sidebar, or bring your own.",
 )
 
-where = st.segmented_control(
+where = controls.segments(
     "Where the models come from",
     ["Bundled pair", "Your checkpoints"],
     default="Bundled pair",
-    required=True,
     key="models_where",
     bind="query-params",
 )

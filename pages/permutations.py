@@ -3,7 +3,7 @@
 import streamlit as st
 
 from merging import requests, visualization
-from pages.shared import charts, controls, jobs, state, summaries
+from pages.shared import charts, controls, jobs, state, summaries, words
 from pages.shared.frame import framed, heading
 
 framed()
@@ -30,7 +30,7 @@ if found:
             key="permutations_dots",
             alt=visualization.describe_permutation(units),
         )
-        st.caption(summaries.order_words(order))
+        st.caption(words.plain(summaries.order_words(order)))
     with right:
         charts.show(
             visualization.plot_cycles(units, **look),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 
 import pytest
 
-from merging import server_folder
+from merging import beneath, server_folder
 from merging.errors import MergingError
 
 
@@ -46,8 +48,15 @@ def test_files_and_folders_of_models_are_listed_and_no_link_that_leads_out(root)
 
 @pytest.mark.parametrize("name", ["runs/a.safetensors", "bert", "within.pt"])
 def test_what_is_inside_is_found_by_its_identity(root, name):
-    path = server_folder.find(server_folder.identity(name))
-    assert path == (root / name).resolve()
+    with server_folder.opened(server_folder.identity(name)) as path:
+        assert path.name == name.rpartition("/")[2]
+        assert _content(path) == _content(root / name)
+
+
+def _content(path):
+    if path.is_file():
+        return path.read_bytes()
+    return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,7 @@ def test_what_is_inside_is_found_by_its_identity(root, name):
 )  # fmt: skip
 def test_nothing_outside_is_ever_found(root, name):
     wanted = json.dumps({"path": name, "size": 6, "changed": 0})
-    for attempt in (lambda: server_folder.identity(name), lambda: server_folder.find(wanted)):
+    for attempt in (lambda: server_folder.identity(name), lambda: _open(wanted)):
         with pytest.raises(
             MergingError, match=r"inside the server's folder|no such file"
         ) as caught:
@@ -68,11 +77,98 @@ def test_nothing_outside_is_ever_found(root, name):
         assert str(root) not in str(caught.value)
 
 
+def _open(wanted):
+    with server_folder.opened(wanted) as path:
+        return path
+
+
 def test_a_model_s_folder_with_a_link_that_leads_out_is_refused(root):
-    (root / "bert" / "deep").mkdir()
-    (root / "bert" / "deep" / "more.safetensors").symlink_to(root.parent / "secret.pt")
+    (root / "bert" / "more.safetensors").symlink_to(root.parent / "secret.pt")
     with pytest.raises(MergingError, match="not a file inside"):
         server_folder.identity("bert")
+
+
+def test_a_folder_of_links_as_caches_have_them_is_read(root):
+    (root / "blobs").mkdir()
+    (root / "blobs" / "abc").write_bytes(b"shard")
+    snapshot = root / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    with server_folder.opened(server_folder.identity("snapshots/1")) as path:
+        assert (path / "model.safetensors").read_bytes() == b"shard"
+
+
+@pytest.mark.parametrize("target", ["../../secret.pt", "../runs/../../secret.pt", "loop.pt"])
+def test_links_are_walked_only_as_far_as_they_stay_inside(root, target):
+    (root / "runs" / "loop.pt").symlink_to(target)
+    with pytest.raises(MergingError, match=r"inside the server's folder|no such file"):
+        server_folder.identity("runs/loop.pt")
+
+
+def test_what_is_read_is_what_was_checked(root):
+    place = root / "runs" / "a.safetensors"
+    with server_folder.opened(server_folder.identity("runs/a.safetensors")) as path:
+        place.unlink()
+        place.symlink_to(root.parent / "secret.pt")
+        assert path.read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_names_that_are_swapped_all_the_while_give_nothing_away(root, swapped):
+    inside, outside = root / "x" / "m.pt", root.parent / "other"
+    inside.parent.mkdir()
+    inside.write_bytes(b"a")
+    outside.mkdir()
+    (outside / "m.pt").write_bytes(b"s")  # as long as the one inside
+    os.utime(inside, ns=(1, 1))
+    os.utime(outside / "m.pt", ns=(1, 1))
+    wanted = server_folder.identity("x/m.pt")
+    with _swapping(inside if swapped == "file" else inside.parent, outside, root / "aside"):
+        seen = {_read_or_refused(wanted) for _ in range(400)}
+    assert b"s" not in seen
+    assert b"a" in seen
+
+
+def _read_or_refused(wanted):
+    try:
+        with server_folder.opened(wanted) as path:
+            return path.read_bytes()
+    except MergingError:
+        return b"refused"
+
+
+@contextlib.contextmanager
+def _swapping(place, outside, aside):
+    """Put a link that leads out in the place of a file or a folder, and back, again and again."""
+    link = place.parent / "link"
+    link.symlink_to(outside / "m.pt" if place.is_file() else outside)
+    done = threading.Event()
+
+    def swap():
+        while not done.is_set():
+            place.rename(aside)
+            link.rename(place)
+            place.rename(link)
+            aside.rename(place)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def test_where_a_system_cannot_open_safely_nothing_is_opened(root, monkeypatch):
+    monkeypatch.setattr(server_folder, "is_supported", lambda: False)
+    with pytest.raises(MergingError, match="cannot open files in a folder safely; upload"):
+        server_folder.identity("runs/a.safetensors")
+
+
+def test_where_a_handle_has_no_path_a_copy_is_read(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(beneath, "_HANDLES", tmp_path / "none")
+    with server_folder.opened(server_folder.identity("bert")) as path:
+        assert not (path / "model.safetensors").is_symlink()
+        assert _content(path) == _content(root / "bert")
 
 
 def test_a_pipe_is_refused(root):
@@ -85,13 +181,13 @@ def test_a_file_that_changed_is_asked_for_again(root):
     wanted = server_folder.identity("runs/a.safetensors")
     (root / "runs" / "a.safetensors").write_bytes(b"other")
     with pytest.raises(MergingError, match="changed on the server since it was chosen"):
-        server_folder.find(wanted)
+        _open(wanted)
 
 
 @pytest.mark.parametrize("wanted", ["", "{", "[]", "3", '{"size": 1}'])
 def test_what_names_no_file_is_refused(root, wanted):
     with pytest.raises(MergingError, match="names no file on the server"):
-        server_folder.find(wanted)
+        _open(wanted)
 
 
 def test_a_folder_that_is_none_is_said(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The floor of every module or package of `merging`; a package's modules share its floor.
 FLOORS = {
     "errors": 0, "params": 0, "how_to_export": 0, "options": 0, "axes": 0,
-    "inlining": 0, "writes": 0, "own_code": 0, "sealed": 0,
+    "inlining": 0, "writes": 0, "own_code": 0, "legible": 0, "beneath": 0,
     "spec": 1, "reorder": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1,
     "methods": 1, "rules": 1,
     "entries": 1, "archives": 1, "pickle_values": 1, "paths": 1, "regions": 1,
@@ -37,7 +37,6 @@ NEIGHBOURS = {
     "params": {"errors"},
     "options": {"errors"},
     "own_code": {"errors"},
-    "sealed": {"errors"},
     "spec": {"records"},
     "permutation": {"reorder", "spec"},
     "paths": {"methods"},

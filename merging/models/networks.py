@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from merging.errors import ArchitectureMismatchError, MergingError, UnknownNameError
+from merging.legible import legible
+from merging.models import hub_config
 from merging.models.blueprint import ExportedModel
 from merging.models.registry import ARCHITECTURES, architecture_of, build_model, example_inputs
 from merging.own_code import OWN_MODEL, PACKAGES, call_named, call_own
@@ -226,8 +229,8 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
     library, _, model = name.partition(":")
     if library not in PACKAGES or not model:
         raise UnknownNameError(
-            f"unknown architecture {name!r}; write torchvision:resnet18 or timm:resnet18, or give "
-            "a .pt2 archive or a Hugging Face folder"
+            f"unknown architecture {legible(name, most=80)!r}; write torchvision:resnet18 or "
+            "timm:resnet18, or give a .pt2 archive or a Hugging Face folder"
         )
     config = {"architecture": library, "name": model, "classes": None}
     usual = _from_library(library, config).model.state_dict()
@@ -247,28 +250,9 @@ def transformers_config(text: str, name: str) -> dict[str, Any]:
     """Config of a Hugging Face folder's `config.json`.
 
     Raises:
-        MergingError: If it names no class of the package.
+        MergingError: If it names no architecture that is known, or a setting is refused.
     """
-    try:
-        found = json.loads(text)
-        (class_name,) = found["architectures"]
-        model_type = str(found["model_type"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MergingError(
-            f"{name}: its config.json does not name one architecture and a model_type; "
-            "save the model again with save_pretrained"
-        ) from error
-    plain = {
-        key: value
-        for key, value in found.items()
-        if key not in ("auto_map", "architectures", "model_type", "_name_or_path", "torch_dtype")
-    }
-    return {
-        "architecture": "transformers",
-        "class": str(class_name),
-        "model_type": model_type,
-        "config": plain,
-    }
+    return {"architecture": "transformers", **hub_config.read_settings(text, name)}
 
 
 def _from_library(kind: str, config: Config) -> Network:
@@ -289,6 +273,7 @@ def _from_library(kind: str, config: Config) -> Network:
 
 
 def _import(kind: str) -> ModuleType:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # architectures only: nothing is asked of a hub
     try:
         return importlib.import_module(f"{kind}.models" if kind == "torchvision" else kind)
     except ImportError as error:
@@ -321,16 +306,27 @@ def _check_listed(name: str, known: Sequence[str], library: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"; it has {', '.join(near)}" if near else ""
-        raise UnknownNameError(f"{library} has no image classifier {name!r}{hint}")
+        raise UnknownNameError(
+            f"{library} has no image classifier {legible(name, most=80)!r}{hint}"
+        )
 
 
 def _transformers(library: Any, config: Config) -> Network:
-    name = config["class"]
-    cls = getattr(library, name, None) if name.isidentifier() else None
+    known = hub_config.checked(config, "transformers")
+    name = known["class"]
+    cls = getattr(library, name, None)
     if not (isinstance(cls, type) and issubclass(cls, library.PreTrainedModel)):
         raise UnknownNameError(f"transformers has no model class {name!r}")
-    settings = library.AutoConfig.for_model(config["model_type"], **config["config"])
+    kind = type(library.AutoConfig.for_model(known["model_type"]))
+    if getattr(cls, "config_class", None) is not kind:
+        raise UnknownNameError(
+            f"{name} is no class of the model type {known['model_type']!r}; save the model again "
+            "with save_pretrained"
+        )
+    settings = kind(**hub_config.own_settings(kind, known["config"]))
     settings.use_cache = False
+    with torch.device("meta"):
+        hub_config.check_bytes(cls(settings), name)
     model = cls(settings)
     return Network(model, (_main_input(model, settings),), f"transformers' {name}")
 
@@ -338,9 +334,11 @@ def _transformers(library: Any, config: Config) -> Network:
 def _main_input(model: Any, settings: Any) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if model.main_input_name == "pixel_values":
-        side = settings.image_size
+        side = getattr(settings, "image_size", _SIDE)
         sides = tuple(side) if isinstance(side, (list, tuple)) else (side, side)
-        return torch.randn(2, settings.num_channels, *sides, generator=generator)
+        shape = (2, settings.num_channels, *sides)
+        hub_config.check_pixels(shape, type(model).__name__)
+        return torch.randn(shape, generator=generator)
     if model.main_input_name != "input_ids":
         raise MergingError(
             f"{type(model).__name__} reads {model.main_input_name!r}, for which no example can be "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -92,22 +93,26 @@ def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -
 
 
 def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: Context) -> Found:
-    source = _source(request, context)
     architecture = request.architecture
-    return {}, keep_checkpoint(source, request.name, context.store, architecture=architecture)
+    with _source(request, context) as source:
+        return {}, keep_checkpoint(source, request.name, context.store, architecture=architecture)
 
 
 def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
     if request.function:
         found = own_data(request.function)
         return {}, keep_arrays(found, request.name, request.config, context.store)
-    return {}, keep_data(_source(request, context), request.name, request.config, context.store)
+    with _source(request, context) as source:
+        return {}, keep_data(source, request.name, request.config, context.store)
 
 
-def _source(request: requests.CheckpointRequest | requests.DataRequest, context: Context) -> Path:
+def _source(
+    request: requests.CheckpointRequest | requests.DataRequest, context: Context
+) -> AbstractContextManager[Path]:
+    """What was brought, to be read while it is held."""
     if request.file:
-        return server_folder.find(request.file)
-    return uploaded(request.upload, request.name, context.store)
+        return server_folder.opened(request.file)
+    return nullcontext(uploaded(request.upload, request.name, context.store))
 
 
 def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:

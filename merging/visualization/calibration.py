@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from merging.visualization.rule_scores import NamedScore
 from merging.visualization.theme import LEGEND_ABOVE, blank_figure, float32, inks, line_style
+from merging.visualization.wording import label
 
 
 def plot_reliability(
@@ -43,7 +44,7 @@ def plot_reliability(
             x=float32(confidence[filled]),
             y=float32(right[filled]),
             customdata=counts[filled].astype(np.int32),
-            name=named.title,
+            name=label(named.title),
             mode="lines+markers",
             line={"color": style.colour, "width": 1.5, "dash": style.dash},
             marker={"color": style.colour, "symbol": style.symbol, "size": float32(sizes)},

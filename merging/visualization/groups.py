@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 
 from merging.records import SymmetrySummary
 from merging.visualization.theme import blank_figure, inks
-from merging.visualization.wording import counted, shortened
+from merging.visualization.wording import counted, label
 
 # Paul Tol's light scheme: made to be read through dark letters, and by colour-blind readers.
 PALETTE = (
@@ -25,6 +25,7 @@ PALETTE = (
 )  # fmt: skip
 LETTERS = "#1b1b1f"
 ROW_PIXELS = 21
+_HOVER = 200  # characters of a name where there is room
 _LETTER_PIXELS = 7
 _FIXED_LIGHT, _FIXED_DARK = "#e3e5ea", "#343a46"
 _GAP = 0.05  # of a cell
@@ -222,17 +223,19 @@ def _cells(
         width = (1 - _GAP) / len(parts)
         for k, part in enumerate(parts):
             left = axis + _GAP / 2 + k * width
-            where = f"{', '.join(row.parameters)}<br>axis {axis}"
+            where = f"{label(', '.join(row.parameters), _HOVER)}<br>axis {axis}"
             if part in numbers:
                 group = numbers[part]
                 text = f"<b>{group + 1}</b>"
                 if len(parts) == 1 and not compact:
                     text += f" · {units[part]:,}"
-                words = f"group {group + 1}: {part}<br>{units[part]:,} units<br>{where}"
+                words = (
+                    f"group {group + 1}: {label(part, _HOVER)}<br>{units[part]:,} units<br>{where}"
+                )
                 colour = colours[part]
             else:
                 text, colour = "", _FIXED_DARK if dark else _FIXED_LIGHT
-                words = f"fixed: {_reason(row, axis, summary)}<br>{where}"
+                words = f"fixed: {label(_reason(row, axis, summary), _HOVER)}<br>{where}"
             cells.append(_Cell(number, left, width, colour, text, words))
     return cells
 
@@ -270,7 +273,7 @@ def _short(layer: str, length: int) -> str:
     words = layer.split(".")
     if len(layer) > length:
         words = [w if w.isdecimal() else w[:1] for w in words[:-1]] + words[-1:]
-    return shortened(".".join(words), length)
+    return label(".".join(words), length)
 
 
 def _column(axis: int, compact: bool) -> str:

@@ -15,7 +15,7 @@ from merging.errors import UnknownNameError
 from merging.records import LayerRow
 from merging.visualization.theme import blank_figure, float32, inks, method_style
 from merging.visualization.ticks import round_values
-from merging.visualization.wording import counted, shortened
+from merging.visualization.wording import counted, label
 
 Quantity = Literal["distance", "cosine", "barrier", "variance"]
 LETTER_PIXELS = 7  # about the mean width of a letter at the size of tick labels
@@ -101,7 +101,7 @@ def plot_layers(
         The figure; layers without the quantity are left out and counted.
     """
     values = layer_values(rows, quantity)
-    names = [shortened(name, 16 if compact else 28) for name in values.names]
+    names = [label(name, 16 if compact else 28) for name in values.names]
     left = LETTER_PIXELS * max(map(len, names), default=0) + 24
     margin = {"l": left, "r": 20, "t": 44, "b": 76 if values.left_out else 52}
     height = margin["t"] + margin["b"] + max(34 * len(values.names), 60)
@@ -134,7 +134,7 @@ def _bars(
         **ends,
         y=np.arange(lengths.size, dtype=np.int16),
         customdata=[
-            [name, float(f"{v:.5g}")] for name, v in zip(values.names, lengths, strict=True)
+            [label(name), float(f"{v:.5g}")] for name, v in zip(values.names, lengths, strict=True)
         ],
         orientation="h",
         marker={"color": colour, "line": {"width": 0}},

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from merging.visualization.scans import NamedScan
 from merging.visualization.theme import LEGEND_ABOVE, blank_figure, float32, line_style
+from merging.visualization.wording import label
 
 
 def plot_mismatch(
@@ -34,7 +35,7 @@ def plot_mismatch(
             x=float32(named.scan.mismatch[known]),
             y=float32(100 * (1 - named.scan.accuracy.mean(1)[known])),
             customdata=float32(named.scan.values[known]),
-            name=named.title,
+            name=label(named.title),
             mode="lines+markers",
             line={"color": style.colour, "width": 1, "dash": "dot"},
             marker={"color": style.colour, "symbol": style.symbol, "size": 9},

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from merging.fusion_records import MergedScore
 from merging.visualization.theme import CIVIDIS, blank_figure, float32, inks
-from merging.visualization.wording import shortened
+from merging.visualization.wording import label
 
 _LETTER = 7  # about the mean width of a letter at the size of tick labels, in pixels
 _ROW = 30
@@ -56,8 +56,8 @@ def plot_rule_scores(
     shape = (len(rows), 1 + len(tasks))
     values = np.array([_values(row.score, by_loss) for row in rows]).reshape(shape)
     errors = np.array([_errors(row.score, by_loss) for row in rows]).reshape(shape)
-    names = [shortened(row.title, 18 if compact else 34) for row in rows]
-    columns = ["Mean", *(shortened(task, 9 if compact else 22) for task in tasks)]
+    names = [label(row.title, 18 if compact else 34) for row in rows]
+    columns = ["Mean", *(label(task, 9 if compact else 22) for task in tasks)]
     left = 16 + _LETTER * max(map(len, names), default=0)
     gap = sum(row.reference for row in rows)
     # Slanted names of columns reach out to the right, and a phone has no room there.

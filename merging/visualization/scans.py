@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from merging.fusion_records import Scan
 from merging.visualization.theme import LEGEND_ABOVE, blank_figure, faded, float32, inks, line_style
+from merging.visualization.wording import label
 
 _AXES = MappingProxyType({
     "weights": "Factor of every model, α",
@@ -87,7 +88,7 @@ def _lines(named: NamedScan, k: int, dark: bool) -> list[go.Scatter]:
         ),
         go.Scatter(
             x=float32(scan.values), y=float32(mean), customdata=float32(2 * error),
-            name=named.title, legendgroup=named.title, mode="lines+markers",
+            name=label(named.title), legendgroup=named.title, mode="lines+markers",
             line={"color": style.colour, "width": 2, "dash": style.dash},
             marker={"color": style.colour, "symbol": style.symbol, "size": 7},
             hovertemplate="%{y:.1f} % ± %{customdata:.1f}",

@@ -16,6 +16,7 @@ from merging.records import Metric
 from merging.regions import SimplexLoss
 from merging.visualization.surface_scale import ColourScale, coloured, scale_of
 from merging.visualization.theme import blank_figure, float32, inks
+from merging.visualization.wording import label
 
 _HIGH = float(np.sqrt(3) / 2)
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, _HIGH]])
@@ -57,7 +58,7 @@ def plot_simplex(
     Returns:
         The figure. The trace named `grid` of each triangle holds its points.
     """
-    called = dict(zip(simplex.names, titles or simplex.names, strict=True))
+    called = dict(zip(simplex.names, map(label, titles or simplex.names), strict=True))
     faces = [_face(simplex.face(three)) for three in combinations(simplex.names, 3)]
     scale = scale_of(coloured(simplex.loss, simplex.accuracy, metric), metric)
     columns = 1 if compact or len(faces) == 1 else 2

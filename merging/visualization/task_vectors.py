@@ -19,7 +19,7 @@ from merging.visualization.theme import (
     inks,
     line_style,
 )
-from merging.visualization.wording import shortened
+from merging.visualization.wording import label
 
 _LETTER = 7
 _AROUND = 110  # pixels above and below a grid together: its title, and slanted names
@@ -40,7 +40,7 @@ def plot_task_vectors(
     Returns:
         The figure.
     """
-    names = [shortened(name, 12 if compact else 18) for name in models]
+    names = [label(name, 12 if compact else 18) for name in models]
     side = max(160, 34 * len(names))
     left = 16 + _LETTER * max(map(len, names), default=0)
     height = side + _AROUND + (side + _AROUND if compact else 0)
@@ -122,7 +122,7 @@ def plot_contributions(
     Returns:
         The figure: a row per tensor, a marker per model.
     """
-    names = [shortened(name, 16 if compact else 28) for name in found.tensors]
+    names = [label(name, 16 if compact else 28) for name in found.tensors]
     figure = _dots(names, "Share of the squared length (%)", len(models), dark, compact)
     for k, model in enumerate(models):
         style = line_style(k, dark)
@@ -130,7 +130,7 @@ def plot_contributions(
             x=float32(100 * found.contributions[k]),
             y=np.arange(len(names), dtype=np.int16),
             mode="markers",
-            name=model,
+            name=label(model),
             marker={"color": style.colour, "symbol": style.symbol, "size": 9},
             hovertemplate="%{x:.1f} %",
         )
@@ -151,7 +151,7 @@ def plot_errors(
         The figure: measured, predicted and bounded lengths of both rules.
     """
     tensors = list(dict.fromkeys(row.tensor for row in rows))
-    names = [shortened(name, 16 if compact else 28) for name in tensors]
+    names = [label(name, 16 if compact else 28) for name in tensors]
     figure = _dots(names, "Distance from the joint model (length)", 6, dark, compact)
     for k, (rule, title) in enumerate((
         ("task_arithmetic", "Task arithmetic"),
@@ -218,7 +218,7 @@ def plot_implied_weights(
             x=float32(found.edges),
             y=float32(100 * np.append(share, share[-1])),
             mode="lines",
-            name=f"{model}, mean {found.means[k]:.2f}",
+            name=f"{label(model)}, mean {found.means[k]:.2f}",
             line={"color": style.colour, "dash": style.dash, "shape": "hv", "width": 2},
             hovertemplate="weight from %{x:.2f}: %{y:.2g} % of the entries",
         )

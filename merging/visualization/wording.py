@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from html import escape
 
+from merging.legible import legible
 from merging.records import Barrier
 
+LABEL = 80  # characters of a name in a figure
 _ENDS = {0.0: "model A itself", 1.0: "model B itself"}
 
 
@@ -62,6 +65,24 @@ def shortened(name: str, length: int) -> str:
         return name
     front = length // 2
     return f"{name[:front]}…{name[len(name) - (length - 1 - front) :]}"
+
+
+def label(name: str, length: int = LABEL) -> str:
+    """Foreign text as a figure shows it: Plotly reads what it draws as HTML, with links.
+
+    Args:
+        name: A name of a model, a task, a layer or a group.
+        length: Characters that are kept.
+
+    Returns:
+        The text for titles, ticks, legends, and what hovering shows.
+
+    Example:
+        >>> label('<a href="http://a.b">layer</a>')
+        '&lt;a href="http://a.b"&gt;layer&lt;/a&gt;'
+    """
+    shown = shortened(legible(name, lines=False), length)
+    return escape(shown, quote=False).replace("%{", "&#37;{")
 
 
 def sentence_case(text: str) -> str:

@@ -10,6 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from merging.legible import legible
+from pages.shared import words
+
 _CONFIG = {
     "displaylogo": False,
     "responsive": True,
@@ -44,7 +47,7 @@ def show(figure: go.Figure, *, key: str, alt: str, rows: Sequence[Mapping[str, A
     """
     image = {"format": "svg", "filename": f"one-basin-{key}", "scale": 2}
     config = {**_CONFIG, "toImageButtonOptions": image, "displayModeBar": not compact() and "hover"}
-    st.plotly_chart(figure, theme=None, key=key, alt=alt, config=config)
+    st.plotly_chart(figure, theme=None, key=key, alt=legible(alt), config=config)
     if rows:
         with st.expander("View as table", icon=":material/table:"):
             table(rows, key=f"{key}_table")
@@ -98,4 +101,4 @@ def _formats(numbers: pd.DataFrame) -> dict[str, Any]:
 
 def source(subject_title: str, *facts: str) -> None:
     """Say what a result was computed from."""
-    st.caption(" · ".join(["Computed from " + subject_title, *facts]))
+    st.caption(words.plain(" · ".join(["Computed from " + subject_title, *facts])))

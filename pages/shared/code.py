@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from merging import as_code, requests
+from pages.shared import words
 
 
 def offer(wanted: Sequence[requests.Request[Any]], *, key: str) -> None:
@@ -31,7 +32,7 @@ def offer(wanted: Sequence[requests.Request[Any]], *, key: str) -> None:
             )
             request = known[chosen or 0]
         if note := as_code.note(request):
-            st.caption(note)
+            st.caption(words.plain(note))
         st.caption("In Python:")
         st.code(as_code.python(request), language="python")
         st.caption("In a shell, in the folder of this app; `--json` prints every number:")

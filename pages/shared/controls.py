@@ -10,7 +10,7 @@ import streamlit as st
 
 from merging import methods, paths, requests
 from merging.records import Baseline, GroupUnits, Metric
-from pages.shared import jobs, state
+from pages.shared import jobs, state, words
 
 STATISTICS = {
     "interpolated": "As interpolated",
@@ -27,6 +27,24 @@ QUANTITIES = {
 }
 
 
+def segments(label: str, options: Sequence[Any], *, default: Any, **given: Any) -> Any:
+    """One of some options that are side by side: always one of them, whatever an address says.
+
+    Args:
+        label: What is chosen.
+        options: The options.
+        default: The one that is chosen first.
+        given: More of Streamlit's own arguments.
+
+    Returns:
+        The chosen option.
+    """
+    chosen = st.segmented_control(
+        words.plain(label), options, default=default, required=True, **given
+    )
+    return default if chosen is None else chosen  # `?key=` empties even what is required
+
+
 def method_options() -> None:
     """Options of the chosen methods, from their cards."""
     chosen = [methods.METHOD_CARDS[name] for name in state.chosen_methods()]
@@ -35,8 +53,8 @@ def method_options() -> None:
     with st.expander("Options", icon=":material/tune:"):
         for column, card in zip(st.columns(len(chosen)), chosen, strict=True):
             with column:
-                st.markdown(f"**{card.title}**")
-                st.caption(f"{card.about} {card.reference}")
+                st.markdown(f"**{words.plain(card.title)}**")
+                st.caption(words.plain(f"{card.about} {card.reference}"))
                 for option in fields(card.options):
                     option_widget(option, key=state.option_key(card.name, option.name))
 
@@ -49,7 +67,7 @@ def option_widget(
     if "choices" in meta:
         choices = list(meta["choices"])
         st.selectbox(
-            meta["label"],
+            words.plain(meta["label"]),
             choices,
             choices.index(option.default),
             key=key,
@@ -59,7 +77,7 @@ def option_widget(
     default: Any = option.default
     kind: Any = type(default)
     st.number_input(
-        meta["label"],
+        words.plain(meta["label"]),
         kind(meta["min"]),
         kind(meta["max"]),
         default,
@@ -121,15 +139,14 @@ def curve_choices() -> CurveChoices:
 def path_choice(options: Sequence[str], *, key: str) -> str:
     """Which kind of path is trained, if any."""
     titles = {"none": "None"} | {name: card.title for name, card in paths.PATH_CARDS.items()}
-    chosen = st.segmented_control(
+    chosen = segments(
         "Trained path",
         options,
         default=options[0],
-        required=True,
-        format_func=titles.__getitem__,
+        format_func=lambda name: words.plain(titles[name]),
         key=key,
         bind="query-params",
-        help=" ".join(f"{card.title}: {card.about}" for card in paths.PATH_CARDS.values())
+        help=words.plain(" ".join(f"{c.title}: {c.about}" for c in paths.PATH_CARDS.values()))
         + " Trained on the training examples, before and after alignment.",
     )
     return str(chosen)
@@ -138,8 +155,8 @@ def path_choice(options: Sequence[str], *, key: str) -> str:
 def _path_options(kind: str) -> None:
     """Options of a kind of path, or of SWAG, from its card."""
     card = paths.SWAG_CARD if kind == paths.SWAG_CARD.name else paths.PATH_CARDS[kind]
-    with st.expander(f"Options of {card.title}", icon=":material/tune:"):
-        st.caption(f"{card.about} {card.reference}")
+    with st.expander(f"Options of {words.plain(card.title)}", icon=":material/tune:"):
+        st.caption(words.plain(f"{card.about} {card.reference}"))
         with st.container(horizontal=True):
             for option in fields(card.options):
                 option_widget(option, key=state.option_key(card.name, option.name), width=170)
@@ -147,11 +164,10 @@ def _path_options(kind: str) -> None:
 
 def statistics_choice(options: Sequence[str], *, key: str) -> Any:
     """What is done about the statistics of hidden units."""
-    return st.segmented_control(
+    return segments(
         "Statistics of hidden units",
         options,
         default="interpolated",
-        required=True,
         format_func=STATISTICS.__getitem__,
         key=key,
         bind="query-params",
@@ -192,11 +208,10 @@ class SurfaceChoices:
 def surface_choices() -> SurfaceChoices:
     """Plane, resolution, quantity, examples, statistics, the path, and whether to sample."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = st.segmented_control(
+        kind = segments(
             "Plane",
             list(KINDS),
             default="aligned",
-            required=True,
             format_func=KINDS.__getitem__,
             key="landscape_plane",
             wrap=True,
@@ -210,20 +225,18 @@ def surface_choices() -> SurfaceChoices:
             bind="query-params",
             width=180,
         )
-        metric = st.segmented_control(
+        metric = segments(
             "Colour",
             ["loss", "accuracy"],
             default="loss",
-            required=True,
             format_func=str.capitalize,
             key="landscape_metric",
             bind="query-params",
         )
-        split = st.segmented_control(
+        split = segments(
             "Examples",
             ["test", "train"],
             default="test",
-            required=True,
             format_func=str.capitalize,
             key="landscape_split",
             bind="query-params",
@@ -238,7 +251,7 @@ def surface_choices() -> SurfaceChoices:
             "SWAG samples",
             key="landscape_swag",
             bind="query-params",
-            help=f"{paths.SWAG_CARD.about} Drawn where they project to on the plane.",
+            help=f"{words.plain(paths.SWAG_CARD.about)} Drawn where they project to on the plane.",
         )
     if kind in ("path", "simplex"):
         st.caption("Options of paths are set on the Interpolate page, and hold here too.")
@@ -285,7 +298,7 @@ def _plane_points(kind: str) -> tuple[str, ...]:
         )
         return (str(around),)
     if kind == "simplex":
-        bends = {f"{kind} {m}": f"bend of {words}" for kind, m, words in _bends()}
+        bends = {f"{kind} {m}": f"bend of {title}" for kind, m, title in _bends()}
         titles |= bends
         chosen = st.multiselect(
             "Mix these",
@@ -404,12 +417,11 @@ def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
     chosen = state.chosen_methods()
     if not chosen:
         return None
-    method = st.segmented_control(
+    method = segments(
         "Method",
         chosen,
         default=chosen[0],
-        required=True,
-        format_func=lambda name: methods.METHOD_CARDS[name].title,
+        format_func=lambda name: words.plain(methods.METHOD_CARDS[name].title),
         key=f"{key}_method",
     )
     return state.alignment(method)
@@ -438,12 +450,11 @@ def _how_many(units: GroupUnits) -> str:
 def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
     """How the dots are sorted."""
     labels = {"index": "By index", "match": "By match", "cycle": "By cycle"}
-    chosen = st.segmented_control(
+    chosen = segments(
         "Sort the units",
         list(labels),
         default="index",
-        required=True,
-        format_func=labels.__getitem__,
+        format_func=lambda name: words.plain(labels[name]),
         key=f"{key}_order",
         bind="query-params",
     )
@@ -452,11 +463,10 @@ def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
 
 def layer_quantity(*, key: str) -> Any:
     """What is compared layer by layer."""
-    return st.segmented_control(
+    return segments(
         "Compare",
         list(QUANTITIES),
         default="distance",
-        required=True,
         format_func=QUANTITIES.__getitem__,
         key=f"{key}_quantity",
         bind="query-params",

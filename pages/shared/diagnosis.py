@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from merging.records import Diagnosis, Forecast
+from pages.shared import words
 
 _COLLAPSING = "BatchNorm"
 _BIG = 2e9  # bytes: about what a worker has
@@ -21,20 +22,21 @@ def before(found: Forecast) -> None:
     columns = st.columns(3)
     columns[0].metric(
         "Weight matching, about",
-        _duration(found.match_seconds),
+        words.plain(_duration(found.match_seconds)),
         help=(
-            f"Ten sweeps in each of three runs over {found.groups} groups, the largest of "
-            f"{found.largest_group:,} units; {_duration(found.sweep_seconds)} a sweep. From an "
-            "assignment problem and a product of matrices timed on this machine just now."
+            f"Ten sweeps in each of three runs over {found.groups:,} groups, the largest of "
+            f"{found.largest_group:,} units; {words.plain(_duration(found.sweep_seconds))} a "
+            "sweep. From an assignment problem and a product of matrices timed on this machine "
+            "just now."
         ),
         border=True,
     )
     columns[1].metric(
         "Memory for it",
-        _memory(found.model_bytes + found.similarity_bytes),
+        words.plain(_memory(found.model_bytes + found.similarity_bytes)),
         help=(
-            f"{_memory(found.model_bytes)} for both models, {_memory(found.similarity_bytes)} for "
-            "the similarities of their units."
+            f"{words.plain(_memory(found.model_bytes))} for both models, "
+            f"{words.plain(_memory(found.similarity_bytes))} for the similarities of their units."
         ),
         border=True,
     )
@@ -46,19 +48,19 @@ def before(found: Forecast) -> None:
     columns[2].metric(
         "Points of a curve a second",
         "–" if nothing else f"{found.points_per_second:.3g}",
-        help="Without examples nothing can be evaluated." if nothing else timed,
+        help="Without examples nothing can be evaluated." if nothing else words.plain(timed),
         border=True,
     )
     if found.shared_start:
-        st.warning(_COMMON_START.format(found.cosine), icon=":material/call_merge:")
+        st.warning(words.plain(_COMMON_START.format(found.cosine)), icon=":material/call_merge:")
     if found.model_bytes + found.similarity_bytes > _BIG:
         st.warning("This may be more memory than a worker has.", icon=":material/memory:")
     for line in found.warnings:
-        st.warning(line, icon=":material/straighten:")
+        st.warning(words.plain(line), icon=":material/straighten:")
     if not found.warnings:
         st.caption(
-            f"Nothing is odd about the numbers: A has {', '.join(found.dtypes_a)}, B has "
-            f"{', '.join(found.dtypes_b)}."
+            f"Nothing is odd about the numbers: A has {words.plain(', '.join(found.dtypes_a))}, "
+            f"B has {words.plain(', '.join(found.dtypes_b))}."
         )
 
 
@@ -80,7 +82,7 @@ def show(found: Diagnosis) -> None:
     columns[0].metric(
         "Planted permutation recovered",
         f"{found.recovered / max(1, found.units):.0%}",
-        help=f"A was permuted at random and matched with itself: {found.sweeps} sweeps.",
+        help=f"A was permuted at random and matched with itself: {found.sweeps:,} sweeps.",
         border=True,
     )
     columns[1].metric("A and matched B, cosine", f"{found.matched_cosine:.3f}", border=True)
@@ -91,7 +93,7 @@ def show(found: Diagnosis) -> None:
         border=True,
     )
     for line in _lines(found):
-        st.markdown(f"- {line}")
+        st.markdown(f"- {words.plain(line)}")
 
 
 def _lines(found: Diagnosis) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import streamlit as st
 
 from merging import methods, requests
-from pages.shared import code, controls, jobs, state
+from pages.shared import code, controls, jobs, state, words
 
 _WHAT = {
     "permutation": "Permutation (.npz)",
@@ -29,11 +29,10 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
             key="align_file_method",
             width=240,
         )
-        what = st.segmented_control(
+        what = controls.segments(
             "File",
             list(_WHAT),
             default="permutation",
-            required=True,
             format_func=_WHAT.__getitem__,
             key="align_file",
             wrap=True,
@@ -66,31 +65,30 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
     for found in jobs.follow("align_export", [request]):
         file = found.result
         st.download_button(
-            f"Download {file.name} ({_size(len(file.data))})",
+            words.plain(f"Download {file.name} ({_size(len(file.data))})"),
             file.data,
             file.name,
             key="align_download",
             icon=":material/download:",
         )
         for note in file.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         code.offer([request], key="align_file")
 
 
 def _form(what: str) -> dict[str, Any]:
     """How a model is written: container, and names as they were brought."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        container = st.segmented_control(
+        container = controls.segments(
             "Format",
             list(_CONTAINERS),
             default="safetensors",
-            required=True,
             format_func=_CONTAINERS.__getitem__,
             key="align_container",
         )
         prefix = state.prefix("b" if what == "aligned" else "a")
         if prefix and not st.toggle(
-            f"Names with `{prefix}`, as in your file", value=True, key="align_prefix"
+            f"Names with {words.code(prefix)}, as in your file", value=True, key="align_prefix"
         ):
             prefix = ""
     return {"container": container, "prefix": prefix}

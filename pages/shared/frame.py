@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from merging import methods, own_code
-from pages.shared import jobs, state
+from pages.shared import address, jobs, state, words
 
 _PAGES = Path(__file__).resolve().parents[1]
 _LOGO = _PAGES.parent / "assets" / "logo.svg"
@@ -56,9 +56,9 @@ def framed() -> None:
 
 def heading(title: str, about: str) -> None:
     """Title of a page, what it is for, and which pair is looked at."""
-    st.title(title, anchor=False)
-    st.markdown(about)
-    st.caption(f":material/compare_arrows: **{state.pair_title(state.pair_name())}**")
+    st.title(words.plain(title), anchor=False)
+    st.markdown(words.plain(about))
+    st.caption(f":material/compare_arrows: **{words.plain(state.pair_title(state.pair_name()))}**")
 
 
 def _page(name: str, title: str, icon: str) -> st.Page:
@@ -69,7 +69,7 @@ def _choices() -> None:
     st.selectbox(
         "Pair of models",
         state.pair_names(),
-        state.pair_names().index(state.first_pair()),
+        state.pair_names().index(state.asked().pair),
         format_func=state.pair_title,
         key="pair",
         help="Two networks of one architecture, trained from different seeds.",
@@ -78,23 +78,26 @@ def _choices() -> None:
         "Matching methods",
         list(methods.METHOD_CARDS),
         selection_mode="multi",
-        default=state.first_methods(),
-        format_func=lambda name: methods.METHOD_CARDS[name].title.removesuffix(" matching"),
+        default=list(state.asked().methods),
+        format_func=lambda name: words.plain(
+            methods.METHOD_CARDS[name].title.removesuffix(" matching")
+        ),
         key="methods",
         help="How B's units are put into A's order. Compared on every page.",
     )
     st.number_input(
         "Seed",
         0,
-        2**31 - 1,
-        0,
+        address.MOST_SEED,
+        state.asked().seed,
         key="seed",
-        bind="query-params",
         help="Everything random in matching and in random directions starts here.",
     )
 
 
 def _notices() -> None:
+    for refused in state.asked().refused:
+        st.warning(words.plain(refused), icon=":material/link_off:")
     notice = jobs.store_notice()
     if notice:
-        st.warning(notice, icon=":material/warning:")
+        st.warning(words.plain(notice), icon=":material/warning:")

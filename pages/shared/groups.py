@@ -79,7 +79,7 @@ def _wanted(config: str) -> requests.SpecRequest | None:
 
 def _offer(found: requests.ChosenSpec, subject: requests.Subject) -> None:
     st.success(
-        f"Certified: {found.groups} groups, {found.units:,} units.", icon=":material/verified:"
+        f"Certified: {found.groups:,} groups, {found.units:,} units.", icon=":material/verified:"
     )
     if found.fingerprint == subject.spec:
         st.caption("It is in use.")

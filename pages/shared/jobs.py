@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,8 @@ from merging.cards import ASSETS
 from merging.errors import MergingError
 from merging.jobs import ACTIVE, Status
 from merging.requests import Request
-from pages.shared import state
+from pages.shared import state, words
+from pages.shared.kept_uploads import KeptUploads, Upload
 
 Result = TypeVar("Result")
 
@@ -45,13 +46,19 @@ def store_notice() -> str | None:
     return _store()[1]
 
 
-def keep_upload(key: str, data: bytes) -> None:
-    """Keep the bytes of an upload for a worker to read.
+@cache
+def _uploads(results: store.Store) -> KeptUploads:
+    return KeptUploads(results)
 
-    Raises:
-        StoreError: If they cannot be kept.
-    """
-    _store()[0].put_file(key, data, ".upload")
+
+def keep_upload(file: Upload) -> str:
+    """Keep an upload for a worker to read, and return the SHA-256 of its bytes."""
+    return _uploads(_store()[0]).keep(file)
+
+
+def forget_uploads_but(files: Iterable[str]) -> None:
+    """Drop the uploads of this process of which no file is left, by the identities of those."""
+    _uploads(_store()[0]).forget_all_but(files)
 
 
 def read(request: Request[Result]) -> Result | None:
@@ -79,7 +86,7 @@ def follow(slot: str, wanted: Sequence[Request[Any]], *, start: bool = True) -> 
         if missing:
             _pursue(slot, missing, start=start)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return state.last_shown(slot)
     shown = [f for f in found if f is not None]
     if missing and not shown and (previous := state.last_shown(slot)):
@@ -155,26 +162,31 @@ def _has_partial(request: Request[Any]) -> bool:
 
 def _one_line(slot: str, request: Request[Any], status: Status) -> None:
     if status.state == "failed":
-        st.error(f"{request.title}: {status.error}", icon=":material/error:")
+        st.error(words.plain(f"{request.title}: {status.error}"), icon=":material/error:")
         _again(slot, request, "Try again")
     elif status.state == "stopped":
-        st.caption(f"{request.title}: stopped at {status.done:.0f} of {status.total:.0f} parts.")
+        st.caption(
+            f"{words.plain(request.title)}: stopped at {status.done:.0f} of "
+            f"{status.total:.0f} parts."
+        )
         _again(slot, request, "Go on")
     elif status.state == "interrupted":
-        st.warning(f"{request.title} was interrupted: {status.error or 'compute process ended'}")
+        why = status.error or "compute process ended"
+        st.warning(words.plain(f"{request.title} was interrupted: {why}"))
         _again(slot, request, "Go on")
     elif status.state == "missing":
-        st.caption(f"{request.title}: not computed yet.")
+        st.caption(f"{words.plain(request.title)}: not computed yet.")
         _again(slot, request, "Compute")
     else:
         share = min(1.0, status.done / status.total) if status.total else 0.0
         left = f" · about {status.eta:.0f} s left" if status.eta and status.eta > 2 else ""
-        st.progress(share, text=f"{request.title} · {status.note or status.state}{left}")
+        doing = f"{request.title} · {status.note or status.state}{left}"
+        st.progress(share, text=words.plain(doing))
 
 
 def _again(slot: str, request: Request[Any], label: str) -> None:
     st.button(
-        label,
+        words.plain(label),
         key=f"{slot}_{request.key[:12]}_again",
         icon=":material/play_arrow:",
         on_click=_submit,

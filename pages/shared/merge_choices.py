@@ -9,7 +9,7 @@ from typing import Any, cast
 import streamlit as st
 
 from merging import cards, requests, ways
-from pages.shared import controls, jobs, merge_uploads, state
+from pages.shared import controls, jobs, merge_uploads, state, words
 from pages.shared.merge_choice import Choice
 
 PAIR, OWN = "pair", "own"
@@ -69,7 +69,7 @@ def _members(whole: Choice, name: str) -> tuple[int, ...]:
         range(len(whole.models)),
         selection_mode="multi",
         default=range(len(whole.models)),
-        format_func=whole.models.__getitem__,
+        format_func=lambda k: words.plain(whole.models[k]),
         key=f"merge_members_{name}",
         wrap=True,
     )
@@ -94,12 +94,11 @@ def _with_widths(choice: Choice) -> Choice:
     if not choice.family.configs:
         return choice
     everyone = range(len(choice.models))
-    first = st.segmented_control(
+    first = controls.segments(
         "The merged model is as wide as",
         everyone,
         default=0,
-        required=True,
-        format_func=choice.models.__getitem__,
+        format_func=lambda k: words.plain(choice.models[k]),
         key=f"merge_width_of_{len(everyone)}",
         wrap=True,
         help="These models differ in widths. Optimal transport carries the units of the others to "
@@ -124,11 +123,10 @@ def _with_order(choice: Choice) -> Choice:
             order = _order(family)
         statistics: Any = "merged"
         if family.tasks and controls.keeps_statistics(family.config):
-            statistics = st.segmented_control(
+            statistics = controls.segments(
                 "Running statistics",
                 ["merged", "reset"],
                 default="reset",
-                required=True,
                 format_func=_STATISTICS.__getitem__,
                 key="merge_statistics",
             )
@@ -137,12 +135,11 @@ def _with_order(choice: Choice) -> Choice:
 
 def _order(family: requests.Family) -> requests.OrderRequest | None:
     titles: dict[Any, str] = {"none": "As they are", **requests.ORDER_TITLES}
-    kind = st.segmented_control(
+    kind = controls.segments(
         "Line the units up first",
         list(titles),
         default="merge many",
-        required=True,
-        format_func=titles.__getitem__,
+        format_func=lambda name: words.plain(titles[name]),
         key="merge_order",
         bind="query-params",
         help="Models without a common base differ in the order of their units.",
@@ -158,11 +155,10 @@ def _with_curvature(choice: Choice) -> Choice:
     if not choice.family.base:
         moments = moments.without_base()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        source: Any = st.segmented_control(
+        source: Any = controls.segments(
             "Curvature",
             [*(["examples"] if choice.family.tasks else []), "optimizer"],
             default="examples" if choice.family.tasks else "optimizer",
-            required=True,
             format_func=_CURVATURES.__getitem__,
             key=f"merge_curvature_{bool(choice.family.tasks)}",
             help="For Fisher averaging and gradient matching. Adam remembers a mean of squared "
@@ -186,14 +182,14 @@ def _with_curvature(choice: Choice) -> Choice:
 def choose_rules(choice: Choice) -> list[str]:
     """Names of the rules to compare; options are set in an expander."""
     lacking = {name: _lacking(name, choice) for name in ways.names()}
-    usable = [name for name, words in lacking.items() if not words]
+    usable = [name for name, lack in lacking.items() if not lack]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
         "Rules",
         usable,
         selection_mode="multi",
         default=first,
-        format_func=lambda name: ways.find_way(name).title,
+        format_func=lambda name: words.plain(ways.find_way(name).title),
         # Other models can be fused by other rules: their choice is another widget.
         key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}_{choice.curvature}",
     )
@@ -217,22 +213,22 @@ def _lacking(name: str, choice: Choice) -> str:
 def _say_lacking(lacking: Mapping[str, str]) -> None:
     """Which rules these models cannot be merged by, and why."""
     by_words: dict[str, list[str]] = {}
-    for name, words in lacking.items():
-        if words:
-            by_words.setdefault(words, []).append(ways.find_way(name).title)
+    for name, lack in lacking.items():
+        if lack:
+            by_words.setdefault(lack, []).append(ways.find_way(name).title)
     if not by_words:
         return
     count = sum(map(len, by_words.values()))
     label = "1 rule cannot be used here" if count == 1 else f"{count} rules cannot be used here"
-    with st.expander(label, icon=":material/block:"):
-        for words, titles in by_words.items():
-            verb = words if len(titles) == 1 else _plural(words)
-            st.caption(f"**{', '.join(titles)}** {verb}.")
+    with st.expander(words.plain(label), icon=":material/block:"):
+        for lack, titles in by_words.items():
+            verb = lack if len(titles) == 1 else _plural(lack)
+            st.caption(f"**{words.plain(', '.join(titles))}** {words.plain(verb)}.")
 
 
-def _plural(words: str) -> str:
+def _plural(lack: str) -> str:
     """What is said of one rule, said of several."""
-    verb, _, rest = words.partition(" ")
+    verb, _, rest = lack.partition(" ")
     return f"{verb.removesuffix('s')} {rest}"
 
 
@@ -260,7 +256,7 @@ def _options(chosen: Sequence[str]) -> None:
         for row in range(0, len(with_options), 3):
             for column, name in zip(st.columns(3), with_options[row : row + 3], strict=False):
                 with column:
-                    st.markdown(f"**{ways.find_way(name).title}**")
+                    st.markdown(f"**{words.plain(ways.find_way(name).title)}**")
                     for option in fields(ways.find_way(name).options):
                         controls.option_widget(option, key=f"merge_{name}_{option.name}")
 

@@ -9,7 +9,7 @@ import streamlit as st
 from merging import requests, visualization, ways
 from merging.fusion_records import Removal
 from merging.visualization import NamedScan
-from pages.shared import charts, jobs, state
+from pages.shared import charts, jobs, state, words
 from pages.shared.merge_choice import Choice
 
 
@@ -103,8 +103,10 @@ def _switches(choice: Choice) -> None:
         if found.request == wanted:
             left, right = st.columns(2)
             score = found.result
-            left.metric(name, f"{score.accuracy:.1%}", border=True, help="Mean test accuracy")
-            right.metric("Gradient mismatch", _length(score.mismatch), border=True)
+            left.metric(
+                words.plain(name), f"{score.accuracy:.1%}", border=True, help="Mean test accuracy"
+            )
+            right.metric("Gradient mismatch", words.plain(_length(score.mismatch)), border=True)
     st.caption(
         "Without Hₜ the weights of all entries are α: task arithmetic, and with α = 1 / T the "
         "mean. Without H₀ (and a small prior) the base cancels out: Fisher averaging. A large "

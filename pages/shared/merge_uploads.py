@@ -12,7 +12,7 @@ import streamlit as st
 
 from merging import requests, server_folder
 from merging.errors import MergingError
-from pages.shared import jobs, uploads
+from pages.shared import jobs, upload_limits, uploads, words
 from pages.shared.merge_choice import Choice
 
 _MOST = 20
@@ -25,6 +25,7 @@ def brought() -> Choice | None:
         "Nothing in them is executed."
     )
     architecture = uploads.choose_architecture("merge")
+    uploads.say_refused()
     left, right = st.columns(2)
     with left:
         models = _models()
@@ -36,7 +37,7 @@ def brought() -> Choice | None:
     if not 2 <= len(models) <= _MOST:
         if models:
             there = "1 model is" if len(models) == 1 else f"{len(models)} models are"
-            st.info(f"{there} there; 2 to {_MOST} can be merged.")
+            st.info(f"{words.plain(there)} there; 2 to {_MOST} can be merged.")
         return None
     read = _read(models if base is None else [*models, base], len(models), architecture)
     if read is None:
@@ -60,7 +61,7 @@ def _is_run(models: Sequence[uploads.Given]) -> bool:
         "count as numbers, so that 9 comes before 10.",
     )
     if is_run:
-        st.caption(" → ".join(model.name for model in sorted(models, key=_place)))
+        st.caption(words.plain(" → ".join(model.name for model in sorted(models, key=_place))))
     return is_run
 
 
@@ -74,7 +75,11 @@ def _models() -> list[uploads.Given]:
     """The models that were uploaded, and then those that were chosen on the server."""
     kinds = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
     files: list[Any] = st.file_uploader(
-        "Models", kinds, accept_multiple_files=True, key="merge_files"
+        "Models",
+        kinds,
+        accept_multiple_files=True,
+        key="merge_files",
+        help=words.plain(upload_limits.limits_words()),
     )
     found = [uploads.Given(*kept) for file in files if (kept := uploads.keep(file)) is not None]
     if not server_folder.is_on():
@@ -89,7 +94,7 @@ def _models() -> list[uploads.Given]:
         )
         return [*found, *(uploads.on_server(str(name)) for name in chosen)]
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return []
 
 
@@ -144,7 +149,7 @@ def _read(
     try:  # strangers are named before somebody looks for examples
         requests.brought_family(read[:count], read[count] if len(read) > count else None)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
     return read
 

@@ -12,10 +12,12 @@ from merging import requests, visualization, ways
 from merging.fusion_records import MergedScore, Mixtures
 from merging.regions import SimplexLoss
 from merging.visualization import NamedScan, NamedScore
-from pages.shared import charts, code, jobs, merge_choices, shares, state
+from pages.shared import charts, code, controls, jobs, merge_choices, shares, state, words
 from pages.shared.merge_choice import Choice
 
 Row = dict[str, Any]
+
+_FILES = {"folder": "Zip file with model card and recipe", "weights": "Safetensors alone"}
 
 
 def _rule_title(name: str) -> str:
@@ -71,7 +73,7 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
     )
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
-        st.caption(" ".join(notes))
+        st.caption(words.plain(" ".join(notes)))
     if any("heads" in row.score.notes for row in rows):
         st.caption(
             "Where every model keeps a head of its own, a task is answered by the heads of the "
@@ -86,22 +88,22 @@ def _order_words(choice: Choice) -> None:
     if choice.order is None or found is None:
         return
     kind = requests.ORDER_TITLES[choice.order.kind].lower()
-    words = f"Lined up first ({kind}, {found.seconds:.1f} s)."
+    said = f"Lined up first ({kind}, {found.seconds:.1f} s)."
     if not np.isnan(found.pairwise_cycle_error):
-        words += (
+        said += (
             f" Cycle error, the share of units that come back elsewhere after going round three "
             f"models: {found.pairwise_cycle_error:.0%} by matchings of two at a time, "
             f"{found.cycle_error:.0%} in this order."
         )
-    st.caption(words)
+    st.caption(words.plain(said))
 
 
 def _width_words(choice: Choice) -> None:
     """Whose widths the result has, where models differ in them."""
     if choice.family.configs:
         st.caption(
-            f"The merged model is as wide as **{choice.models[0]}**; the units of the others were "
-            "carried to its own."
+            f"The merged model is as wide as **{words.plain(choice.models[0])}**; the units of the "
+            "others were carried to its own."
         )
 
 
@@ -126,7 +128,7 @@ def _headline(rows: Sequence[NamedScore]) -> None:
     by_title = {row.score.name: row for row in rows if row.reference}
     columns = st.columns(3)
     columns[0].metric(
-        f"Best rule: {best.title}",
+        f"Best rule: {words.plain(best.title)}",
         f"{best.score.accuracy:.1%}",
         border=True,
         help=f"Mean accuracy over the tasks, ± {best.score.accuracy_error:.1%}.",
@@ -136,7 +138,9 @@ def _headline(rows: Sequence[NamedScore]) -> None:
     columns[1].metric("Best single model", f"{alone:.1%}", border=True)
     reference = by_title.get("joint") or by_title.get("probabilities")
     if reference is not None:
-        columns[2].metric(reference.title, f"{reference.score.accuracy:.1%}", border=True)
+        columns[2].metric(
+            words.plain(reference.title), f"{reference.score.accuracy:.1%}", border=True
+        )
 
 
 def _rows(rows: Sequence[NamedScore], choice: Choice) -> list[Row]:
@@ -189,11 +193,10 @@ def _notes(score: MergedScore) -> str:
 
 def coefficients(choice: Choice, chosen: Sequence[str]) -> None:
     """Accuracy against one coefficient, on validation examples: how much tuning a rule needs."""
-    split: Any = st.segmented_control(
+    split: Any = controls.segments(
         "Examples",
         ["validation", "test"],
         default="validation",
-        required=True,
         format_func=str.capitalize,
         key="merge_scan_split",
         help="Choose on validation examples. Looking at the test examples here is for "
@@ -269,7 +272,7 @@ def mixtures(choice: Choice) -> None:
         else:
             shares.sliders(result, choice.models, choice.tasks, key="merge_shares")
         best = int(np.nanargmin(result.loss.mean(1)))
-        words = ", ".join(
+        mixed = ", ".join(
             f"{name} {share:.0%}"
             for name, share in zip(choice.models, result.shares[best], strict=True)
             if share
@@ -279,7 +282,7 @@ def mixtures(choice: Choice) -> None:
             f"{len(result.shares):,} means computed, linear in between",
             f"{result.split} examples",
         )
-        st.caption(f"Lowest mean loss of the grid: {words}.")
+        st.caption(f"Lowest mean loss of the grid: {words.plain(mixed)}.")
 
 
 def _triangle(found: Mixtures, models: Sequence[str]) -> None:
@@ -337,10 +340,12 @@ def cards(chosen: Sequence[str]) -> None:
     for name in chosen:
         card = ways.find_way(name)
         with st.container(border=True):
-            st.markdown(f"**{card.title}** · {card.family}")
+            st.markdown(f"**{words.plain(card.title)}** · {words.plain(card.family)}")
             st.code(card.formula, language=None, wrap_lines=True)
-            st.markdown(f"**Assumes:** {card.assumes}  \n**Fails:** {card.fails}")
-            st.caption(card.paper)
+            st.markdown(
+                f"**Assumes:** {words.plain(card.assumes)}  \n**Fails:** {words.plain(card.fails)}"
+            )
+            st.caption(words.plain(card.paper))
 
 
 def take_away(choice: Choice, chosen: Sequence[str]) -> None:
@@ -356,15 +361,11 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         # Among other rules the choice is another widget: in this one nothing would be left of it.
         key=f"merge_take_rules_{'_'.join(ready)}",
     )
-    what: Any = st.segmented_control(
+    what: Any = controls.segments(
         "As",
-        ["folder", "weights"],
+        list(_FILES),
         default="folder",
-        required=True,
-        format_func={
-            "folder": "Zip file with model card and recipe",
-            "weights": "Safetensors alone",
-        }.__getitem__,
+        format_func=_FILES.__getitem__,
         key="merge_take_what",
     )
     if not rules:
@@ -383,7 +384,7 @@ def _make(wanted: Sequence[requests.FusionExportRequest]) -> None:
     missing = [one for one in wanted if one.key not in asked and jobs.read(one) is None]
     if missing:
         st.button(
-            "Make the file" if len(missing) == 1 else f"Make {len(missing)} files",
+            "Make the file" if len(missing) == 1 else f"Make {len(missing):d} files",
             key="merge_take_make",
             icon=":material/build:",
             on_click=state.want_files,
@@ -398,11 +399,11 @@ def _make(wanted: Sequence[requests.FusionExportRequest]) -> None:
 def _hand_over(file: requests.Download, *, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
-            f"Download {file.name}",
+            words.plain(f"Download {file.name}"),
             file.data,
             file.name,
             key=key,
             icon=":material/download:",
             on_click="ignore",
         )
-        st.caption(" ".join(file.notes), width="content")
+        st.caption(words.plain(" ".join(file.notes)), width="content")

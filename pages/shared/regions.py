@@ -10,7 +10,7 @@ import streamlit as st
 
 from merging import requests, visualization
 from merging.regions import SimplexLoss
-from pages.shared import charts, controls, state, summaries
+from pages.shared import charts, controls, state, summaries, words
 from pages.shared.jobs import Found
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def explain_paths(found: Sequence[Found[Any]], statistics: str) -> None:
         )
         same = statistics == "reset"
         text += ", as on the lines." if same else "; choose RESET to compare lines on equal terms."
-    st.caption(text)
+    st.caption(words.plain(text))
 
 
 def _path_row(found: Found[Any]) -> Row:
@@ -134,7 +134,7 @@ def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
     if close:
         lines.append(_TOO_CLOSE)
     for line in lines:
-        st.caption(line)
+        st.caption(words.plain(line))
 
 
 _SEEN = 0.02  # of the distance from A to B: about a marker
@@ -166,9 +166,10 @@ def simplex(found: Sequence[Found[Any]], metric: Any) -> None:
             f"statistics {losses.statistics}",
         )
         st.caption(
-            f"{_lowest(losses, titles)}Every point is the mean of the corners, weighted by how "
-            "near they are. What this does not show: mixtures layer by layer, weights outside 0 "
-            "to 1. A lowest point that was picked on test examples flatters itself."
+            f"{words.plain(_lowest(losses, titles))}Every point is the mean of the corners, "
+            "weighted by how near they are. What this does not show: mixtures layer by layer, "
+            "weights outside 0 to 1. A lowest point that was picked on test examples flatters "
+            "itself."
         )
 
 

@@ -13,6 +13,9 @@ import numpy as np
 import streamlit as st
 
 from merging.fusion_records import Mixtures
+from merging.legible import legible
+
+_NAME = 80  # characters
 
 _HTML = """
 <div class="shares">
@@ -145,8 +148,8 @@ def sliders(found: Mixtures, models: Sequence[str], tasks: Sequence[str], *, key
     component(
         key=key,
         data={
-            "models": list(models),
-            "tasks": list(tasks),
+            "models": [legible(name, most=_NAME, lines=False) for name in models],
+            "tasks": [legible(name, most=_NAME, lines=False) for name in tasks],
             "steps": found.steps,
             "cells": np.rint(found.shares * found.steps).astype(int).tolist(),
             "loss": np.round(found.loss, 4).tolist(),

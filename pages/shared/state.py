@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from merging import cards, methods, paths, requests
+from pages.shared import address
 
 BROUGHT = "your checkpoints"
 DEFAULT_METHODS = ("weight", "activation")
@@ -35,37 +36,29 @@ def is_framed() -> bool:
     return bool(st.session_state.get("_framed"))
 
 
-def first_pair() -> str:
-    """The pair that the session began with: the one in the address, or the first."""
-    return str(_address()["pair"])
-
-
-def first_methods() -> list[str]:
-    """The methods that the session began with: those in the address, or the usual ones."""
-    methods_named: list[str] = _address()["methods"]
-    return methods_named
-
-
-def _address() -> dict[str, Any]:
+def asked() -> address.Address:
     """What the address said when the session began.
 
-    Streamlit's own binding would put the labels of the options there; links carry names instead.
+    Streamlit's own binding would put the labels of the options there, and follows a seed of
+    infinity; links carry names instead.
     """
     if "_address" not in st.session_state:
-        pair, named = st.query_params.get("pair"), st.query_params.get_all("methods")
-        known = [name for name in methods.METHOD_CARDS if name in named]
-        st.session_state["_address"] = {
-            "pair": pair if pair in cards.list_pairs() else cards.list_pairs()[0],
-            "methods": known or list(DEFAULT_METHODS),
-        }
-    found: dict[str, Any] = st.session_state["_address"]
+        usual = address.Address(cards.list_pairs()[0], DEFAULT_METHODS, 0)
+        st.session_state["_address"] = address.read(
+            st.query_params, cards.list_pairs(), list(methods.METHOD_CARDS), usual
+        )
+    found: address.Address = st.session_state["_address"]
     return found
 
 
 def write_address() -> None:
-    """Put the pair and the methods into the address, so that it can be passed on."""
+    """Put the pair, the methods and the seed into the address, so that it can be passed on."""
     st.query_params["pair"] = pair_name()
     st.query_params["methods"] = chosen_methods()
+    if seed():
+        st.query_params["seed"] = str(seed())
+    else:
+        st.query_params.pop("seed", None)
 
 
 def pair_names() -> list[str]:
@@ -76,7 +69,7 @@ def pair_names() -> list[str]:
 
 def pair_name() -> str:
     """The chosen pair's name."""
-    chosen = st.session_state.get("pair", first_pair())
+    chosen = st.session_state.get("pair", asked().pair)
     return chosen if chosen in pair_names() else cards.list_pairs()[0]
 
 
@@ -151,7 +144,7 @@ def has_statistics(config: str) -> bool:
 
 def chosen_methods() -> list[str]:
     """Names of the methods to compare, in the order of menus."""
-    chosen = st.session_state.get("methods", first_methods())
+    chosen = st.session_state.get("methods", asked().methods)
     return [name for name in methods.METHOD_CARDS if name in chosen]
 
 
@@ -219,7 +212,7 @@ def wanted_files() -> tuple[str, ...]:
 
 def seed() -> int:
     """The chosen seed."""
-    return int(st.session_state.get("seed", 0))
+    return int(st.session_state.get("seed", asked().seed))
 
 
 def value(key: str, default: Any = None) -> Any:

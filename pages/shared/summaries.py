@@ -11,7 +11,7 @@ import streamlit as st
 
 from merging import cards, methods, paths, requests, visualization
 from merging.records import Alignment, EndPoint, GroupUnits, LayerRow, SymmetrySummary
-from pages.shared import charts, controls, state
+from pages.shared import charts, controls, state, words
 from pages.shared.jobs import Found
 
 Row = dict[str, Any]
@@ -37,12 +37,13 @@ def pair_card(name: str) -> None:
         st.info("You are looking at your own checkpoints; choose a bundled pair in the sidebar.")
         return
     card = cards.read_card(name)
-    st.markdown(f"**{card['title']}** — {card['shows']}")
+    st.markdown(f"**{words.plain(card['title'])}** — {words.plain(card['shows'])}")
     recipe = card["recipe"]
     made = "made by hand" if recipe is None else _recipe_words(recipe, card["seeds"])
     st.caption(
-        f"{card['parameters']:,} parameters · {card['data_title']} · {made} · "
-        f"fingerprints `{card['fingerprint_a'][:12]}` and `{card['fingerprint_b'][:12]}`"
+        f"{card['parameters']:,} parameters · {words.plain(card['data_title'])} · "
+        f"{words.plain(made)} · fingerprints {words.code(card['fingerprint_a'][:12])} and "
+        f"{words.code(card['fingerprint_b'][:12])}"
     )
 
 
@@ -75,22 +76,24 @@ def symmetry(summary: SymmetrySummary) -> None:
     """The groups of a spec, what is fixed and why, and the certificate."""
     columns = st.columns(4)
     units = sum(group.units for group in summary.groups)
-    columns[0].metric("Equivalent orderings", _orderings(summary.log10_orderings), border=True)
-    columns[1].metric("Groups · units", f"{len(summary.groups)} · {units:,}", border=True)
+    columns[0].metric(
+        "Equivalent orderings", words.plain(_orderings(summary.log10_orderings)), border=True
+    )
+    columns[1].metric("Groups · units", f"{len(summary.groups):d} · {units:,}", border=True)
     columns[2].metric("Parameters that move", f"{summary.share_moved:.2%}", border=True)
     change = _tiny(summary.max_relative_difference)
-    columns[3].metric("Largest change of outputs", change, border=True)
+    columns[3].metric("Largest change of outputs", words.plain(change), border=True)
     if summary.certified:
         st.success(
             "Certified: all groups were permuted at random, and the outputs in float64 changed by "
-            f"{change} (allowed: {summary.tolerance:.0e}).",
+            f"{words.plain(change)} (allowed: {summary.tolerance:.0e}).",
             icon=":material/verified:",
         )
     else:
         st.error("Not certified: permuting the units changes the outputs.", icon=":material/error:")
     if summary.unknown_operators:
         names = ", ".join(summary.unknown_operators)
-        st.warning(f"No rule for these operators, whose axes are fixed: {names}.")
+        st.warning(f"No rule for these operators, whose axes are fixed: {words.plain(names)}.")
     rows = [
         {"Group": f"{k + 1} · {g.name}", "Units": g.units, "Occurs on": ", ".join(g.axes)}
         for k, g in enumerate(summary.groups)
@@ -125,15 +128,17 @@ def fit(rows: list[requests.TensorRow], *, key: str) -> bool:
     equal = [row for row in rows if row.verdict == "equal values"]
     if wrong:
         st.error(
-            f"{len(wrong)} of {len(rows)} tensors do not fit, the first is {wrong[0].name!r}: "
-            f"A has {wrong[0].shape_a}, B has {wrong[0].shape_b}. Both models must have one "
-            "architecture, width and type.",
+            words.plain(
+                f"{len(wrong)} of {len(rows)} tensors do not fit, the first is {wrong[0].name!r}: "
+                f"A has {wrong[0].shape_a}, B has {wrong[0].shape_b}. Both models must have one "
+                "architecture, width and type."
+            ),
             icon=":material/error:",
         )
     elif len(equal) == len(rows):
         st.warning("Both models are identical: there is nothing to align.", icon=":material/info:")
     else:
-        st.caption(f"All {len(rows)} tensors fit; {len(equal)} have equal values.")
+        st.caption(f"All {len(rows):,} tensors fit; {len(equal):,} have equal values.")
     with st.expander("Tensor by tensor", icon=":material/table:", expanded=bool(wrong)):
         table = [
             {"Tensor": r.name, "Model A": r.shape_a, "Model B": r.shape_b, "Verdict": r.verdict}
@@ -349,9 +354,9 @@ def unit_metrics(units: GroupUnits) -> None:
     """Fixed points, cycles and similarity of one group, beside what chance would give."""
     columns = st.columns(4)
     chance = f"Fixed points (by chance: {units.fixed_parents})"
-    columns[0].metric(chance, units.fixed_points, border=True)
+    columns[0].metric(words.plain(chance), f"{units.fixed_points:d}", border=True)
     expected = visualization.chance_cycles(units)
-    columns[1].metric(f"Cycles (by chance: {expected:.1f})", len(units.cycles), border=True)
+    columns[1].metric(f"Cycles (by chance: {expected:.1f})", f"{len(units.cycles):d}", border=True)
     columns[2].metric("Similarity of matched units", f"{units.matched.mean():.3f}", border=True)
     sure = float((units.margin > 0).mean())
     columns[3].metric("Matched to the most alike", f"{sure:.0%}", border=True)

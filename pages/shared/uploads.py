@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from merging import cards, requests, server_folder
 from merging.errors import MergingError
 from merging.how_to_export import HOW_TO_EXPORT
 from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
-from pages.shared import jobs, state, summaries
+from pages.shared import controls, jobs, state, summaries, upload_limits, words
+from pages.shared.kept_uploads import called
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
 _OWN, _NONE = "own", "none"
@@ -24,6 +24,7 @@ _KINDS = {
     "regression": ", {} number(s) to predict each",
     "tokens": " of tokens, {} different ones",
 }
+_LOOK_SECONDS = 2.0
 _FROM_FILES, _BY_NAME = "Found from the files", "By name: torchvision or timm"
 
 
@@ -66,6 +67,7 @@ def form() -> None:
     with st.expander("Another architecture? Three lines make an archive of it"):
         st.code(HOW_TO_EXPORT, language="python")
     architecture = choose_architecture("models")
+    say_refused()
     columns = st.columns(2)
     read: list[requests.BroughtCheckpoint | None] = []
     for column, letter in zip(columns, "AB", strict=True):
@@ -99,8 +101,21 @@ def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None
     Returns:
         The SHA-256 of the bytes, and the file's name; None while there is none.
     """
-    file = st.file_uploader(label, type=[kind.removeprefix(".") for kind in kinds], key=key)
+    endings = [kind.removeprefix(".") for kind in kinds]
+    file = st.file_uploader(
+        words.plain(label),
+        type=endings,
+        key=key,
+        help=words.plain(upload_limits.limits_words()),
+    )
     return None if file is None else keep(file)
+
+
+@st.fragment(run_every=_LOOK_SECONDS)
+def say_refused() -> None:
+    """Say why an upload was refused; asks now and then, since a refused file runs no page."""
+    if refused := upload_limits.refusal():
+        st.warning(words.plain(refused), icon=":material/block:")
 
 
 def keep(file: Any) -> tuple[str, str] | None:
@@ -112,14 +127,11 @@ def keep(file: Any) -> tuple[str, str] | None:
     Returns:
         Its SHA-256 and its name; None, and a message on the page, if it cannot be kept.
     """
-    data = file.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
     try:
-        jobs.keep_upload(digest, data)
+        return jobs.keep_upload(file), called(file)
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
-    return digest, str(file.name)
 
 
 def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
@@ -137,7 +149,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
     try:
         if server_folder.is_on():
             chosen = st.selectbox(
-                f"{label}, from the server's folder",
+                f"{words.plain(label)}, from the server's folder",
                 server_folder.names(kinds),
                 index=None,
                 placeholder="Or choose a file on the server",
@@ -147,7 +159,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
             if chosen is not None:
                 return on_server(str(chosen))
     except MergingError as error:
-        st.error(str(error), icon=":material/error:")
+        words.tell(error)
         return None
     return None if uploaded is None else Given(*uploaded)
 
@@ -185,12 +197,12 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
         brought: requests.BroughtCheckpoint = found.result
         remember(brought)
         st.success(
-            f"{brought.tensors} tensors, {brought.parameters:,} numbers, fingerprint "
-            f"`{brought.fingerprint[:12]}`",
+            f"{brought.tensors:,} tensors, {brought.parameters:,} numbers, fingerprint "
+            f"{words.code(brought.fingerprint[:12])}",
             icon=":material/check_circle:",
         )
         for note in brought.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         return brought
     return None
 
@@ -221,13 +233,12 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         Name and fingerprint of the data, both empty for none; None until a file was read.
     """
     function = os.environ.get(OWN_DATA, "")
-    choices = {**_CHOICES, **({function: f"`{function}`"} if function else {})}
-    choice = st.segmented_control(
+    choices = {**_CHOICES, **({function: function} if function else {})}
+    choice = controls.segments(
         "Examples to evaluate on",
         list(choices),
         default="mnist",
-        required=True,
-        format_func=choices.__getitem__,
+        format_func=lambda name: words.plain(choices[name]),
         key=f"{key}_data",
         help=(
             "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
@@ -250,9 +261,11 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         if replace(found.request, name=wanted.name) != wanted:
             return None  # still the file before this one
         data: requests.BroughtData = found.result
-        st.success(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
+        st.success(
+            words.plain(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
+        )
         for note in data.notes:
-            st.caption(note)
+            st.caption(words.plain(note))
         return data.fingerprint, data.fingerprint
     return None
 

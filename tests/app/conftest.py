@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,7 +92,13 @@ def nothing_asked(asked: list[compute.Job]) -> Iterator[None]:
 def said(at: AppTest) -> list[str]:
     """What a page says in captions, notices and errors."""
     kinds = (at.caption, at.info, at.warning, at.error, at.success)
-    return [str(element.value) for kind in kinds for element in kind]
+    return [shown(str(element.value)) for kind in kinds for element in kind]
+
+
+def shown(markdown: str) -> str:
+    """What a reader sees of text that `pages.shared.words` wrote as Markdown."""
+    plain = re.sub(r"\\([^\w\s]|_)", r"\1", markdown)
+    return plain.replace("\u2060", "").replace("  \n", "\n")
 
 
 def charts(at: AppTest) -> list[Any]:
