@@ -104,9 +104,9 @@ def one_piece(name: str, function: str, payload: str = "", needs=()) -> Job:
     return Job(key(name), name, pieces, f"basin_runners:{function}", needs)
 
 
-def wait(service, job, until=lambda status: status.state not in ACTIVE, seconds=30):
+def wait(service, job, until=lambda status: status.state not in ACTIVE, seconds=30, owner=""):
     deadline = time.monotonic() + seconds
-    while not until(status := service.status(job)):
+    while not until(status := service.status(job, owner)):
         assert time.monotonic() < deadline, status
         time.sleep(0.01)
     return status
@@ -245,13 +245,28 @@ def test_stopping_a_job_stops_what_only_it_needs(service, working):
 def test_stopping_a_job_leaves_what_others_need(service, working):
     need = working("need", steps=8, sleep=0.1)
     one, two = working("one", needs=[need]), working("two", needs=[need])
-    service.submit(one)
-    service.submit(two)
-    wait(service, need, lambda status: status.state == "running")
-    service.stop(one)
-    service.stop(need)
-    assert wait(service, one, seconds=2).state == "stopped"
-    assert wait(service, two).state == "done"
+    service.submit(one, "ada")
+    service.submit(two, "bob")
+    wait(service, need, lambda status: status.state == "running", owner="ada")
+    service.stop(one, "ada")
+    assert wait(service, one, seconds=2, owner="ada").state == "stopped"
+    service.stop(need, "ada")
+    says = "goes on, because somebody else is waiting for it"
+    while service.status(need, "ada").note != says:
+        assert service.status(need, "bob").note != says
+        time.sleep(0.01)
+    assert wait(service, two, owner="bob").state == "done"
+
+
+def test_stopping_a_job_stops_what_of_the_same_person_needs_it(service, working):
+    need = working("need", steps=50, sleep=0.1)
+    job = working("curve", needs=[need])
+    service.submit(need, "ada")
+    service.submit(job, "ada")
+    wait(service, need, lambda status: status.state == "running", owner="ada")
+    service.stop(need, "ada")
+    assert wait(service, need, seconds=2, owner="ada").state == "stopped"
+    assert wait(service, job, seconds=2, owner="ada").state == "stopped"
 
 
 # Stopping and resuming
