@@ -75,9 +75,10 @@ def limits_of_uploads(*, quick: bool) -> Limits:
 
 def _setting(name: str) -> float:
     try:
-        return max(0.0, float(os.environ.get(name, "")))
+        given = float(os.environ.get(name, ""))
     except ValueError:
         return 0.0
+    return given if 0 < given < float("inf") else 0.0
 
 
 def this_process() -> str:

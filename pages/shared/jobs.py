@@ -147,8 +147,10 @@ def _progress(
                 icon=":material/stop_circle:",
                 on_click=_stop,
                 args=(missing,),
-                help="What is finished is kept; you can go on later. What you asked for that needs it "
-                "stops too; what somebody else is waiting for goes on.",
+                help=(
+                    "What is finished is kept; you can go on later. What you asked for that needs "
+                    "it stops too; what somebody else is waiting for goes on."
+                ),
             )
     if not active and not in_page_run and any(s.state in (*ACTIVE, "done") for s in statuses):
         st.rerun()  # a button in here started it: this follows it once the page has run again
