@@ -139,7 +139,13 @@ def _write_private(path: Path, text: str) -> None:
 
 
 class OwnCluster:
-    """The compute process of this app, as its parent sees it."""
+    """The compute process of this app, as its parent sees it.
+
+    Attributes:
+        shared: Whether others send it pieces too.
+    """
+
+    shared = False
 
     def __init__(self, store: Store, preload: str):
         self.folder = Path(tempfile.mkdtemp(prefix="one-basin-compute-"))  # nobody else may look
@@ -214,6 +220,8 @@ class OwnCluster:
 
 class OtherCluster:
     """A cluster that somebody else runs."""
+
+    shared = True
 
     def __init__(self, address: str):
         self._address = address

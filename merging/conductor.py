@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from merging.audience import Audience
 from merging.cluster import OtherCluster, OwnCluster
 from merging.errors import MergingError, StoppedError
-from merging.flights import Flights
+from merging.flights import FallenError, Flights
 from merging.jobs import Job, Piece, in_words
 from merging.store import Store
 from merging.turns import Live, Turn, Turns, before
@@ -32,8 +32,7 @@ DROPPED = (
 )
 
 _DROPPED_SECONDS = 3600.0
-_PLACES_SECONDS = 0.25  # how often the queue is looked through while no worker is free
-_KILLED_SECONDS = 30.0  # so long a process that died may have been in the way of one we ended
+_PLACES_SECONDS = 0.25  # how often the queue is looked through while nothing happens
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +145,8 @@ class Conductor:
                 break
             try:
                 act()
+                if act != self._idle:
+                    self._places_due = 0.0
                 self._collect()
                 self._tend()
                 self._fill()
@@ -160,7 +161,7 @@ class Conductor:
     def _pause(self) -> float:
         """How long to wait for messages before looking what came back."""
         if self._flights.flying or self._flights.leaving:
-            return 0.02
+            return 0.005
         return 0.05 if self._live or (self._cluster and self._client is None) else 0.5
 
     def _idle(self) -> None:
@@ -248,6 +249,7 @@ class Conductor:
                 self._lose(self._cluster.lost)
             if self._client is not None and self._cluster is not None:
                 self._flights.board(self._client, self._cluster)
+                self._places_due = 0.0
 
     def _lose(self, reason: str) -> None:
         """Forget the cluster; what was under way is sent to the next one, once."""
@@ -271,25 +273,30 @@ class Conductor:
         if self._client is None or not self._live:
             self._places = {}
             return
-        slots, now, flying = self._flights.slots(), time.monotonic(), self._flights.flying
-        if len(flying) >= slots and now < self._places_due:
+        now, flying = time.monotonic(), self._flights.flying
+        if now < self._places_due:
             return
         self._places_due = now + _PLACES_SECONDS
         self._drop_forgotten()
         turns = self._waiting()
-        while turn := self._turns.next(turns, flying.values(), slots):
-            self._send(turn, last=len(flying) == slots - 1 > 0)
+        while worker := self._flights.free_worker():
+            turn = self._turns.next(turns, flying.values(), self._flights.workers)
+            if turn is None:
+                break
+            self._send(turn, worker)
             turns = self._waiting()
-        if victim := self._turns.evict(turns, flying.values(), slots, now):
-            self._put_back(victim.turn.key)
+        if self._flights.all_there:
+            victim = self._turns.evict(turns, flying.values(), self._flights.workers, now)
+            if victim is not None:
+                self._put_back(victim.turn.key)
         self._places = before(turns, self.audience.owners)
 
     def _waiting(self) -> list[Turn]:
         blocked = self._flights.flying.keys() | self._flights.leaving.keys()
         return self._turns.waiting(self._live, self._flights.flying.values(), blocked)
 
-    def _send(self, turn: Turn, last: bool) -> None:
-        self._flights.send(turn, last)
+    def _send(self, turn: Turn, worker: str) -> None:
+        self._flights.send(turn, worker)
         self._turns.took(turn)
         for live in self._live.values():
             if turn.key in live.waiting:
@@ -298,6 +305,9 @@ class Conductor:
     def _put_back(self, key: str) -> None:
         log.info("Piece %s makes room for somebody's first", key[:8])
         self._flights.end([key])
+        self._wait_again(key)
+
+    def _wait_again(self, key: str) -> None:
         for live in self._live.values():
             if key in live.sent:
                 live.waiting = {key: live.sent.pop(key)} | live.waiting
@@ -317,24 +327,23 @@ class Conductor:
             return
         for key, error in (*landed, *self._flights.tend()):
             self._ended(key, error)
+            self._places_due = 0.0
         self._part()
 
     def _ended(self, key: str, error: BaseException | None) -> None:
+        if isinstance(error, FallenError):
+            self._wait_again(key)
+            return
         self._turns.forget(key)
         for live in [live for live in self._live.values() if live.misses(key)]:
             if live.job.key not in self._live:
                 continue  # failed with one that it needs
             if error is None:
                 self._advance(live, key)
-            elif isinstance(error, StoppedError) or self._in_the_way(error):
-                self._again(live, in_words(error))  # asked by another process, or just before
+            elif isinstance(error, StoppedError):  # asked by another process, or just before
+                self._again(live, str(error))
             else:
                 self._end(live, "failed", in_words(error))
-
-    def _in_the_way(self, error: BaseException) -> bool:
-        """Whether a piece may have lost its process to one whose process was ended."""
-        recent = time.monotonic() - self._flights.ended_at < _KILLED_SECONDS
-        return recent and type(error).__name__ == "KilledWorker"
 
     def _part(self) -> None:
         """Say that jobs are stopped whose last pieces have ended."""

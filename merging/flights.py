@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from merging.errors import ComputeError, MergingError
-from merging.jobs import Place, run_piece
+from merging.jobs import ENDED_TWICE, Place, run_piece
 from merging.processes import Limits, processor_seconds
 from merging.store import PieceProgress, Store
-from merging.turns import Flight, Turn
+from merging.turns import Flight, Turn, is_last
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -33,9 +33,14 @@ _GRACE_SECONDS = 1.0  # how long a piece may take to stop by itself
 _LOOK_SECONDS = 0.25  # how often limits are looked at
 _WORKERS_SECONDS = 0.5  # how often Dask is asked for its workers
 _CALL_SECONDS = 5.0
+_RESTART_SECONDS = 10.0  # so long a worker may be missing whose process was ended
 _AT_REST = 1 << 29  # bytes that a worker holds between pieces
 
 log = logging.getLogger(__name__)
+
+
+class FallenError(ComputeError):
+    """The worker of a piece died; it may be sent again."""
 
 
 @dataclass(eq=False)
@@ -58,47 +63,70 @@ class Flights:
 
     Args:
         store: Where workers keep what they find.
+
+    Attributes:
+        flying: Pieces that workers have, by key.
+        leaving: Pieces that were asked to stop and still run, by key.
+        workers: How many pieces all workers can have at once, when those are back that restart.
     """
 
     def __init__(self, store: Store) -> None:
         self.flying: dict[str, _Sent] = {}
         self.leaving: dict[str, _Sent] = {}
-        self.ended_at = -float("inf")
+        self.workers = 0
         self._store = store
         self._place = Place(store.folder, store.limit_bytes, store.bundled)
         self._digest = hashlib.sha256(str(store.folder).encode()).hexdigest()[:8]
         self._client: Client | None = None
         self._cluster: OwnCluster | OtherCluster | None = None
-        self._workers: dict[str, int] = {}
-        self._workers_due = self._look_due = 0.0
+        self._known: dict[str, int] = {}
+        self._known_due = self._known_at = self._look_due = 0.0
+        self._ended_at = -_RESTART_SECONDS
+        self._deaths: dict[str, int] = {}
 
     def board(self, client: Client, cluster: OwnCluster | OtherCluster) -> None:
         """Use a cluster from now on."""
         self._client, self._cluster = client, cluster
-        self._workers_due = 0.0
+        self._known_due = 0.0
 
     def crash(self) -> None:
         """Forget all pieces: the cluster is gone."""
         self.flying.clear()
         self.leaving.clear()
-        self._workers.clear()
+        self._known.clear()
         self._client = self._cluster = None
 
-    def slots(self) -> int:
-        """Return how many pieces workers can have at once, those on their way out left out."""
-        if self._client is not None and time.monotonic() >= self._workers_due:
-            self._workers_due = time.monotonic() + _WORKERS_SECONDS
-            with suppress(asyncio.TimeoutError, TimeoutError):  # what was known holds till then
-                ask = self._client.scheduler.ncores
-                self._workers = dict(self._client.sync(ask, callback_timeout=_CALL_SECONDS))
-        return max(0, sum(self._workers.values()) - len(self.leaving))
+    def free_worker(self) -> str:
+        """Return the address of a worker that has no piece; empty if there is none."""
+        self._count_workers()
+        taken = [sent.worker for sent in (*self.flying.values(), *self.leaving.values())]
+        free = (name for name, threads in self._known.items() if taken.count(name) < threads)
+        return next(free, "")
 
-    def send(self, turn: Turn, last: bool) -> None:
+    @property
+    def all_there(self) -> bool:
+        """Whether no worker is about to be free, or to come back."""
+        return not self.leaving and sum(self._known.values()) >= self.workers
+
+    def _count_workers(self) -> None:
+        """Ask Dask now and then for its workers, of which some may be on their way back."""
+        now = time.monotonic()
+        if self._client is None or now < self._known_due:
+            return
+        self._known_due = now + _WORKERS_SECONDS
+        with suppress(asyncio.TimeoutError, TimeoutError):  # what was known holds till then
+            ask = self._client.scheduler.ncores
+            self._known = dict(self._client.sync(ask, callback_timeout=_CALL_SECONDS))
+            self._known_at = now
+        most = self.workers if now - self._ended_at < _RESTART_SECONDS else 0
+        self.workers = max(most, sum(self._known.values()))
+
+    def send(self, turn: Turn, worker: str) -> None:
         """Send a piece to a worker that has none."""
         assert self._client is not None
+        assert self._cluster is not None
         job, (rank, piece) = turn.live.job, turn.live.waiting[turn.key]
         self._store.clear_progress([piece.key])
-        worker = self._free_worker()
         future = self._client.submit(
             run_piece,
             job.runner,
@@ -108,21 +136,18 @@ class Flights:
             job.limits,
             key=f"piece-{piece.key}-{self._digest}",
             priority=-rank,  # where others use the same cluster
-            workers=[worker] if worker else None,
-            allow_other_workers=bool(worker),  # should it be gone by then
+            workers=[worker],
+            allow_other_workers=self._cluster.shared,  # two services may have sent the same piece
         )
+        last = is_last(self.flying.values(), self.workers)
         self.flying[piece.key] = _Sent(turn, time.monotonic(), last, future, worker)
-
-    def _free_worker(self) -> str:
-        taken = [sent.worker for sent in (*self.flying.values(), *self.leaving.values())]
-        free = (name for name, threads in self._workers.items() if taken.count(name) < threads)
-        return next(free, "")
 
     def landed(self) -> list[tuple[str, BaseException | None]] | None:
         """Return what came back, with errors; None if the cluster let go of pieces: it is gone.
 
         Asking is free, while callbacks trouble a process that ends.
         """
+        self._count_workers()
         found: list[tuple[str, BaseException | None]] = []
         for pieces in (self.flying, self.leaving):
             for key, sent in list(pieces.items()):
@@ -134,8 +159,25 @@ class Flights:
                 error = sent.future.exception()
                 del pieces[key]
                 self._release([sent])
+                self._deaths.pop(key, None)
                 if pieces is self.flying or error is None:
                     found.append((key, error))
+        return found + self._fallen()
+
+    def _fallen(self) -> list[tuple[str, BaseException | None]]:
+        """Return pieces whose workers died by themselves: the first time to be sent again."""
+        found: list[tuple[str, BaseException | None]] = []
+        for pieces in (self.flying, self.leaving):
+            for key, sent in list(pieces.items()):
+                if sent.worker in self._known or sent.began > self._known_at:
+                    continue
+                del pieces[key]
+                self._store.set_aside([key])
+                self._release([sent])
+                if pieces is self.flying:
+                    self._deaths[key] = self._deaths.get(key, 0) + 1
+                    twice = self._deaths[key] > 1
+                    found.append((key, ComputeError(ENDED_TWICE) if twice else FallenError()))
         return found
 
     def end(self, keys: Iterable[str]) -> set[str]:
@@ -195,9 +237,9 @@ class Flights:
         self._release([sent])
         with suppress(psutil.Error):
             process.kill()
-        self._workers.pop(sent.worker, None)
-        self.ended_at = time.monotonic()
-        self._workers_due = self.ended_at + _WORKERS_SECONDS  # till then it may still be listed
+        self._known.pop(sent.worker, None)
+        self._ended_at = time.monotonic()
+        self._known_due = self._ended_at + _WORKERS_SECONDS  # till then it may still be listed
 
     def _release(self, pieces: list[_Sent]) -> None:
         """Let Dask forget pieces, so that nothing piles up and they can be asked for again.

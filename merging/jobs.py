@@ -27,6 +27,11 @@ from merging.store import JSON, Store
 
 ACTIVE = ("queued", "running")
 
+ENDED_TWICE = (
+    "the process that worked on this ended twice, most often for want of memory; ask for less at "
+    "once, or use smaller models"
+)
+
 _KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not use
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
 _STATE_SECONDS = 5.0  # so is what a piece goes on from, and
@@ -240,10 +245,7 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, MergingError):
         return str(error)
     if type(error).__name__ == "KilledWorker":
-        return (
-            "the process that worked on this ended twice, most often for want of memory; "
-            "ask for less at once, or use smaller models"
-        )
+        return ENDED_TWICE
     if is_out_of_memory(error):
         return "there was not enough memory; ask for less at once, or use smaller models"
     return f"this ended with an unexpected {type(error).__name__}: {error}"

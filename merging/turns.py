@@ -113,20 +113,17 @@ class Turns:
         ]
         return sorted(found, key=lambda turn: self._order(turn, load))
 
-    def next(self, turns: list[Turn], flights: Collection[Flight], slots: int) -> Turn | None:
-        """Return the piece to send now, or None while none may be.
+    def next(self, turns: list[Turn], flights: Collection[Flight], workers: int) -> Turn | None:
+        """Return the piece to send to a free worker now, or None while none may be.
 
         Args:
             turns: As `waiting` returned them.
             flights: What workers have.
-            slots: How many pieces they can have at once.
+            workers: How many pieces they can have at once.
         """
-        settle(flights, slots)
-        free = slots - len(flights)
-        if free < 1 or not turns:
-            return None
-        if slots == 1 or sum(not flight.last for flight in flights) < slots - 1:
-            return turns[0]
+        settle(flights, workers)
+        if not is_last(flights, workers):
+            return turns[0] if turns else None
         return next((turn for turn in turns if self._may_be_last(turn, flights)), None)
 
     def took(self, turn: Turn) -> None:
@@ -143,14 +140,14 @@ class Turns:
         self._evicted.pop(key, None)
 
     def evict(
-        self, turns: list[Turn], flights: Collection[Flight], slots: int, now: float
+        self, turns: list[Turn], flights: Collection[Flight], workers: int, now: float
     ) -> Flight | None:
         """Return the piece that has to make room for somebody's first, if there is one.
 
         Args:
             turns: As `waiting` returned them; none of them may be sent now.
             flights: What workers have.
-            slots: How many pieces they can have at once.
+            workers: How many pieces they can have at once.
             now: Seconds, by the clock of `Flight.began`.
 
         Returns:
@@ -163,20 +160,20 @@ class Turns:
                 turn.live.ready = None
             elif turn.live.ready is None:
                 turn.live.ready = now
-            elif not patient and (victim := self._victim(turn, flights, slots, now)):
+            elif not patient and (victim := self._victim(turn, flights, workers, now)):
                 key = victim.turn.key
                 self._evicted[key] = self._evicted.get(key, 0) + 1
                 return victim
         return None
 
     def _victim(
-        self, turn: Turn, flights: Collection[Flight], slots: int, now: float
+        self, turn: Turn, flights: Collection[Flight], workers: int, now: float
     ) -> Flight | None:
         oldest = sorted(flights, key=lambda flight: flight.began)
         others = [f for f in oldest if f.turn.owner != turn.owner]
         left = [f for f in oldest if not self._followed(f.turn.live)]
         new = turn.key not in self._evicted
-        last = [f for f in others if new and (f.last or slots == 1)]
+        last = [f for f in others if new and (f.last or workers == 1)]
         settled = [f for f in others if not new]
         for victims, seconds in (
             (left, _SHORT_SECONDS),
@@ -222,11 +219,16 @@ class Turns:
         return self._audience.unseen(live.job.key) <= FOLLOWED_SECONDS
 
 
-def settle(flights: Collection[Flight], slots: int) -> None:
+def settle(flights: Collection[Flight], workers: int) -> None:
     """Let pieces on the last worker count as others where others ended."""
     for flight in sorted(flights, key=lambda flight: flight.began):
-        if flight.last and sum(not other.last for other in flights) < slots - 1:
+        if flight.last and not is_last(flights, workers):
             flight.last = False
+
+
+def is_last(flights: Collection[Flight], workers: int) -> bool:
+    """Return whether only the worker is left that is kept for owners who have none."""
+    return 0 < workers - 1 <= sum(not flight.last for flight in flights)
 
 
 def before(turns: list[Turn], owners: Callable[[str], Collection[str]]) -> dict[str, int]:

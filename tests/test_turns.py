@@ -8,7 +8,7 @@ import pytest
 
 from merging.audience import FOLLOWED_SECONDS, Audience
 from merging.jobs import Job, Piece
-from merging.turns import Flight, Live, Turns, before
+from merging.turns import Flight, Live, Turns, before, is_last
 
 
 def key(name: str) -> str:
@@ -50,8 +50,11 @@ class Office:
 
     def fill(self):
         turns = self.waiting()
-        while turn := self.turns.next(turns, self.flights.values(), self.slots):
-            last = len(self.flights) == self.slots - 1 > 0
+        while len(self.flights) < self.slots:
+            turn = self.turns.next(turns, self.flights.values(), self.slots)
+            if turn is None:
+                break
+            last = is_last(self.flights.values(), self.slots)
             _, piece = turn.live.waiting[turn.key]
             turn.live.sent[turn.key] = turn.live.waiting.pop(turn.key)
             self.flights[turn.key] = Flight(turn, self.now, last)
