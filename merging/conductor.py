@@ -147,8 +147,8 @@ class Conductor:
                 act()
                 if act != self._idle:
                     self._places_due = 0.0
+                self._tend()  # first: whoever is asked must be there
                 self._collect()
-                self._tend()
                 self._fill()
             except Exception as error:
                 log.exception("The compute service is in trouble")

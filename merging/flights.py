@@ -33,7 +33,7 @@ _GRACE_SECONDS = 1.0  # how long a piece may take to stop by itself
 _LOOK_SECONDS = 0.25  # how often limits are looked at
 _WORKERS_SECONDS = 0.5  # how often Dask is asked for its workers
 _CALL_SECONDS = 5.0
-_RESTART_SECONDS = 10.0  # so long a worker may be missing whose process was ended
+_RESTART_SECONDS = 60.0  # so long a worker may be missing whose process was ended
 _AT_REST = 1 << 29  # bytes that a worker holds between pieces
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Flights:
         if self._client is None or now < self._known_due:
             return
         self._known_due = now + _WORKERS_SECONDS
-        with suppress(asyncio.TimeoutError, TimeoutError):  # what was known holds till then
+        with suppress(asyncio.TimeoutError, OSError):  # what was known holds till then
             ask = self._client.scheduler.ncores
             self._known = dict(self._client.sync(ask, callback_timeout=_CALL_SECONDS))
             self._known_at = now

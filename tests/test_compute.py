@@ -420,7 +420,7 @@ def test_files_that_never_end_do_not_hold_the_service(service, working, tmp_path
     began = time.monotonic()
     service.submit(job, "ada")
     assert wait(service, job, owner="ada").state == "done"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # 4 on a machine that does nothing else
     for k, job in enumerate(endless):
         assert service.status(job, f"eve {k}").state == "running"
         service.stop(job, f"eve {k}")
@@ -434,9 +434,21 @@ def test_what_nobody_looks_at_any_more_is_dropped_in_words(service, working, mon
     wait(service, job, lambda status: status.done > 0)
     monkeypatch.setattr(conductor, "_DROPPED_SECONDS", 0.5)
     time.sleep(1.5)
-    status = service.status(job)
+    status = wait(service, job)
     assert status.state == "stopped"
     assert "nobody has looked at this for an hour" in status.error
+
+
+def test_goes_on_when_the_index_is_deleted_meanwhile(fresh, working):
+    job, later = working("job", pieces=10, steps=2, sleep=0.05), working("later")
+    fresh.submit(job)
+    wait(fresh, job, lambda status: status.done >= 2)
+    for path in fresh.store.folder.glob("index.sqlite*"):
+        path.unlink()
+    fresh.submit(job)
+    assert wait(fresh, job).state == "done"
+    fresh.submit(later)
+    assert wait(fresh, later).state == "done"
 
 
 # Death and resurrection
