@@ -33,7 +33,7 @@ _GRACE_SECONDS = 1.0  # how long a piece may take to stop by itself
 _LOOK_SECONDS = 0.25  # how often limits are looked at
 _WORKERS_SECONDS = 0.5  # how often Dask is asked for its workers
 _CALL_SECONDS = 5.0
-_RESTART_SECONDS = 60.0  # so long a worker may be missing whose process was ended
+_RESTART_SECONDS = 20.0  # so long a worker may be missing whose process was ended
 _AT_REST = 1 << 29  # bytes that a worker holds between pieces
 
 log = logging.getLogger(__name__)

@@ -153,6 +153,7 @@ class Turns:
         Returns:
             A piece of another owner that had its time; it is noted that it was put back.
         """
+        settle(flights, workers)
         load = self._load(flights)
         for turn in turns:
             patient = turn.live.ready is not None and now - turn.live.ready <= PATIENCE_SECONDS
@@ -220,10 +221,16 @@ class Turns:
 
 
 def settle(flights: Collection[Flight], workers: int) -> None:
-    """Let pieces on the last worker count as others where others ended."""
-    for flight in sorted(flights, key=lambda flight: flight.began):
+    """Let pieces on the last worker count as others where others ended.
+
+    Where a worker is gone, the piece that was sent last counts as on the last one.
+    """
+    ordered = sorted(flights, key=lambda flight: flight.began)
+    for flight in ordered:
         if flight.last and not is_last(flights, workers):
             flight.last = False
+    for flight in ordered[max(workers - 1, 0) :]:
+        flight.last = workers > 1
 
 
 def is_last(flights: Collection[Flight], workers: int) -> bool:

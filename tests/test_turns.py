@@ -107,6 +107,16 @@ def test_an_owner_who_comes_has_a_worker_at_once(office):
     assert office.lost == []
 
 
+def test_a_worker_that_is_gone_does_not_leave_the_rest_to_files_that_never_end(office):
+    for k in range(2):
+        office.ask(f"eve {k}", f"endless {k}", seconds=1e9)
+    office.run(20)
+    office.slots = 2
+    office.ask("ada", "reading")
+    office.run(10)
+    assert "reading" in office.finished
+
+
 def test_owners_take_turns_whatever_each_asked_for(office):
     for k in range(300):
         office.ask("ada", f"heavy {k}", pieces=9)
