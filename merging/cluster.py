@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from merging.processes import find_process
 from merging.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _START_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 _WORKER_BYTES = 700 << 20  # what a worker with torch and a small model takes
+_SPARE = 1  # worker that is kept for first pieces, see `merging.turns`
 _LOG_BYTES = 1 << 20
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,11 +49,13 @@ def main(arguments: list[str]) -> None:
     _configure(scratch=address_file.parent)
     _fork_workers()
     from distributed import LocalCluster, Security
+    from distributed.system import MEMORY_LIMIT
 
-    security = Security.temporary()
+    security, count = Security.temporary(), _worker_count()
     cluster = LocalCluster(
-        n_workers=_worker_count(),
+        n_workers=count + _SPARE,
         threads_per_worker=1,
+        memory_limit=MEMORY_LIMIT // count,
         dashboard_address=None,
         host="127.0.0.1",
         security=security,
@@ -85,6 +89,7 @@ def _configure(scratch: Path) -> None:
         "distributed.nanny.pre-spawn-environ": {**one_thread, **roomy},  # else glibc maps tensors
         "distributed.scheduler.allowed-failures": 1,
         "distributed.admin.tick.limit": "30s",
+        "distributed.scheduler.worker-ttl": None,  # a worker that is busy for long is not dead
         "temporary-directory": str(scratch),  # nobody else may look into it
         "distributed.scheduler.http.routes": [],  # no pages for those without a certificate
         "distributed.worker.http.routes": [],
@@ -119,7 +124,8 @@ def _worker_count() -> int:
     from distributed.system import MEMORY_LIMIT
 
     asked = os.environ.get("ONE_BASIN_WORKERS", "")
-    return int(asked) if asked.isdigit() else max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES))
+    found = int(asked) if asked.isdigit() else min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)
+    return max(1, found)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -133,7 +139,13 @@ def _write_private(path: Path, text: str) -> None:
 
 
 class OwnCluster:
-    """The compute process of this app, as its parent sees it."""
+    """The compute process of this app, as its parent sees it.
+
+    Attributes:
+        shared: Whether others send it pieces too.
+    """
+
+    shared = False
 
     def __init__(self, store: Store, preload: str):
         self.folder = Path(tempfile.mkdtemp(prefix="one-basin-compute-"))  # nobody else may look
@@ -177,6 +189,19 @@ class OwnCluster:
         security = Security(require_encryption=True, **card)
         return Client(address, security=security, set_as_default=False, timeout=_CONNECT_SECONDS)
 
+    def process(self, worker: str) -> psutil.Process | None:
+        """Return the process of a worker, or None if it is gone or none of this cluster's.
+
+        Args:
+            worker: As `merging.processes` names it.
+        """
+        found = find_process(worker)
+        try:
+            own = found is not None and self._process.pid in {p.pid for p in found.parents()}
+        except psutil.Error:
+            return None
+        return found if own else None
+
     def end(self) -> None:
         """End it and its workers."""
         self._process.terminate()
@@ -196,6 +221,8 @@ class OwnCluster:
 class OtherCluster:
     """A cluster that somebody else runs."""
 
+    shared = True
+
     def __init__(self, address: str):
         self._address = address
 
@@ -208,6 +235,10 @@ class OtherCluster:
         from distributed import Client
 
         return Client(self._address, set_as_default=False, timeout=_CONNECT_SECONDS)
+
+    def process(self, worker: str) -> psutil.Process | None:  # noqa: ARG002
+        """Nobody's: its processes are not ours to end."""
+        return None
 
     def end(self) -> None:
         """Leave it alone."""

@@ -9,18 +9,15 @@ merging.compute` is the local process that a service starts.
 from __future__ import annotations
 
 import atexit
-import os
-import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
-import psutil
-
 from merging.conductor import Conductor
 from merging.errors import ComputeError
 from merging.jobs import ACTIVE, Context, Job, Piece, Status
+from merging.processes import find_process, this_process
 from merging.store import JobRecord, Store
 
 __all__ = ["ACTIVE", "Context", "Job", "Piece", "Service", "Status", "service"]
@@ -39,9 +36,9 @@ class Service:
 
     def __init__(self, store: Store, address: str | None = None, *, preload: str = ""):
         self.store = store
-        self._me = _this_process()
+        self._me = this_process()
         for record in store.jobs(*ACTIVE):
-            if not _lives(record.process):
+            if find_process(record.process) is None:
                 store.update_job(record.key, record.process, state="interrupted")
         self._conductor = Conductor(store, self._me, address, preload)
 
@@ -50,7 +47,7 @@ class Service:
 
         Args:
             job: What to compute.
-            owner: Who asks, for the record.
+            owner: Who asks; owners take turns, and one's stop leaves what others follow.
 
         Raises:
             ComputeError: If the service was closed.
@@ -65,25 +62,29 @@ class Service:
             self._conductor.write_queued(job, owner, len(present))
         self._conductor.submit(job, owner)
 
-    def stop(self, job: Job) -> None:
-        """Stop a job, and the jobs it needs that nobody else does; what is finished stays.
+    def stop(self, job: Job, owner: str = "") -> None:
+        """Stop a job, the jobs it needs that nobody else does, and the owner's that need it.
 
-        A job that another one needs goes on.
+        What is finished stays. A job that somebody else follows, or needs, goes on.
 
         Args:
             job: What to stop.
+            owner: Who says so.
         """
-        self._conductor.stop(job)
+        self._conductor.stop(job, owner)
 
     def warm_up(self) -> None:
         """Start the compute process now, so that the first job need not wait for it."""
         self._conductor.warm_up()
 
-    def status(self, job: Job) -> Status:
+    def status(self, job: Job, owner: str = "") -> Status:
         """Return how a job stands; costs a few reads of the store's index.
+
+        Who looks follows the job: one that nobody follows waits behind all others.
 
         Args:
             job: As it was submitted, or would be.
+            owner: Who looks.
 
         Returns:
             Its state, progress and time.
@@ -99,8 +100,9 @@ class Service:
             return Status("failed", len(present), len(keys), error=error, seconds=seconds)
         if record is None or record.state == "done":  # or room was made since
             return Status("missing", len(present), len(keys))
-        if record.state in ACTIVE and (record.process == self._me or _lives(record.process)):
-            return self._under_way(job, record, keys - present, len(present))
+        if record.state in ACTIVE and (record.process == self._me or find_process(record.process)):
+            self._conductor.audience.look(job, owner)
+            return self._under_way(job, owner, record, keys - present, len(present))
         state = "interrupted" if record.state in ACTIVE else record.state
         return Status(state, len(present), len(keys), "", record.error, seconds)
 
@@ -108,12 +110,15 @@ class Service:
         """End the compute process; jobs under way become interrupted."""
         self._conductor.close()
 
-    def _under_way(self, job: Job, record: JobRecord, missing: set[str], present: int) -> Status:
+    def _under_way(
+        self, job: Job, owner: str, record: JobRecord, missing: set[str], present: int
+    ) -> Status:
         running = self.store.progress(missing)
         done = present + sum(min(1.0, piece.done / piece.total) for piece in running.values())
         note = next((piece.note for piece in running.values() if piece.note), record.note)
         if not running and record.state == "queued":
-            note = self._waits_for(job) or note
+            note = self._waits_for(job, owner) or note
+        note = self._conductor.note(job.key, owner) or note
         eta = None
         if record.started is not None and done > record.base:
             rate = (done - record.base) / max(time.time() - record.started, 1e-3)
@@ -121,9 +126,9 @@ class Service:
         total = present + len(missing)
         return Status(record.state, done, total, note, None, _seconds(record), eta)
 
-    def _waits_for(self, job: Job) -> str:
+    def _waits_for(self, job: Job, owner: str) -> str:
         for need in job.needs:
-            status = self.status(need)
+            status = self.status(need, owner)
             if status.state in ACTIVE:
                 return f"First: {need.title}" + (f" ({status.note})" if status.note else "")
         return ""
@@ -133,20 +138,6 @@ def _seconds(record: JobRecord | None) -> float:
     if record is None:
         return 0.0
     return (time.time() if record.state in ACTIVE else record.updated) - record.submitted
-
-
-def _this_process() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.0f}"
-
-
-def _lives(process: str) -> bool:
-    """Return whether a process of `_this_process` still runs on this machine."""
-    try:
-        host, pid, born = process.rsplit("/", 2)
-        age = abs(psutil.Process(int(pid)).create_time() - float(born))
-    except (ValueError, psutil.Error):
-        return False
-    return host == socket.gethostname() and age < 5
 
 
 _lock = threading.Lock()

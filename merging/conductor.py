@@ -7,8 +7,6 @@ under way is sent to the next one, once.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import logging
 import os
 import queue
@@ -16,34 +14,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from merging.audience import Audience
 from merging.cluster import OtherCluster, OwnCluster
 from merging.errors import MergingError, StoppedError
-from merging.jobs import Job, Piece, Place, in_words, run_piece
+from merging.flights import FallenError, Flights
+from merging.jobs import Job, Piece, in_words
 from merging.store import Store
+from merging.turns import Live, Turn, Turns, before
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
-_WINDOW = 64  # pieces of a job that Dask holds at a time
+DROPPED = (
+    "nobody has looked at this for an hour, so it made room for others; what is finished is kept"
+)
+
+_DROPPED_SECONDS = 3600.0
+_PLACES_SECONDS = 0.25  # how often the queue is looked through while nothing happens
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class _Live:
-    """A job under way, as the conductor sees it: its pieces that are not in the store."""
-
-    job: Job
-    asked: bool
-    waiting: dict[str, tuple[int, Piece]]
-    sent: dict[str, tuple[int, Piece]] = field(default_factory=dict)
-    sent_again: bool = False
-
-    def misses(self, key: str) -> bool:
-        return key in self.sent or key in self.waiting
 
 
 class Conductor:
@@ -57,15 +48,18 @@ class Conductor:
     """
 
     def __init__(self, store: Store, process: str, address: str | None, preload: str):
+        self.audience = Audience()
         self._store = store
         self._process = process
         self._address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
         self._preload = preload
-        self._place = Place(store.folder, store.limit_bytes, store.bundled)
-        self._place_digest = hashlib.sha256(str(store.folder).encode()).hexdigest()[:8]
         self._messages: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._live: dict[str, _Live] = {}
-        self._futures: dict[str, Future] = {}
+        self._live: dict[str, Live] = {}
+        self._parting: dict[str, tuple[Live, str | None, set[str]]] = {}  # until pieces have ended
+        self._turns = Turns(self.audience)
+        self._flights = Flights(store)
+        self._places: dict[str, int] = {}
+        self._places_due = 0.0
         self._cluster: OwnCluster | OtherCluster | None = None
         self._client: Client | None = None
         self._unwritten: dict[str, str] = {}  # jobs that failed because the store cannot be written
@@ -84,9 +78,23 @@ class Conductor:
         self._unwritten.pop(job.key, None)
         self._messages.put(lambda: self._take(job, owner))
 
-    def stop(self, job: Job) -> None:
-        """Stop a job unless another one needs it, and what only it needs."""
-        self._messages.put(lambda: self._stop(job, even_asked=True))
+    def stop(self, job: Job, owner: str) -> None:
+        """Stop a job, what only it needs, and what of the owner's needs it.
+
+        What somebody else follows goes on for them.
+        """
+        self._messages.put(lambda: self._stop(job, owner))
+
+    def note(self, key: str, owner: str) -> str:
+        """Return what a person should know of a job under way beside its progress, or nothing."""
+        if key in self._parting:
+            return "stopping"
+        if self.audience.has_left(key, owner):
+            return "goes on, because somebody else is waiting for it"
+        count = self._places.get(key, 0)
+        if not count:
+            return ""
+        return f"waits for its turn: {count} other{'s have' if count > 1 else ' has'} theirs first"
 
     def warm_up(self) -> None:
         """Start the cluster now."""
@@ -130,15 +138,17 @@ class Conductor:
         """Do what comes in, one thing after another, and keep the cluster busy."""
         while True:
             try:
-                act = self._messages.get(timeout=0.05 if self._busy else 0.5)
+                act = self._messages.get(timeout=self._pause)
             except queue.Empty:
                 act = self._idle
             if act is None:
                 break
             try:
                 act()
+                if act != self._idle:
+                    self._places_due = 0.0
+                self._tend()  # first: whoever is asked must be there
                 self._collect()
-                self._tend()
                 self._fill()
             except Exception as error:
                 log.exception("The compute service is in trouble")
@@ -148,14 +158,18 @@ class Conductor:
         self._drop_cluster()
 
     @property
-    def _busy(self) -> bool:
-        return bool(self._live) or (self._cluster is not None and self._client is None)
+    def _pause(self) -> float:
+        """How long to wait for messages before looking what came back."""
+        if self._flights.flying or self._flights.leaving:
+            return 0.005
+        return 0.05 if self._live or (self._cluster and self._client is None) else 0.5
 
     def _idle(self) -> None:
         """Nothing came in."""
 
     def _take(self, job: Job, owner: str) -> None:
         try:
+            self.audience.ask(job, owner)
             self._accept(job, owner, asked=True)
         except MergingError as trouble:
             self._unwritten[job.key] = str(trouble)
@@ -166,6 +180,7 @@ class Conductor:
         if job.key in self._live:
             self._live[job.key].asked |= asked
             return
+        self._parting.pop(job.key, None)
         present = self._store.has(piece.key for piece in job.pieces)
         missing = {
             piece.key: (rank, piece)
@@ -174,20 +189,42 @@ class Conductor:
         }
         if missing:
             self.write_queued(job, owner, len(present))
-            self._live[job.key] = _Live(job, asked, missing)
+            self._live[job.key] = Live(job, asked, missing)
         else:
             self._store.update_job(job.key, self._process, state="done")
 
-    def _stop(self, job: Job, even_asked: bool) -> None:
+    def _stop(self, job: Job, owner: str) -> None:
         live = self._live.get(job.key)
-        if live is None or (live.asked and not even_asked):
+        if live is None:
             return
-        if any(job.key in _keys(other.job.needs) for other in self._live.values()):
+        family = self._dependents(job.key)
+        self.audience.leave(family, owner)
+        unwanted = [key for key in family if not self.audience.followers(key)]
+        for key in unwanted:
+            if key in self._live:
+                self._end(self._live[key], "stopped")
+        if job.key not in unwanted:
             live.asked = False  # goes on for those who need it, and stops with them
+            return
+        for need in job.needs:
+            self._stop_need(need)
+
+    def _dependents(self, key: str) -> list[str]:
+        """Return a live job and all that need it, these first."""
+        found: dict[str, None] = {}
+        for other in self._live.values():
+            if key in _keys(other.job.needs):
+                found |= dict.fromkeys(self._dependents(other.job.key))
+        return [*found, key]
+
+    def _stop_need(self, job: Job) -> None:
+        """Stop what nobody asked for and no live job needs."""
+        live = self._live.get(job.key)
+        if live is None or live.asked or len(self._dependents(job.key)) > 1:
             return
         self._end(live, "stopped")
         for need in job.needs:
-            self._stop(need, even_asked=False)
+            self._stop_need(need)
 
     def _start(self) -> None:
         if self._cluster is None and self._address:
@@ -210,13 +247,17 @@ class Conductor:
             except (OSError, ValueError) as error:
                 log.warning("No connection to the cluster: %s", error)
                 self._lose(self._cluster.lost)
+            if self._client is not None and self._cluster is not None:
+                self._flights.board(self._client, self._cluster)
+                self._places_due = 0.0
 
     def _lose(self, reason: str) -> None:
         """Forget the cluster; what was under way is sent to the next one, once."""
-        self._futures.clear()
+        self._flights.crash()
         self._drop_cluster()
         for live in list(self._live.values()):
             self._again(live, reason)
+        self._part()
 
     def _drop_cluster(self) -> None:
         client, self._client = self._client, None
@@ -228,44 +269,72 @@ class Conductor:
             cluster.end()
 
     def _fill(self) -> None:
-        """Send Dask more pieces of the jobs that need not wait for others."""
-        if self._client is None:
+        """Give free workers the pieces whose turn it is, or have one make room for another."""
+        if self._client is None or not self._live:
+            self._places = {}
             return
-        for live in self._live.values():
-            if any(need.key in self._live for need in live.job.needs):
-                continue
-            keys = list(live.waiting)[: _WINDOW - len(live.sent)]
-            new = [key for key in keys if key not in self._futures]
-            if new:
-                self._store.clear_progress(new)
-            live.sent |= {key: live.waiting.pop(key) for key in keys}
-            for key in new:
-                self._send(live.job, *live.sent[key])
+        now, flying = time.monotonic(), self._flights.flying
+        if now < self._places_due:
+            return
+        self._places_due = now + _PLACES_SECONDS
+        self._drop_forgotten()
+        turns = self._waiting()
+        while worker := self._flights.free_worker():
+            turn = self._turns.next(turns, flying.values(), self._flights.workers)
+            if turn is None:
+                break
+            self._send(turn, worker)
+            turns = self._waiting()
+        if self._flights.all_there:
+            victim = self._turns.evict(turns, flying.values(), self._flights.workers, now)
+            if victim is not None:
+                self._put_back(victim.turn.key)
+        self._places = before(turns, self.audience.owners)
 
-    def _send(self, job: Job, rank: int, piece: Piece) -> None:
-        assert self._client is not None
-        self._futures[piece.key] = self._client.submit(
-            run_piece,
-            job.runner,
-            piece,
-            job.key,
-            self._place,
-            key=f"piece-{piece.key}-{self._place_digest}",
-            priority=-rank,  # the first pieces of a new job go before the last of an old one
-        )
+    def _waiting(self) -> list[Turn]:
+        blocked = self._flights.flying.keys() | self._flights.leaving.keys()
+        return self._turns.waiting(self._live, self._flights.flying.values(), blocked)
+
+    def _send(self, turn: Turn, worker: str) -> None:
+        self._flights.send(turn, worker)
+        self._turns.took(turn)
+        for live in self._live.values():
+            if turn.key in live.waiting:
+                live.sent[turn.key] = live.waiting.pop(turn.key)
+
+    def _put_back(self, key: str) -> None:
+        log.info("Piece %s makes room for somebody's first", key[:8])
+        self._flights.end([key])
+        self._wait_again(key)
+
+    def _wait_again(self, key: str) -> None:
+        for live in self._live.values():
+            if key in live.sent:
+                live.waiting = {key: live.sent.pop(key)} | live.waiting
+
+    def _drop_forgotten(self) -> None:
+        """Stop jobs that nobody looks at any more."""
+        for live in list(self._live.values()):
+            if self.audience.unseen(live.job.key) > _DROPPED_SECONDS:
+                self._end(live, "stopped", DROPPED)
 
     def _collect(self) -> None:
-        """Look what came back; asking is free, while callbacks trouble a process that ends."""
-        for key, future in list(self._futures.items()):
-            if future.cancelled() and self._cluster is not None:  # never by us: nobody is there
+        """Look what came back, and what had to be ended."""
+        landed = self._flights.landed()
+        if landed is None:
+            if self._cluster is not None:
                 self._lose(self._cluster.lost)
-                return
-            if future.done() and self._futures.get(key) is future:  # not dropped meanwhile
-                self._ended(key, self._futures.pop(key))
+            return
+        for key, error in (*landed, *self._flights.tend()):
+            self._ended(key, error)
+            self._places_due = 0.0
+        self._part()
 
-    def _ended(self, key: str, future: Future) -> None:
-        error = future.exception()
-        self._forget([future])
+    def _ended(self, key: str, error: BaseException | None) -> None:
+        if isinstance(error, FallenError):
+            self._wait_again(key)
+            return
+        self._turns.forget(key)
         for live in [live for live in self._live.values() if live.misses(key)]:
             if live.job.key not in self._live:
                 continue  # failed with one that it needs
@@ -276,7 +345,14 @@ class Conductor:
             else:
                 self._end(live, "failed", in_words(error))
 
-    def _advance(self, live: _Live, key: str) -> None:
+    def _part(self) -> None:
+        """Say that jobs are stopped whose last pieces have ended."""
+        for key, (live, error, pieces) in list(self._parting.items()):
+            if not pieces & self._flights.leaving.keys():
+                del self._parting[key]
+                self._write_end(live, "stopped", error)
+
+    def _advance(self, live: Live, key: str) -> None:
         live.sent.pop(key, None)
         live.waiting.pop(key, None)
         if live.sent or live.waiting:
@@ -292,38 +368,47 @@ class Conductor:
                 "and it must have room for all pieces of a job",
             )
 
-    def _again(self, live: _Live, reason: str) -> None:
+    def _again(self, live: Live, reason: str) -> None:
         """Send once more what did not come back; the second time the job is interrupted."""
         if live.sent_again:
             self._end(live, "interrupted", reason)
             return
         live.sent_again = True
-        lost = {key: sent for key, sent in live.sent.items() if key not in self._futures}
-        live.sent = {key: sent for key, sent in live.sent.items() if key in self._futures}
+        flying = self._flights.flying
+        lost = {key: sent for key, sent in live.sent.items() if key not in flying}
+        live.sent = {key: sent for key, sent in live.sent.items() if key in flying}
         live.waiting = lost | live.waiting
 
-    def _end(self, live: _Live, state: str, error: str | None = None) -> None:
+    def _end(self, live: Live, state: str, error: str | None = None) -> None:
         """Take leave of a job; without success, also of those that need it."""
         if self._live.pop(live.job.key, None) is None:
             return
         unwanted = [
             key
-            for key in live.sent
-            if key in self._futures and not any(o.misses(key) for o in self._live.values())
+            for key in (*live.sent, *live.waiting)
+            if not any(other.misses(key) for other in self._live.values())
         ]
-        fields = {"done": len(live.job.pieces)} if state == "done" else {}
-        trouble = self._record(live, state=state, error=error, **fields)
-        if trouble and state != "done":
-            self._unwritten[live.job.key] = error or trouble
-        with suppress(MergingError):  # then they run to their ends
-            self._store.request_stop(unwanted)
-        self._forget([self._futures.pop(key) for key in unwanted])
+        for key in unwanted:
+            self._turns.forget(key)
+        self.audience.forget(live.job.key)
+        left = self._flights.end(key for key in unwanted if key in self._flights.flying)
+        left |= self._flights.leaving.keys() & set(unwanted)
+        if state == "stopped" and left:
+            self._parting[live.job.key] = live, error, left
+        else:
+            self._write_end(live, state, error)
         if state != "done":
             for other in list(self._live.values()):
                 if live.job.key in _keys(other.job.needs):
                     self._end(other, state, error)
 
-    def _record(self, live: _Live, **fields: float | str | None) -> str:
+    def _write_end(self, live: Live, state: str, error: str | None) -> None:
+        fields = {"done": len(live.job.pieces)} if state == "done" else {}
+        trouble = self._record(live, state=state, error=error, **fields)
+        if trouble and state != "done":
+            self._unwritten[live.job.key] = error or trouble
+
+    def _record(self, live: Live, **fields: float | str | None) -> str:
         """Write a job's record, and return what kept the store from it, or nothing."""
         try:
             self._store.update_job(live.job.key, self._process, **fields)
@@ -331,17 +416,6 @@ class Conductor:
             log.warning("How a job stands is not on record: %s", trouble)
             return str(trouble)
         return ""
-
-    def _forget(self, futures: list[Future]) -> None:
-        """Let Dask forget pieces, so that nothing piles up and they can be asked for again.
-
-        Not by `cancel`: its echo would hit the same piece when it is sent again at once.
-        """
-        for future in futures:
-            future.release()
-        if futures and self._client is not None:
-            with suppress(Exception):  # without a connection there is nothing to forget
-                self._client.sync(asyncio.sleep, 0, callback_timeout=5)  # releases come before
 
 
 def _keys(things: Iterable[Piece | Job]) -> set[str]:

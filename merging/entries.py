@@ -5,9 +5,11 @@ A pack is a zip file of such files. Results that ship with the app come in packs
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -25,6 +27,7 @@ from merging.errors import StoreError
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _META = "__meta__"
+_KEPT = re.compile(r"(?P<key>[0-9a-f]{64})((?P<result>\.npz)|\.file\.[a-z]+)")
 # NumPy parses headers with `ast`, whose depth counter CPython 3.11 shares between threads: two at
 # once now and then end in a SystemError.
 _HEADERS = threading.Lock()
@@ -129,6 +132,28 @@ def beside(path: Path, source: bytes | Path, durable: bool = True) -> Iterator[P
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def kept_files(folder: Path) -> Iterator[tuple[str, str, str, int, str, float]]:
+    """Find what a store keeps by the files alone.
+
+    Args:
+        folder: The store's.
+
+    Yields:
+        Kind (`"result"` or `"file"`), key, path in the folder, bytes, SHA-256, and when it was
+        written, of every result and uploaded file whose name is one.
+    """
+    for path in sorted(folder.glob("??/*")):
+        named = _KEPT.fullmatch(path.name)
+        if named is None or path.parent.name != named["key"][:2]:
+            continue
+        with suppress(FileNotFoundError), path.open("rb") as file:  # room may be made meanwhile
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = os.fstat(file.fileno())
+            kind = "result" if named["result"] else "file"
+            place = path.relative_to(folder).as_posix()
+            yield kind, named["key"], place, stat.st_size, digest, stat.st_mtime
 
 
 def write_pack(path: Path, entries: Mapping[str, Entry]) -> None:

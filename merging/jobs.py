@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,23 @@ import numpy as np
 import psutil
 
 from merging.errors import ComputeError, MergingError, StoppedError
+from merging.processes import Limits, held, processor_seconds, this_process
 from merging.store import JSON, Store
 
 ACTIVE = ("queued", "running")
 
+ENDED_TWICE = (
+    "the process that worked on this ended twice, most often for want of memory; ask for less at "
+    "once, or use smaller models"
+)
+
 _KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not use
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
+_STATE_SECONDS = 5.0  # so is what a piece goes on from, and
+_STATE_SHARE = 20  # it takes at most this part of the time
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+
+_own_process = False  # whether this process has one piece at a time, and nothing else
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +62,8 @@ class Job:
         runner: `"package.module:function"`, called in a worker as `function(payload, context)`;
             it returns named arrays and JSON values that say what they are.
         needs: Jobs whose results must be in the store first.
+        limits: What each piece may take, where anything uploaded is in it; else None.
+        quick: Whether a person can do nothing before it is there: it goes first.
     """
 
     key: str
@@ -58,6 +71,8 @@ class Job:
     pieces: tuple[Piece, ...]
     runner: str
     needs: tuple[Job, ...] = ()
+    limits: Limits | None = None
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ class Status:
         done: Pieces that are done, and the fraction of those that run.
         total: Pieces in all.
         note: What is going on, in words.
-        error: Why it failed or was interrupted, else None.
+        error: Why it failed, was interrupted, or was stopped by nobody; else None.
         seconds: Since it was submitted, until it ended.
         eta: Seconds that are left if it goes on like this; None while that is unknown.
     """
@@ -91,6 +106,8 @@ class Context:
         self._key = key
         self._reported = self._kept = -_REPORT_SECONDS
         self._pending: tuple[Mapping[str, np.ndarray], Mapping[str, JSON]] | None = None
+        self._state: Callable[[], Mapping[str, np.ndarray]] | None = None
+        self._state_due = time.monotonic() + _STATE_SECONDS
 
     def report(self, done: float, total: float, note: str = "") -> None:
         """Say how far the piece has come; a good place to be stopped.
@@ -122,6 +139,29 @@ class Context:
             self.store.put_partial(self._key, *self._pending)
             self._pending, self._kept = None, time.monotonic()
 
+    def keep_state(self, state: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Offer what the piece could go on from: kept now and then, and when it is stopped.
+
+        Args:
+            state: Returns named arrays; called now, or when the piece stops at its next report.
+        """
+        self._state = state
+        if time.monotonic() >= self._state_due:
+            self.flush_state()
+
+    def flush_state(self) -> None:
+        """Keep what the piece could go on from now."""
+        if self._state is not None:
+            began = time.monotonic()
+            self.store.put_state(self._key, self._state())
+            taken = time.monotonic() - began
+            self._state = None
+            self._state_due = time.monotonic() + max(_STATE_SECONDS, _STATE_SHARE * taken)
+
+    def kept_state(self) -> Mapping[str, np.ndarray] | None:
+        """Return what this piece kept when it ran before, or None."""
+        return self.store.get_state(self._key)
+
 
 # In a worker
 
@@ -140,7 +180,9 @@ def _store_at(place: Place) -> Store:
     return Store(place.folder, place.limit_bytes, place.bundled)
 
 
-def run_piece(runner: str, piece: Piece, job_key: str, place: Place) -> None:
+def run_piece(
+    runner: str, piece: Piece, job_key: str, place: Place, limits: Limits | None = None
+) -> None:
     """Compute one piece and keep its result; called by Dask in a worker.
 
     Args:
@@ -148,9 +190,10 @@ def run_piece(runner: str, piece: Piece, job_key: str, place: Place) -> None:
         piece: What to compute.
         job_key: The job it was first sent for.
         place: Where the result goes.
+        limits: What it may take; held to where `dask_setup` was called.
 
     Raises:
-        MergingError: What the runner raised.
+        MergingError: What the runner raised, also when it is stopped.
         ComputeError: If the runner raised anything else; the log has the traceback.
     """
     store = _store_at(place)
@@ -158,19 +201,24 @@ def run_piece(runner: str, piece: Piece, job_key: str, place: Place) -> None:
         return
     context = Context(store, piece.key)
     try:
-        store.begin(job_key)
+        store.begin(job_key, piece.key, this_process(), processor_seconds(psutil.Process()))
         context.report(0, 1)
-        arrays, meta = _function(runner)(piece.payload, context)
+        with held(limits) if limits is not None and _own_process else nullcontext():
+            arrays, meta = _function(runner)(piece.payload, context)
         store.put(piece.key, arrays, meta)
-    except MergingError:
+    except MergingError as error:
         with suppress(MergingError):  # what stopped the piece is the better message
             context.flush()
+            if isinstance(error, StoppedError):
+                context.flush_state()
             store.clear_progress([piece.key])
         raise
     except Exception as error:
         log.exception("%s ended unexpectedly on %s", runner, piece.payload[:200])
         with suppress(MergingError):
             store.clear_progress([piece.key])
+        if limits is not None and is_out_of_memory(error):
+            raise ComputeError(limits.large) from None
         raise ComputeError(in_words(error)) from None
     finally:
         _give_back_memory()
@@ -197,17 +245,25 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, MergingError):
         return str(error)
     if type(error).__name__ == "KilledWorker":
-        return (
-            "the process that worked on this ended twice, most often for want of memory; "
-            "ask for less at once, or use smaller models"
-        )
-    if isinstance(error, MemoryError):
+        return ENDED_TWICE
+    if is_out_of_memory(error):
         return "there was not enough memory; ask for less at once, or use smaller models"
     return f"this ended with an unexpected {type(error).__name__}: {error}"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was refused; torch has no class for that."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
+
+
 def dask_setup(worker: object) -> None:  # noqa: ARG001  (Dask calls it so)
-    """Let a starting local worker yield to the interface, and load its libraries meanwhile."""
+    """Let a starting local worker yield to the interface, and load its libraries meanwhile.
+
+    A process that is prepared so runs one piece at a time, and may be held to a piece's limits.
+    """
+    global _own_process
+    _own_process = True
     if hasattr(os, "nice"):
         os.nice(5)
     if module := os.environ.get("ONE_BASIN_PRELOAD"):

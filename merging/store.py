@@ -2,9 +2,10 @@
 
 A folder holds one file per result (`ab/<key>.npz`) and an SQLite index. A file is written beside
 its place and moved there at once, and its row follows in the same transaction, so a row implies a
-whole file whatever is killed when. Any number of threads and processes of one machine may share a
-folder; SQLite's write-ahead log does not work across machines. What the disk or the index refuses
-is raised as a `StoreError`, and so is a key that is not 64 hexadecimal digits.
+whole file whatever is killed when. A file's name is its key: an index that is gone, even while the
+store is in use, is made again from the files. Any number of threads and processes of one machine
+may share a folder; SQLite's write-ahead log does not work across machines. What the disk or the
+index refuses is raised as a `StoreError`, and so is a key that is not 64 hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from merging.entries import (
     bundled_results,
     decode,
     encode,
+    kept_files,
     read_bundled,
     read_entry,
 )
@@ -44,6 +46,7 @@ JOB_STATES = ("queued", "running", "done", "failed", "stopped", "interrupted")
 FILE_SUFFIXES = (".safetensors", ".npz", ".json", ".upload")  # .upload: not read yet, any format
 
 _HOUR = 3600.0
+_BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside the index
 _TOUCH_SECONDS = 60.0  # how stale "last used" may grow before reading a result writes it again
 _MIGRATIONS = (  # the index has `pragma user_version = n` after the first n of these
     (
@@ -56,7 +59,13 @@ _MIGRATIONS = (  # the index has `pragma user_version = n` after the first n of 
         "create table pieces (key text primary key, done real default 0, total real default 0,"
         " note text default '', stop int default 0) without rowid",
     ),
+    (
+        "alter table pieces add column worker text default ''",
+        "alter table pieces add column used real default 0",
+    ),
 )
+
+_File = tuple[int, int]  # device and number of a file, whatever it is called
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +107,21 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class PieceProgress:
-    """How far a piece that runs now has come: `done` of `total`, and a note."""
+    """How far a piece that runs now has come.
+
+    Attributes:
+        done: How much is done,
+        total: of how much.
+        note: What is going on, in words.
+        worker: The process that runs it, as `merging.processes` names it.
+        used: Seconds of processor time that the process had taken when the piece began.
+    """
 
     done: float
     total: float
     note: str
+    worker: str = ""
+    used: float = 0.0
 
 
 class Store:
@@ -121,7 +140,8 @@ class Store:
         self.folder = Path(folder).absolute()
         self.limit_bytes = limit_bytes
         self.bundled = tuple(Path(path).absolute() for path in bundled)
-        self._idle: list[sqlite3.Connection] = []
+        self._index = self.folder / "index.sqlite"
+        self._idle: list[tuple[_File, sqlite3.Connection]] = []  # with the index they hold
         with self._explained("open the result store"):
             self._bundled = bundled_results(self.bundled)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,7 +152,7 @@ class Store:
     def close(self) -> None:
         """Close the connections to the index; a later call opens them again."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[1].close()
 
     # Results
 
@@ -153,7 +173,8 @@ class Store:
         """
         self._keep("result", key, ".npz", encode(arrays, meta), pinned)
         with suppress(OSError):
-            self._path("partial", key, ".npz").unlink(missing_ok=True)
+            for kind in ("partial", "state"):
+                self._path(kind, key, ".npz").unlink(missing_ok=True)
 
     def get(self, key: str) -> Entry | None:
         """Return a result, or None if it is not there.
@@ -168,13 +189,13 @@ class Store:
                 self._bundled.pop(key, None)
         with self._explained(f"read result {key[:8]}"):
             with self._connection() as db:
-                known, data = self._sound_bytes(db, key)
-            if known and data is None:  # look again while nobody can replace it
+                known, found = self._sound(db, key)
+            if known and found is None:  # look again while nobody can replace it
                 with self._transaction() as db:
-                    known, data = self._sound_bytes(db, key)
-                    if known and data is None:
+                    known, found = self._sound(db, key)
+                    if known and found is None:
                         self._quarantine(db, key)
-        return None if data is None else decode(data, f"result {key[:8]} in {self.folder}")
+        return found
 
     def has(self, keys: Iterable[str]) -> set[str]:
         """Return those of the keys that have a result, bundled ones included."""
@@ -204,6 +225,22 @@ class Store:
         except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 log.warning("A partial result is left out: %s", error)
+            return None
+
+    def put_state(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep what a piece may go on from when it is started again; the last one wins."""
+        data = encode(arrays, {}, zipfile.ZIP_STORED)
+        path = self._path("state", key, ".npz")
+        with self._explained(f"keep {path.name}"), beside(path, data, durable=False) as temp:
+            temp.replace(path)
+
+    def get_state(self, key: str) -> dict[str, np.ndarray] | None:
+        """Return what a piece may go on from, or None if it starts from nothing."""
+        try:
+            return read_entry(self._path("state", key, ".npz")).arrays
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                log.warning("A kept state is left out: %s", error)
             return None
 
     # Files that a person brought
@@ -280,14 +317,27 @@ class Store:
                 [time.time(), *fields.values(), key, process],
             )
 
-    def begin(self, job_key: str) -> None:
-        """Note that a queued job runs now."""
+    def begin(self, job_key: str, key: str, worker: str, used: float) -> None:
+        """Note that a queued job runs now, and which process runs a piece of it.
+
+        Args:
+            job_key: The job.
+            key: The piece.
+            worker: The process, as `merging.processes` names it.
+            used: Seconds of processor time that it has taken so far.
+        """
         now = time.time()
         with self._explained("write a job"), self._transaction() as db:
             db.execute(
                 "update jobs set state = 'running', started = coalesce(started, ?), updated = ?"
                 " where key = ? and state = 'queued'",
                 [now, now, job_key],
+            )
+            db.execute(
+                "insert into pieces (key, total, worker, used) values (?, 1, ?, ?)"
+                " on conflict (key) do update set done = 0, total = 1, note = '',"
+                " worker = excluded.worker, used = excluded.used",
+                [key, worker, used],
             )
 
     def report(self, key: str, done: float, total: float, note: str = "") -> bool:
@@ -305,7 +355,7 @@ class Store:
         """Return the progress of those of the pieces that run now."""
         with self._explained("read progress"), self._connection() as db:
             rows = db.execute(
-                "select key, done, total, note from pieces where total > 0"
+                "select key, done, total, note, worker, used from pieces where total > 0"
                 " and key in (select value from json_each(?))",
                 [json.dumps(list(keys))],
             ).fetchall()
@@ -322,6 +372,15 @@ class Store:
             db.executemany(
                 "insert into pieces (key, stop) values (?, 1)"
                 " on conflict (key) do update set stop = 1",
+                [(key,) for key in keys],
+            )
+
+    def set_aside(self, keys: Iterable[str]) -> None:
+        """Note that pieces were ended from outside, and are not to run until they are sent anew."""
+        with self._explained("write progress"), self._transaction() as db:
+            db.executemany(
+                "insert into pieces (key, stop) values (?, 1) on conflict (key) do update set"
+                " stop = 1, done = 0, total = 0, note = '', worker = ''",
                 [(key,) for key in keys],
             )
 
@@ -371,8 +430,8 @@ class Store:
             if total <= self.limit_bytes:
                 return
 
-    def _sound_bytes(self, db: sqlite3.Connection, key: str) -> tuple[bool, bytes | None]:
-        """Return whether a result is in the index, and its bytes if they are what was written."""
+    def _sound(self, db: sqlite3.Connection, key: str) -> tuple[bool, Entry | None]:
+        """Return whether a result is in the index, and the result if it is what was written."""
         row = self._row(db, "result", key)
         if row is None:
             return False, None
@@ -383,13 +442,18 @@ class Store:
             return True, None
         if hashlib.sha256(data).hexdigest() != digest:
             return True, None
+        try:
+            entry = decode(data, f"result {key[:8]} in {self.folder}")
+        except StoreError as error:  # it was damaged before the index was made from the files
+            log.warning("%s", error)
+            return True, None
         if time.time() - used > _TOUCH_SECONDS:
             with suppress(sqlite3.OperationalError):  # reading works even where writing does not
                 db.execute(
                     "update blobs set used = ? where kind = 'result' and key = ?",
                     [time.time(), key],
                 )
-        return True, data
+        return True, entry
 
     def _quarantine(self, db: sqlite3.Connection, key: str) -> None:
         path = self._path("result", key, ".npz")
@@ -405,7 +469,8 @@ class Store:
             known = {place for (place,) in db.execute("select path from blobs")}
         now = time.time()
         for path in self.folder.glob("??/*"):
-            patience = 24 * _HOUR if path.name.endswith(".partial.npz") else _HOUR
+            lasting = path.name.endswith((".partial.npz", ".state.npz"))
+            patience = 24 * _HOUR if lasting else _HOUR
             with suppress(FileNotFoundError):  # another process sweeps too
                 stale = now - path.stat().st_mtime > patience
                 if stale and path.relative_to(self.folder).as_posix() not in known:
@@ -425,34 +490,73 @@ class Store:
             "select path, size, sha256, used from blobs where kind = ? and key = ?", [kind, key]
         ).fetchone()
 
-    def _connect(self) -> sqlite3.Connection:
-        path = self.folder / "index.sqlite"
-        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    def _connect(self) -> tuple[_File, sqlite3.Connection]:
+        while (file := self._index_file()) is None:
+            self._make_index()
+        db = _open(f"{self._index.as_uri()}?mode=rw")  # so that a new one is made by us alone
         deadline = time.monotonic() + 30
         while True:
             try:
                 db.execute("pragma journal_mode = wal")
                 db.execute("pragma synchronous = normal")
-                return db
+                return file, db
             except sqlite3.Error as error:  # the time limit does not hold for a change of mode
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     db.close()
                     raise
                 time.sleep(0.01)
 
+    def _make_index(self) -> None:
+        """Make an index of the files that are there, once among all who find it missing.
+
+        It is made beside its place. What is left of the one before must be gone first, and nobody
+        may open the new one until then: a file of its own is the lock.
+        """
+        temp = self.folder / "index.new"
+        with closing(_open((self.folder / "index.lock").as_uri())) as lock:
+            lock.execute("begin exclusive")
+            if self._index.exists():
+                return
+            for path in (temp, *(self._index.with_name(f"index.sqlite{s}") for s in _BESIDE)):
+                path.unlink(missing_ok=True)
+            with closing(_open(temp.as_uri())) as db:
+                db.execute("begin immediate")
+                self._migrate(db)
+                db.executemany(
+                    "insert or replace into blobs values (?, ?, ?, ?, ?, 0, ?)",
+                    kept_files(self.folder),
+                )
+                db.execute("commit")
+            temp.replace(self._index)
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         # nobody else uses it meanwhile, and one that saw an error is not lent again
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = self._connect()
+        file, db = self._lend()
         try:
             yield db
         except BaseException:
             db.close()
             raise
-        self._idle.append(db)
+        self._idle.append((file, db))
+
+    def _lend(self) -> tuple[_File, sqlite3.Connection]:
+        here = self._index_file()
+        with suppress(IndexError):
+            while True:
+                file, db = self._idle.pop()
+                if file == here:
+                    return file, db
+                db.close()  # the index that it holds was deleted
+        return self._connect()
+
+    def _index_file(self) -> _File | None:
+        # which file the index is, not only where
+        try:
+            stat = self._index.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_dev, stat.st_ino
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -511,6 +615,12 @@ def _default_folder() -> Path:
         raise StoreError(f"no home folder ({error}); set ONE_BASIN_STORE to a folder") from error
 
 
+def _open(place: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        place, timeout=30, isolation_level=None, check_same_thread=False, uri=True
+    )
+
+
 def _checked(key: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", key):
         raise StoreError(f"{key!r:.80} is no key; expected 64 hexadecimal digits")
@@ -536,8 +646,8 @@ def _reason(error: Exception) -> str:
         return f"it may not be written; allow writing there, {elsewhere}"
     if "malformed" in text or "not a database" in text:
         return (
-            "its index is damaged; delete index.sqlite there, after which results are computed "
-            f"again, {elsewhere}"
+            "its index is damaged; delete index.sqlite there, and it is made again from the files, "
+            f"{elsewhere}"
         )
     if "locked" in text:
         return f"another program kept it busy for 30 seconds; close that, {elsewhere}"

@@ -11,9 +11,10 @@ import numpy as np
 import psutil
 import pytest
 
-from merging import cluster
+from merging import cluster, conductor, turns
 from merging.compute import ACTIVE, Context, Job, Piece, Service
 from merging.errors import ComputeError, StoppedError, StoreError
+from merging.processes import Limits, find_process
 from merging.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,17 @@ def stumble(payload, context):
 
 def die(payload, context):
     os._exit(3)
+
+def spin(payload, context):
+    with Path(payload).open("a") as file:
+        file.write("spin\\n")
+    while True:
+        pass
+
+def grow(payload, context):
+    found = [0]
+    while True:
+        found = found + found
 
 def read(payload, context):
     return context.store.get(payload).arrays, {}
@@ -99,14 +111,14 @@ def working(tmp_path, request):
     return make
 
 
-def one_piece(name: str, function: str, payload: str = "", needs=()) -> Job:
+def one_piece(name: str, function: str, payload: str = "", needs=(), limits=None) -> Job:
     pieces = (Piece(key(f"{name}/piece"), payload),)
-    return Job(key(name), name, pieces, f"basin_runners:{function}", needs)
+    return Job(key(name), name, pieces, f"basin_runners:{function}", needs, limits)
 
 
-def wait(service, job, until=lambda status: status.state not in ACTIVE, seconds=30):
+def wait(service, job, until=lambda status: status.state not in ACTIVE, seconds=30, owner=""):
     deadline = time.monotonic() + seconds
-    while not until(status := service.status(job)):
+    while not until(status := service.status(job, owner)):
         assert time.monotonic() < deadline, status
         time.sleep(0.01)
     return status
@@ -245,13 +257,28 @@ def test_stopping_a_job_stops_what_only_it_needs(service, working):
 def test_stopping_a_job_leaves_what_others_need(service, working):
     need = working("need", steps=8, sleep=0.1)
     one, two = working("one", needs=[need]), working("two", needs=[need])
-    service.submit(one)
-    service.submit(two)
-    wait(service, need, lambda status: status.state == "running")
-    service.stop(one)
-    service.stop(need)
-    assert wait(service, one, seconds=2).state == "stopped"
-    assert wait(service, two).state == "done"
+    service.submit(one, "ada")
+    service.submit(two, "bob")
+    wait(service, need, lambda status: status.state == "running", owner="ada")
+    service.stop(one, "ada")
+    assert wait(service, one, seconds=2, owner="ada").state == "stopped"
+    service.stop(need, "ada")
+    says = "goes on, because somebody else is waiting for it"
+    while service.status(need, "ada").note != says:
+        assert service.status(need, "bob").note != says
+        time.sleep(0.01)
+    assert wait(service, two, owner="bob").state == "done"
+
+
+def test_stopping_a_job_stops_what_of_the_same_person_needs_it(service, working):
+    need = working("need", steps=50, sleep=0.1)
+    job = working("curve", needs=[need])
+    service.submit(need, "ada")
+    service.submit(job, "ada")
+    wait(service, need, lambda status: status.state == "running", owner="ada")
+    service.stop(need, "ada")
+    assert wait(service, need, seconds=2, owner="ada").state == "stopped"
+    assert wait(service, job, seconds=2, owner="ada").state == "stopped"
 
 
 # Stopping and resuming
@@ -303,6 +330,30 @@ def test_stopping_and_resuming_at_once_is_no_race(service, working):
         time.sleep(0.02)
 
 
+def test_a_piece_that_does_not_listen_is_ended_and_others_go_on(service, working, tmp_path):
+    deaf, job = one_piece("deaf", "spin", str(tmp_path / "spun")), working(steps=40, sleep=0.1)
+    service.submit(deaf, "eve")
+    service.submit(job, "ada")
+    wait(service, deaf, lambda s: s.state == "running", owner="eve")
+    wait(service, job, lambda s: s.done > 0, owner="ada")
+    progress = service.store.progress([deaf.pieces[0].key])[deaf.pieces[0].key]
+    process = find_process(progress.worker)
+    began = time.monotonic()
+    service.stop(deaf, "eve")
+    seen = wait(service, deaf, lambda s: s.note == "stopping" or s.state == "stopped", owner="eve")
+    assert (seen.state, seen.note) == ("running", "stopping"), "it is said once it is so"
+    assert wait(service, deaf, owner="eve").state == "stopped"
+    assert time.monotonic() - began < 2
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert wait(service, job, owner="ada").state == "done"
+    assert len(working.ran()) == 1
+    assert (tmp_path / "spun").read_text() == "spin\n", "it is not tried again"
+    service.submit(deaf, "eve")
+    wait(service, deaf, lambda s: s.state == "running", owner="eve")
+    service.stop(deaf, "eve")
+    assert wait(service, deaf, owner="eve").state == "stopped"
+
+
 def test_stopping_what_does_not_run_changes_nothing(service, working):
     job = working()
     service.stop(job)
@@ -343,6 +394,61 @@ def test_a_piece_that_ends_its_worker_fails_its_job_only(service, working):
     assert "the process that worked on this ended twice" in status.error
     service.submit(job)
     assert wait(service, job).state == "done"
+
+
+def test_a_piece_that_takes_too_much_fails_in_words(service, tmp_path):
+    late = one_piece("late", "spin", str(tmp_path / "spun"), limits=Limits(0.5, 1 << 30))
+    large = one_piece("large", "grow", limits=Limits(60, 1 << 28))
+    service.submit(late)
+    service.submit(large)
+    status = wait(service, large)
+    assert status.state == "failed"
+    assert "needed more than 0.2 GB of memory" in status.error
+    status = wait(service, late)
+    assert status.state == "failed"
+    assert "took more than 0 s of processor time" in status.error
+    assert (tmp_path / "spun").read_text() == "spin\n", "it is not tried again"
+
+
+def test_files_that_never_end_do_not_hold_the_service(service, working, tmp_path, monkeypatch):
+    monkeypatch.setattr(turns, "_SHORT_SECONDS", 1.0)
+    endless = [one_piece(f"endless {k}", "spin", str(tmp_path / "spun")) for k in range(3)]
+    for k, job in enumerate(endless):
+        service.submit(job, f"eve {k}")
+        wait(service, job, lambda s: s.state == "running", owner=f"eve {k}")
+    job = working()
+    began = time.monotonic()
+    service.submit(job, "ada")
+    assert wait(service, job, owner="ada").state == "done"
+    assert time.monotonic() - began < 25  # 4 on a machine that does nothing else
+    for k, job in enumerate(endless):
+        assert service.status(job, f"eve {k}").state == "running"
+        service.stop(job, f"eve {k}")
+    for k, job in enumerate(endless):
+        assert wait(service, job, owner=f"eve {k}").state == "stopped"
+
+
+def test_what_nobody_looks_at_any_more_is_dropped_in_words(service, working, monkeypatch):
+    job = working(steps=200, sleep=0.05)
+    service.submit(job)
+    wait(service, job, lambda status: status.done > 0)
+    monkeypatch.setattr(conductor, "_DROPPED_SECONDS", 0.5)
+    time.sleep(1.5)
+    status = wait(service, job)
+    assert status.state == "stopped"
+    assert "nobody has looked at this for an hour" in status.error
+
+
+def test_goes_on_when_the_index_is_deleted_meanwhile(fresh, working):
+    job, later = working("job", pieces=10, steps=2, sleep=0.05), working("later")
+    fresh.submit(job)
+    wait(fresh, job, lambda status: status.done >= 2)
+    for path in fresh.store.folder.glob("index.sqlite*"):
+        path.unlink()
+    fresh.submit(job)
+    assert wait(fresh, job).state == "done"
+    fresh.submit(later)
+    assert wait(fresh, later).state == "done"
 
 
 # Death and resurrection

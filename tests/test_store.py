@@ -194,6 +194,16 @@ def test_a_damaged_partial_result_counts_as_none(store):
     assert store.get_partial(key("a")) is None
 
 
+def test_keeps_what_a_piece_may_go_on_from_until_it_is_done(store):
+    assert store.get_state(key("a")) is None
+    for i in range(3):
+        store.put_state(key("a"), {"x": np.arange(i)})
+    np.testing.assert_array_equal(store.get_state(key("a"))["x"], [0, 1])
+    assert store.get(key("a")) is None
+    put(store, "a")
+    assert store.get_state(key("a")) is None
+
+
 def test_keeps_files_from_bytes_and_from_other_files(store, tmp_path):
     (tmp_path / "weights").write_bytes(b"from a file")
     store.put_file(key("a"), b"from memory", ".safetensors")
@@ -255,7 +265,7 @@ def test_lists_jobs_by_state_newest_first(store):
 def test_begins_only_what_is_queued(store):
     for state in ("queued", "stopped"):
         store.write_job(key(state), state=state)
-        store.begin(key(state))
+        store.begin(key(state), key("piece"), "host/1/0", 2.5)
     assert store.job(key("queued")).state == "running"
     assert store.job(key("stopped")).state == "stopped"
 
@@ -272,6 +282,18 @@ def test_reports_progress_and_hears_of_a_stop(store):
     assert store.report(key("p"), 3, 4) is False
     put(store, "p")
     assert store.progress([key("p")]) == {}
+
+
+def test_knows_which_process_runs_a_piece_until_it_is_set_aside(store):
+    store.begin(key("j"), key("p"), "host/1/0", 2.5)
+    found = store.progress([key("p")])[key("p")]
+    assert (found.worker, found.used) == ("host/1/0", 2.5)
+    store.report(key("p"), 1, 2)
+    assert store.progress([key("p")])[key("p")].worker == "host/1/0"
+    store.set_aside([key("p")])
+    assert store.progress([key("p")]) == {}
+    store.begin(key("j"), key("p"), "host/2/0", 0.0)
+    assert store.report(key("p"), 0, 1) is True, "not before it is sent anew"
 
 
 # Room
@@ -433,7 +455,7 @@ def test_says_that_the_index_is_damaged(store):
     for path in store.folder.glob("index.sqlite*"):
         path.write_bytes(b"this was an index once" * 400)
     for call in (store.get, store.job, store.file):
-        with pytest.raises(StoreError, match=r"its index is damaged; delete index.sqlite"):
+        with pytest.raises(StoreError, match=r"delete index.sqlite there, and it is made again"):
             call(key("a"))
     with pytest.raises(StoreError, match=r"its index is damaged"):
         Store(store.folder)
@@ -446,6 +468,79 @@ def test_refuses_an_index_of_a_newer_version(store):
     db.close()
     with pytest.raises(StoreError, match=r"written by a newer version; update, or set"):
         Store(store.folder)
+
+
+# Without the index
+
+
+def lose_index(store, *endings):
+    for ending in endings:
+        (store.folder / f"index.sqlite{ending}").unlink(missing_ok=True)
+
+
+def test_finds_results_and_files_of_an_index_that_was_deleted(store):
+    put(store, "a", 3.0)
+    store.put_partial(key("b"), {}, {})
+    for suffix in (".upload", ".safetensors"):
+        store.put_file(key(suffix), b"bytes", suffix)
+    (store.folder / "ab" / "stranger.npz").parent.mkdir(exist_ok=True)
+    (store.folder / "ab" / "stranger.npz").write_bytes(b"?")
+    store.close()
+    lose_index(store, "", "-wal", "-shm")
+    for path in store.folder.glob("??/*"):
+        os.utime(path, (time.time() - 7200,) * 2)  # old enough to be swept, were it nobody's
+    again = Store(store.folder)
+    np.testing.assert_array_equal(again.get(key("a")).arrays["x"], np.full(4, 3.0))
+    assert again.has([key("a"), key("b")]) == {key("a")}
+    for suffix in (".upload", ".safetensors"):
+        assert again.file(key(suffix)).read_bytes() == b"bytes"
+    assert not (store.folder / "ab" / "stranger.npz").exists()
+    again.close()
+
+
+@pytest.mark.parametrize("endings", [("",), ("", "-wal", "-shm")], ids=["alone", "all"])
+def test_goes_on_when_the_index_is_deleted_while_it_is_used(store, endings):
+    other = Store(store.folder)
+    put(store, "a")
+    put(other, "b")
+    lose_index(store, *endings)
+    put(other, "c")
+    assert store.has(map(key, "abc")) == set(map(key, "abc"))
+    store.write_job(key("j"), state="queued")
+    assert other.job(key("j")).state == "queued"
+    assert store.get(key("b")).meta == {"name": "b"}
+    other.close()
+
+
+def test_many_find_the_index_missing_and_one_makes_it(store):
+    names = [f"{i}" for i in range(8)]
+    for name in names:
+        put(store, name)
+    others = [Store(store.folder) for _ in names]
+    lose_index(store, "", "-wal", "-shm")
+    threads = [
+        threading.Thread(target=put, args=(other, f"new {name}"))
+        for other, name in zip(others, names, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wanted = {key(name) for old in names for name in (old, f"new {old}")}
+    assert store.has(wanted) == wanted
+    for other in others:
+        other.close()
+
+
+def test_a_result_that_was_damaged_before_the_index_was_made_counts_as_missing(store):
+    path = store.folder / key("a")[:2] / f"{key('a')}.npz"
+    put(store, "a")
+    store.close()
+    path.write_bytes(path.read_bytes()[:-30])
+    lose_index(store, "", "-wal", "-shm")
+    assert store.get(key("a")) is None
+    assert store.has([key("a")]) == set()
+    assert (store.folder / "quarantine" / path.name).exists()
 
 
 # The default place

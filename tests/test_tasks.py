@@ -167,6 +167,22 @@ def test_a_stopped_alignment_keeps_a_partial_and_no_result(method, spec, tmp_pat
     store.close()
 
 
+def test_straight_through_matching_goes_on_where_it_was_stopped(store, tmp_path):
+    request = requests.alignment(SUBJECT, "straight_through", {"epochs": 2}, seed=13)
+    (piece,) = request.job().pieces
+    some = Store(tmp_path)
+    with pytest.raises(StoppedError):
+        run_piece(piece.payload, _Stopping(some, piece.key, reports=3))
+    context = _Stopping(some, piece.key, reports=100)
+    some.put(piece.key, *run_piece(piece.payload, context))
+    whole, found = computed(request, store), request.read(some)
+    assert 100 - context.left == len(whole.objective) - 1 - 4, "the fourth step was kept"
+    assert found.objective == whole.objective
+    for group, perm in whole.permutations.items():
+        np.testing.assert_array_equal(found.permutations[group], perm)
+    some.close()
+
+
 @pytest.mark.parametrize("method", ["weight", "straight_through"])
 def test_a_partial_says_what_it_is_part_of(method, store, monkeypatch):
     parts = []

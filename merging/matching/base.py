@@ -121,6 +121,9 @@ def ignore(*_: object) -> None:
     """A callback for nobody."""
 
 
+State = Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Watcher:
     """Who watches a method at work.
@@ -128,7 +131,12 @@ class Watcher:
     Attributes:
         on_progress: Called with `(done, total, note)`; may raise `StoppedError`.
         on_partial: Called with the best result so far.
+        on_state: Called with a function that returns what the method could go on from. That shares
+            memory with the method: it is good until the method goes on.
+        state: Such tensors of a run before, to go on from; None to start from nothing.
     """
 
     on_progress: OnProgress = ignore
     on_partial: Callable[[MatchResult], None] = ignore
+    on_state: Callable[[Callable[[], State]], None] = ignore
+    state: State | None = None

@@ -19,6 +19,7 @@ from merging.matching.base import (
     MatchResult,
     Method,
     OnProgress,
+    State,
     Watcher,
     ignore,
 )
@@ -43,6 +44,8 @@ def match(
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     on_partial: Callable[[MatchResult], None] | None = None,
+    on_state: Callable[[Callable[[], State]], None] | None = None,
+    state: State | None = None,
 ) -> MatchResult:
     """Find the permutation of B's units that lines B up with A.
 
@@ -58,6 +61,10 @@ def match(
         on_progress: Called with `(done, total, note)`; if it raises `StoppedError`, the best
             permutation so far is returned.
         on_partial: Called with the best result so far, by methods that go step by step.
+        on_state: Called with a function that returns, as tensors by name, what straight-through
+            matching could go on from. They are good until it goes on.
+        state: Such tensors, from a run of the same models, examples, seed and options: it is gone
+            on from there, and the result is that of a run that was never stopped.
 
     Returns:
         The permutation and how it was found.
@@ -89,7 +96,9 @@ def match(
         return replace(found, seconds=seconds, method=method, options=asdict(read), seed=seed)
 
     tell = on_partial or ignore
-    watcher = Watcher(on_progress or ignore, lambda found: tell(labelled(found)))
+    watcher = Watcher(
+        on_progress or ignore, lambda found: tell(labelled(found)), on_state or ignore, state
+    )
     generator = torch.Generator().manual_seed(seed)
     return labelled(METHODS[method].run(problem, read, generator, watcher))
 

@@ -12,7 +12,7 @@ from merging.graph import Graph, trace
 from merging.landscape.evaluation import Prepare, evaluate_family
 from merging.landscape.scores import score
 from merging.landscape.statistics import has_batch_norm, reset, with_batch_statistics
-from merging.matching.base import MatchProblem, MatchResult, Method, Watcher
+from merging.matching.base import MatchProblem, MatchResult, Method, State, Watcher
 from merging.matching.descent import descend
 from merging.matching.similarity import WeightSimilarity
 from merging.methods import StraightThroughOptions, find_card
@@ -38,7 +38,7 @@ def match_straight_through(
         problem: The two models and the examples.
         options: Options.
         generator: Source of the orders of groups and examples.
-        watcher: Told after every step.
+        watcher: Told after every step; its state, of the same problem and options, is gone on from.
 
     Returns:
         The best permutation; the objective is the best midpoint loss so far, per step.
@@ -46,42 +46,106 @@ def match_straight_through(
     batches = problem.examples("straight-through matching")
     midpoint = _Midpoint(problem, batches)
     x, y = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
-    free = {n: problem.params_a[n].clone().requires_grad_() for n in problem.weights}
-    optimiser = torch.optim.SGD(list(free.values()), options.lr, momentum=0.9)
-    perms = _project(problem, free, identity_permutations(problem.spec), generator, options)
-    best, least = dict(perms), midpoint.loss(perms)
-    objective = [least]
-    steps = options.epochs * -(-len(y) // options.batch_size)
+    walk = _Walk(problem, options, generator)
+    if watcher.state is None:
+        walk.perms = _project(problem, walk.free, walk.perms, generator, options)
+        walk.judge(midpoint)
+        walk.objective.append(walk.least)
+    else:
+        walk.go_on(watcher.state)
+    splits = -(-len(y) // options.batch_size)
     try:
-        for epoch in range(options.epochs):
-            order = torch.randperm(len(y), generator=generator)
-            for chosen in order.split(options.batch_size):
-                midpoint.step(free, perms, optimiser, x[chosen], y[chosen])
-                before = perms
-                perms = _project(problem, free, perms, generator, options)
-                if any(not torch.equal(perms[g], before[g]) for g in perms):
-                    loss = midpoint.loss(perms)
-                    if loss < least:
-                        best, least = dict(perms), loss
-                objective.append(least)
-                done = len(objective) - 1
-                watcher.on_partial(_result(best, objective, stopped=True))
-                watcher.on_progress(
-                    done, steps, f"epoch {epoch + 1}: best midpoint loss {least:.4f}"
-                )
+        for step in range(len(walk.objective) - 1, options.epochs * splits):
+            epoch, split = divmod(step, splits)
+            if split == 0:
+                walk.order = torch.randperm(len(y), generator=generator)
+            chosen = walk.order.split(options.batch_size)[split]
+            midpoint.step(walk.free, walk.perms, walk.optimiser, x[chosen], y[chosen])
+            before = walk.perms
+            walk.perms = _project(problem, walk.free, before, generator, options)
+            if any(not torch.equal(walk.perms[g], before[g]) for g in before):
+                walk.judge(midpoint)
+            walk.objective.append(walk.least)
+            watcher.on_state(walk.state)
+            watcher.on_partial(_result(walk, stopped=True))
+            watcher.on_progress(
+                step + 1,
+                options.epochs * splits,
+                f"epoch {epoch + 1}: best midpoint loss {walk.least:.4f}",
+            )
     except StoppedError:
-        return _result(best, objective, stopped=True)
-    return _result(best, objective, stopped=False)
+        return _result(walk, stopped=True)
+    return _result(walk, stopped=False)
 
 
-def _result(best: Permutations, objective: list[float], *, stopped: bool) -> MatchResult:
+def _result(walk: _Walk, *, stopped: bool) -> MatchResult:
     return MatchResult(
-        best,
-        tuple(objective),
+        walk.best,
+        tuple(walk.objective),
         "loss of the midpoint on the matching set (nats per example)",
         converged=not stopped,
         stopped=stopped,
     )
+
+
+class _Walk:
+    """All that changes from step to step.
+
+    Attributes:
+        free: The free copy of the parameters.
+        optimiser: What moves it.
+        perms: The permutation of B nearest to it.
+        best: The permutation with the smallest midpoint loss so far,
+        least: and that loss.
+        objective: That loss at the start and after every step.
+        order: Order of the examples in this epoch, int64 `[n]`.
+    """
+
+    def __init__(
+        self, problem: MatchProblem, options: StraightThroughOptions, generator: torch.Generator
+    ) -> None:
+        self.free = {n: problem.params_a[n].clone().requires_grad_() for n in problem.weights}
+        self.optimiser = torch.optim.SGD(list(self.free.values()), options.lr, momentum=0.9)
+        self.perms = identity_permutations(problem.spec)
+        self.best = dict(self.perms)
+        self.least = float("inf")
+        self.objective: list[float] = []
+        self.order = torch.empty(0, dtype=torch.int64)
+        self._generator = generator
+
+    def judge(self, midpoint: _Midpoint) -> None:
+        """Keep the present permutation if no other's midpoint was as good."""
+        loss = midpoint.loss(self.perms)
+        if loss < self.least or not self.objective:
+            self.best, self.least = dict(self.perms), loss
+
+    def state(self) -> dict[str, Tensor]:
+        """What this could go on from."""
+        momenta = [
+            self.optimiser.state[value].get("momentum_buffer") for value in self.free.values()
+        ]
+        return {
+            "generator": self._generator.get_state(),
+            "objective": torch.tensor(self.objective, dtype=torch.float64),
+            "order": self.order,
+            **{f"free{k}": value.detach() for k, value in enumerate(self.free.values())},
+            **{f"momentum{k}": value for k, value in enumerate(momenta) if value is not None},
+            **{f"permutation{k}": perm for k, perm in enumerate(self.perms.values())},
+            **{f"best{k}": perm for k, perm in enumerate(self.best.values())},
+        }
+
+    def go_on(self, state: State) -> None:
+        """Take up the state of a run before."""
+        self._generator.set_state(state["generator"])
+        self.objective = state["objective"].tolist()
+        self.least = self.objective[-1]
+        self.order = state["order"]
+        for k, value in enumerate(self.free.values()):
+            value.detach().copy_(state[f"free{k}"])
+            if f"momentum{k}" in state:  # not of a weight that has no gradient
+                self.optimiser.state[value]["momentum_buffer"] = state[f"momentum{k}"].clone()
+        self.perms = {group: state[f"permutation{k}"] for k, group in enumerate(self.perms)}
+        self.best = {group: state[f"best{k}"] for k, group in enumerate(self.best)}
 
 
 class _Midpoint:

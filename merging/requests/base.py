@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from merging.cards import read_card
 from merging.entries import Entry
 from merging.jobs import Job, Piece
+from merging.processes import limits_of_uploads
+from merging.requests.bundled import is_bundled
 from merging.store import Store
 
 # Part of every key: raise it when the meaning of a result changes.
@@ -78,6 +80,7 @@ class Request(Generic[Result]):
 
     task: ClassVar[str]
     words: ClassVar[str] = ""
+    quick: ClassVar[bool] = False  # whether it looks at what a person brought, who waits for it
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -109,7 +112,9 @@ class Request(Generic[Result]):
             for part in self.parts()
         )
         needs = tuple(request.job() for request in self.needs())
-        return Job(digest({"job": self.payload}), self.title, pieces, RUNNER, needs)
+        limits = None if is_bundled(self.payload) else limits_of_uploads(quick=self.quick)
+        key = digest({"job": self.payload})
+        return Job(key, self.title, pieces, RUNNER, needs, limits, self.quick)
 
     def piece_key(self, part: Mapping[str, Any]) -> str:
         """Where the result of one piece is kept."""

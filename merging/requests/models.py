@@ -22,6 +22,7 @@ class SymmetryRequest(Request[SymmetrySummary]):
     """The permutation groups of an architecture, certified: the derived ones, or chosen ones."""
 
     task: ClassVar[str] = "symmetry"
+    quick: ClassVar[bool] = True
     words: ClassVar[str] = "Finding the permutation symmetries"
     config: str
     spec: str = added("")
@@ -56,6 +57,7 @@ class SpecRequest(Request[ChosenSpec]):
     """Prove a spec that was uploaded (the derived one, if none was), without some groups."""
 
     task: ClassVar[str] = "spec"
+    quick: ClassVar[bool] = True
     words: ClassVar[str] = "Proving the permutation spec"
     config: str
     upload: str = ""
@@ -97,6 +99,7 @@ class ForecastRequest(Request[Forecast]):
     """What matching two models will take, and what is odd about their numbers."""
 
     task: ClassVar[str] = "forecast"
+    quick: ClassVar[bool] = True
     words: ClassVar[str] = "Looking at the two models"
     subject: Subject
 
@@ -141,6 +144,7 @@ class CheckpointRequest(Request[BroughtCheckpoint]):
     """
 
     task: ClassVar[str] = "read checkpoint"
+    quick: ClassVar[bool] = True
     upload: str
     name: str
     architecture: str = ""
@@ -173,6 +177,7 @@ class DataRequest(Request[BroughtData]):
     """Read examples for an architecture: uploaded, from the server's folder, or of its function."""
 
     task: ClassVar[str] = "read data"
+    quick: ClassVar[bool] = True
     upload: str
     name: str
     config: str
@@ -204,6 +209,7 @@ class FitRequest(Request[list[TensorRow]]):
     """What fits and what does not between two models."""
 
     task: ClassVar[str] = "fit"
+    quick: ClassVar[bool] = True
     words: ClassVar[str] = "Comparing the checkpoints"
     model_a: str
     model_b: str

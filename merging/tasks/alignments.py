@@ -25,7 +25,7 @@ from merging.records import LayerRow
 from merging.store import Store
 from merging.subjects import Loaded, load, load_params
 from merging.symmetry import certify
-from merging.tasks.base import Found, Part, Task, aligned_b, permutations_of
+from merging.tasks.base import Found, Part, Task, aligned_b, permutations_of, to_arrays, to_tensors
 
 
 def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Found:
@@ -41,8 +41,11 @@ def _alignment(request: requests.AlignmentRequest, part: Part, context: Context)
         options=json.loads(request.options),
         on_progress=context.report,
         on_partial=lambda result: context.partial(*_written(result, float("nan"))),
+        on_state=lambda state: context.keep_state(lambda: to_arrays(state())),
+        state=to_tensors(context.kept_state()),
     )
     if found.stopped:
+        context.flush_state()  # first: what follows may take longer than a piece has to stop
         # What was found stays visible, but is not taken for the method's own result.
         context.partial(*_written(found, _certified_difference(loaded, request, found)))
         raise StoppedError("stopped as asked")

@@ -46,6 +46,18 @@ def permutations_of(alignment: requests.AlignmentRequest, store: Store) -> dict[
     return {group: torch.from_numpy(perm) for group, perm in found.permutations.items()}
 
 
+def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """What a method could go on from, as a store keeps it."""
+    return {name: value.numpy() for name, value in state.items()}
+
+
+def to_tensors(state: Mapping[str, np.ndarray] | None) -> dict[str, Tensor] | None:
+    """What a method goes on from, as a store kept it."""
+    if state is None:
+        return None
+    return {name: torch.from_numpy(value) for name, value in state.items()}
+
+
 def statistics_words(kind: str, examples: int) -> str:
     """What was done about the statistics of hidden units, in words."""
     if kind == "interpolated":

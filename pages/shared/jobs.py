@@ -106,16 +106,20 @@ def _find(request: Request[Any]) -> Found[Any] | None:
 
 
 def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
-    statuses = [service().status(request.job()) for request in missing]
+    statuses = _statuses(missing)
     if start:
         for request, status in zip(missing, statuses, strict=True):
             if status.state in ("missing", "interrupted"):
-                service().submit(request.job())
-        statuses = [service().status(request.job()) for request in missing]
+                _submit(request)
+        statuses = _statuses(missing)
     # A job may have ended since the page looked for its result: then the page has to look again.
     active = any(status.state in (*ACTIVE, "done") for status in statuses)
     poll = st.fragment(_progress, run_every=_POLL_SECONDS if active else None)
     poll(slot, tuple(missing), _total(statuses), active, [True])
+
+
+def _statuses(wanted: Sequence[Request[Any]]) -> list[Status]:
+    return [service().status(request.job(), state.owner()) for request in wanted]
 
 
 def _total(statuses: Sequence[Status]) -> float:
@@ -135,7 +139,7 @@ def _progress(
     there is, and running the page again from inside itself would never end.
     """
     in_page_run = bool(page_runs) and page_runs.pop()
-    statuses = [service().status(request.job()) for request in missing]
+    statuses = _statuses(missing)
     live = [_has_partial(r) for r, s in zip(missing, statuses, strict=True) if s.state in ACTIVE]
     ended = any(status.state == "done" for status in statuses)
     if active and not in_page_run and (ended or _total(statuses) != before or any(live)):
@@ -150,7 +154,10 @@ def _progress(
                 icon=":material/stop_circle:",
                 on_click=_stop,
                 args=(missing,),
-                help="What is finished is kept; you can go on later.",
+                help=(
+                    "What is finished is kept; you can go on later. What you asked for that needs "
+                    "it stops too; what somebody else is waiting for goes on."
+                ),
             )
     if not active and not in_page_run and any(s.state in (*ACTIVE, "done") for s in statuses):
         st.rerun()  # a button in here started it: this follows it once the page has run again
@@ -165,10 +172,9 @@ def _one_line(slot: str, request: Request[Any], status: Status) -> None:
         st.error(words.plain(f"{request.title}: {status.error}"), icon=":material/error:")
         _again(slot, request, "Try again")
     elif status.state == "stopped":
-        st.caption(
-            f"{words.plain(request.title)}: stopped at {status.done:.0f} of "
-            f"{status.total:.0f} parts."
-        )
+        why = f" ({status.error})" if status.error else ""
+        parts = f"{status.done:.0f} of {status.total:.0f} parts"
+        st.caption(words.plain(f"{request.title}: stopped at {parts}{why}."))
         _again(slot, request, "Go on")
     elif status.state == "interrupted":
         why = status.error or "compute process ended"
@@ -195,9 +201,9 @@ def _again(slot: str, request: Request[Any], label: str) -> None:
 
 
 def _submit(request: Request[Any]) -> None:
-    service().submit(request.job())
+    service().submit(request.job(), state.owner())
 
 
 def _stop(missing: tuple[Request[Any], ...]) -> None:
     for request in missing:
-        service().stop(request.job())
+        service().stop(request.job(), state.owner())

@@ -6,6 +6,7 @@ cannot be in an address (models that were brought) is kept beside them.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -34,6 +35,11 @@ def end_frame() -> None:
 def is_framed() -> bool:
     """Whether the frame is being drawn around the page that runs."""
     return bool(st.session_state.get("_framed"))
+
+
+def owner() -> str:
+    """What jobs of this session are known by, to the compute service alone."""
+    return str(st.session_state.setdefault("_owner", secrets.token_hex(8)))
 
 
 def asked() -> address.Address:

@@ -168,4 +168,4 @@ def test_the_objective_is_drawn_while_a_method_runs(open_page, wait_for, monkeyp
     finally:
         for request in (requests.alignment(SUBJECT, "straight_through", {"epochs": 500}, seed=s)
                         for s in range(100, 120)):  # fmt: skip
-            jobs.service().stop(request.job())
+            jobs.service().stop(request.job(), at.session_state["_owner"])

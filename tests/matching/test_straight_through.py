@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from merging.data.base import Batches
+from merging.errors import StoppedError
 from merging.landscape import evaluate, reset
 from merging.matching import match
 from merging.matching.base import MatchProblem
@@ -67,6 +68,55 @@ def restless():
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
     batches = Batches(x, torch.arange(32) % 3)
     return model, a, b, find_symmetry(model, (x,)), batches
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 21, 48])
+def test_a_run_that_was_stopped_goes_on_to_what_it_would_have_found(stop):
+    model, a, b, spec, batches = restless()
+    given = {"spec": spec, "batches": batches, "seed": 1, "options": RESTLESS}
+    kept = {}
+
+    def keep(state):
+        kept.clear()
+        kept.update({name: value.clone() for name, value in state().items()})
+
+    def stop_there(done, total, note):
+        if done == stop:
+            raise StoppedError
+
+    whole = match("straight_through", model, a, b, **given)
+    first = match(
+        "straight_through", model, a, b, **given, on_progress=stop_there, on_state=keep
+    )  # fmt: skip
+    assert first.stopped
+    assert len(first.objective) == stop + 1
+    steps = []
+    found = match(
+        "straight_through", model, a, b, **given, state=dict(kept),
+        on_progress=lambda done, total, note: steps.append(done),
+    )  # fmt: skip
+    assert steps == list(range(stop + 1, 49)), "it did not start from nothing"
+    assert found.objective == whole.objective
+    assert len(set(whole.objective)) > 2
+    assert found.permutations.keys() == whole.permutations.keys()
+    assert all(torch.equal(found.permutations[g], perm) for g, perm in whole.permutations.items())
+
+
+def test_a_model_with_batch_norm_and_unused_weights_goes_on_too():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(6, 9), torch.nn.BatchNorm1d(9), torch.nn.ReLU(), torch.nn.Linear(9, 3)
+    ).eval()
+    a, b = random_state(model, 1), random_state(model, 2)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+    batches, spec = Batches(x, torch.arange(32) % 3), find_symmetry(model, (x,))
+    given = {"spec": spec, "batches": batches, "seed": 1, "options": {**RESTLESS, "epochs": 4}}
+    states = []
+    whole = match(
+        "straight_through", model, a, b, **given,
+        on_state=lambda state: states.append({k: v.clone() for k, v in state().items()}),
+    )  # fmt: skip
+    found = match("straight_through", model, a, b, **given, state=states[5])
+    assert found.objective == whole.objective
 
 
 @pytest.mark.parametrize("seed", range(3))
