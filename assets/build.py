@@ -22,19 +22,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from merging import requests
-from merging.cards import ASSETS, read_cards
-from merging.checkpoints import fingerprint, write_checkpoint
-from merging.data.bundled import load_dataset
-from merging.entries import write_pack
-from merging.jobs import Context
+from merging.files.checkpoints.fingerprint import fingerprint
+from merging.files.checkpoints.write import write_checkpoint
+from merging.files.data.bundled import load_dataset
 from merging.landscape import evaluate
-from merging.methods import METHOD_CARDS
-from merging.models.registry import build_model
-from merging.store import Store
-from merging.tasks import run_piece
-from merging.training import train
-from merging.zoo import RECIPES, PairRecipe, counterexample, training_split
+from merging.models.architectures.registry import build_model
+from merging.models.zoo.pairs import RECIPES, PairRecipe, counterexample, training_split
+from merging.models.zoo.training import train
+from merging.results import requests
+from merging.results.compute.entry import write_pack
+from merging.results.compute.run_piece import Context
+from merging.results.compute.store import Store
+from merging.results.tasks import run_piece
+from merging.schema.cards.matching import METHOD_CARDS
+from merging.schema.cards.zoo import ASSETS, read_cards
 
 log = logging.getLogger("build")
 Ask = Callable[[requests.Request], Any]

@@ -19,11 +19,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from assets.build import Ask, write_results
-from merging import requests
-from merging.cards import ASSETS, family_files, read_family_cards
-from merging.checkpoints import fingerprint, write_checkpoint
-from merging.data.bundled import load_dataset
-from merging.families import (
+from merging.files.checkpoints.fingerprint import fingerprint
+from merging.files.checkpoints.lazy_params import Params
+from merging.files.checkpoints.write import write_checkpoint
+from merging.files.data.bundled import load_dataset
+from merging.landscape import evaluate
+from merging.models.zoo.families import (
     FAMILIES,
     Family,
     FamilyRecipe,
@@ -32,9 +33,9 @@ from merging.families import (
     train_family,
     training_examples,
 )
-from merging.landscape import evaluate
-from merging.params import Params
-from merging.ways import find_way
+from merging.results import requests
+from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.zoo import ASSETS, family_files, read_family_cards
 
 log = logging.getLogger("build_families")
 

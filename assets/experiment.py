@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,22 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from assets.experiment_run import Accuracies, Run
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiment_convex import measure_convex
 from experiment_report import write_report
 
-from merging.data.base import Batches, Dataset, concatenate
-from merging.families import FAMILIES, Family, FamilyRecipe, load_family, train_family
+from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import Batches, Dataset, concatenate
 from merging.fusion import diagonal_fisher, fuse, remove_task
-from merging.fusion.base import FusionProblem
-from merging.fusion.mismatch import decompose_error, gradient_mismatch, loss_gradient
-from merging.fusion.task_vectors import compare_task_vectors, weight_histogram
-from merging.params import Params, scale
-from merging.training import train
+from merging.fusion.explain.mismatch import decompose_error, gradient_mismatch, loss_gradient
+from merging.fusion.explain.task_vectors import compare_task_vectors, weight_histogram
+from merging.fusion.problem import FusionProblem
+from merging.models.state_dict import scale
+from merging.models.zoo.families import FAMILIES, Family, FamilyRecipe, load_family, train_family
+from merging.models.zoo.training import train
 
 log = logging.getLogger("experiment")
 
@@ -62,40 +65,6 @@ CNN_RUNS = 3
 CNN_EXAMPLES = 300
 DECOMPOSED_DELTA = 1.0
 _STEEP = 1e-6
-
-Accuracies = np.ndarray  # one fraction per data set: the base's own, then the tasks'
-
-
-@dataclass
-class Run:
-    """What one training of a family gave.
-
-    Attributes:
-        sets: Titles of the data sets, the base's first.
-        references: Test accuracies of what is no merge, by title.
-        rules: The same of merges.
-        chosen: Coefficients that were chosen on validation, by title.
-        sweeps: Test accuracies by rule and scale.
-        mismatches: Mismatch of gradients by the same.
-        switches: Test accuracies by setting of the one formula, and the largest difference of an
-            entry from the rule that it should be.
-        removals: Accuracy on the removed task and mean of the others, and the clamped share.
-        errors: Eq. 10 and 12 by tensor.
-        weights: Quartiles of the implied weights by model.
-        vectors: What `compare_task_vectors` says.
-    """
-
-    sets: list[str]
-    references: dict[str, Accuracies] = field(default_factory=dict)
-    rules: dict[str, Accuracies] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
-    sweeps: dict[tuple[str, float], Accuracies] = field(default_factory=dict)
-    mismatches: dict[tuple[str, float], float] = field(default_factory=dict)
-    switches: dict[str, tuple[Accuracies, float]] = field(default_factory=dict)
-    removals: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
-    weights: list[tuple[str, np.ndarray]] = field(default_factory=list)
-    vectors: Any = None
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from merging.data.base import Batches
-from merging.data.bundled import load_dataset
-from merging.families import FamilyRecipe
+from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import Batches
+from merging.files.data.bundled import load_dataset
 from merging.fusion import fuse
-from merging.fusion.mismatch import TensorError, decompose_error, gradient_mismatch, loss_gradient
-from merging.models.registry import build_model
-from merging.params import Params, combine, norm, scale, subtract
+from merging.fusion.explain.mismatch import (
+    TensorError,
+    decompose_error,
+    gradient_mismatch,
+    loss_gradient,
+)
+from merging.models.architectures.registry import build_model
+from merging.models.state_dict import combine, norm, scale, subtract
+from merging.models.zoo.families import FamilyRecipe
 
 PRIOR = 10.0
 _TOLERANCE = 1e-5  # of the gradient, in units where the penalty is round

@@ -26,17 +26,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiment import Trained, gradients, prepare
 
-from merging.data.base import Dataset
-from merging.families import FAMILIES
+from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import Dataset
 from merging.fusion import (
     gauss_newton_curvature,
     kronecker_curvature,
     match_gradients,
     scaled_curvature,
 )
-from merging.fusion.mismatch import gradient_mismatch
-from merging.fusion.operators import Operator
-from merging.params import Params, norm, subtract
+from merging.fusion.curvature.operators import Operator
+from merging.fusion.explain.mismatch import gradient_mismatch
+from merging.models.state_dict import norm, subtract
+from merging.models.zoo.families import FAMILIES
 
 log = logging.getLogger("experiment")
 

@@ -9,8 +9,8 @@ import numpy as np
 from experiment_convex import PRIOR, Convex
 from scipy.stats import spearmanr
 
-from merging.families import FAMILIES
-from merging.fusion.mismatch import TensorError
+from merging.fusion.explain.mismatch import TensorError
+from merging.models.zoo.families import FAMILIES
 
 if TYPE_CHECKING:
     from experiment import Run

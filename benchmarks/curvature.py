@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import merging
-from merging.params import Params
+from merging.files.checkpoints.lazy_params import Params
 
 PAIR, EXAMPLES, REPETITIONS = "mnist-mlp-512", 500, 5
 

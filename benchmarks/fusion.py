@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from merging.checkpoints import open_checkpoint, write_checkpoint
+from merging.files.checkpoints.read import open_checkpoint
+from merging.files.checkpoints.write import write_checkpoint
 
 REPETITIONS = 5
 MODELS = 3
@@ -79,7 +80,7 @@ for line in sys.stdin:
     print("measured", json.dumps([seconds, worked, risen, early]), flush=True)
 """
 _OURS = _MEASURED.format(
-    imports="from merging.fusion.files import fuse_files",
+    imports="from merging.fusion.fuse_files import fuse_files",
     work="fuse_files(job['rule'], job['models'], job['out'] + '/model.safetensors', "
     "base=job['base'], options=job['options'])",
 )

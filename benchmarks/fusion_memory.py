@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from merging.checkpoints import write_checkpoint
-from merging.rules import RULE_CARDS, RuleCard
+from merging.files.checkpoints.write import write_checkpoint
+from merging.schema.cards.fusion.card import RuleCard
+from merging.schema.cards.fusion.table import RULE_CARDS
 
 FREE = 500_000_000  # what is allowed beside the tensors
 _SAMPLE_SECONDS = 0.002
@@ -32,7 +33,7 @@ _PICKLED = ("average", "slerp", "ties", "model_stock", "krum")  # rules tried on
 _PROGRAM = """
 import json, re, sys, time, torch
 from pathlib import Path
-from merging.fusion.files import fuse_files
+from merging.fusion.fuse_files import fuse_files
 job = json.loads(sys.argv[1])
 found = re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())
 start = time.perf_counter()

@@ -27,13 +27,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from merging.checkpoint_guards import DEFAULT_LIMITS
-from merging.checkpoints import checkpoint_bytes, read_checkpoint_bytes
-from merging.data.reading import read_data
-from merging.errors import MergingError
-from merging.models.blueprint import ExportedModel
-from merging.pt2_archive import read_pt2
-from merging.zip_guard import check_pt2, open_zip
+from merging.files.checkpoints.limits import DEFAULT_LIMITS
+from merging.files.checkpoints.read import read_checkpoint_bytes
+from merging.files.checkpoints.torch_zip import check_pt2, open_zip
+from merging.files.checkpoints.write import checkpoint_bytes
+from merging.files.data.read import read_data
+from merging.models.exported.blueprint import ExportedModel
+from merging.models.exported.pt2_archive import read_pt2
+from merging.schema.errors import MergingError
 from tests.hostile.builders import tarred
 
 SECONDS = 30.0

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from merging.errors import MergingError
-from merging.models import foreseen
-from merging.models.allowed_operators import ALLOWED, TEXTS, find_operator
-from merging.models.call_arguments import Ref, check_arguments
-from merging.models.running_calls import Call, Program
+from merging.models.exported import foreseen
+from merging.models.exported.allowed_operators import ALLOWED, TEXTS, find_operator
+from merging.models.exported.call_arguments import Ref, check_arguments
+from merging.models.exported.running_calls import Call, Program
+from merging.schema.errors import MergingError
 
 SECONDS = 300.0
 _ROOT = Path(__file__).resolve().parents[1]

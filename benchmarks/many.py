@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 import merging
-from merging.data.base import Dataset
-from merging.data.bundled import load_dataset
+from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import Dataset
+from merging.files.data.bundled import load_dataset
 from merging.fusion import distill, fuse_by_transport, zip_models
-from merging.landscape.evaluation import evaluate
-from merging.landscape.scores import score
-from merging.landscape.statistics import corrected, unit_statistics
-from merging.models.registry import build_model
-from merging.params import Params, combine
-from merging.spec import PermutationSpec
-from merging.training import Recipe, train
+from merging.landscape.evaluate.evaluation import evaluate
+from merging.landscape.evaluate.losses import score
+from merging.landscape.statistics.repair import corrected, unit_statistics
+from merging.models.architectures.registry import build_model
+from merging.models.state_dict import combine
+from merging.models.zoo.training import Recipe, train
+from merging.symmetry.spec import PermutationSpec
 
 CONFIG = {"architecture": "mlp", "widths": [64, 256, 256, 256, 10]}
 RECIPE = Recipe("adam", 1e-3, 40, 100)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import merging
 from benchmarks.timing import compare, seconds
-from merging.models.registry import build_model
-from merging.spec import PermutationSpec
+from merging.models.architectures.registry import build_model
+from merging.symmetry.spec import PermutationSpec
 
 
 def plain_descent(spec: PermutationSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

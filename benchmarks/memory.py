@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from merging import requests
-from merging.compute import Service
-from merging.jobs import ACTIVE
-from merging.store import Store
+from merging.results import requests
+from merging.results.compute.job import ACTIVE
+from merging.results.compute.service import Service
+from merging.results.compute.store import Store
 
 PAIRS = ("mnist-mlp-512", "mnist-vgg-ln", "mnist-resnet-bn", "mnist-vit")
 _SAMPLE_SECONDS = 0.1
@@ -25,7 +25,7 @@ def measure(pairs: tuple[str, ...] = PAIRS) -> Iterator[str]:
     One service computes all of them, one pair after another, as it would for a person.
     """
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Store(Path(folder)), preload="merging.worker")
+        service = Service(Store(Path(folder)), preload="merging.results.tasks.preload")
         try:
             for pair in pairs:
                 for kind, wanted in _heavy(pair).items():

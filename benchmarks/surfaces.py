@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 import merging
 from benchmarks.timing import compare
-from merging.models.registry import build_model
-from merging.zoo import RECIPES
+from merging.models.architectures.registry import build_model
+from merging.models.zoo.pairs import RECIPES
 
 SIDE = 21
 

@@ -15,9 +15,9 @@ import torch
 
 import merging
 from benchmarks.timing import seconds
-from merging.models.registry import build_model, example_inputs
+from merging.models.architectures.registry import build_model, example_inputs
+from merging.models.zoo.pairs import RECIPES
 from merging.symmetry import Certificate
-from merging.zoo import RECIPES
 from tests.symmetry.networks import CATALOG
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"

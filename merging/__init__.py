@@ -11,11 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from merging.bringing import read_examples, read_model
-    from merging.cards import list_families, list_pairs
-    from merging.checkpoints import read_checkpoint, write_checkpoint
-    from merging.errors import MergingError
-    from merging.families import load_family
+    from merging.files.checkpoints.read import read_checkpoint
+    from merging.files.checkpoints.second_moment import adam_second_moment
+    from merging.files.checkpoints.write import write_checkpoint
     from merging.fusion import (
         diagonal_fisher,
         fuse,
@@ -40,25 +38,30 @@ if TYPE_CHECKING:
         swag_moments,
     )
     from merging.matching import ManyResult, MatchResult, align_many, match
-    from merging.permutation import permute, random_permutations
-    from merging.records import Curve, Surface
-    from merging.regions import SimplexLoss
-    from merging.second_moment import adam_second_moment
-    from merging.spec import PermutationSpec
+    from merging.models.read_examples import read_examples
+    from merging.models.read_model import read_model
+    from merging.models.zoo.families import load_family
+    from merging.models.zoo.pairs import load_pair
+    from merging.schema.cards.zoo import list_families, list_pairs
+    from merging.schema.errors import MergingError
+    from merging.schema.records.curve import Curve
+    from merging.schema.records.simplex import SimplexLoss
+    from merging.schema.records.surface import Surface
     from merging.symmetry import certify, find_symmetry
-    from merging.zoo import load_pair
+    from merging.symmetry.permutation import permute, random_permutations
+    from merging.symmetry.spec import PermutationSpec
 
 _HOMES = MappingProxyType({
-    "Curve": "merging.records",
+    "Curve": "merging.schema.records.curve",
     "ManyResult": "merging.matching",
     "MatchResult": "merging.matching",
-    "MergingError": "merging.errors",
+    "MergingError": "merging.schema.errors",
     "Path": "merging.landscape",
-    "PermutationSpec": "merging.spec",
-    "SimplexLoss": "merging.regions",
-    "Surface": "merging.records",
+    "PermutationSpec": "merging.symmetry.spec",
+    "SimplexLoss": "merging.schema.records.simplex",
+    "Surface": "merging.schema.records.surface",
     "Swag": "merging.landscape",
-    "adam_second_moment": "merging.second_moment",
+    "adam_second_moment": "merging.files.checkpoints.second_moment",
     "align_many": "merging.matching",
     "certify": "merging.symmetry",
     "collect_swag": "merging.landscape",
@@ -74,22 +77,22 @@ _HOMES = MappingProxyType({
     "fuse_with_notes": "merging.fusion",
     "gram_matrices": "merging.fusion",
     "interpolate": "merging.landscape",
-    "list_families": "merging.cards",
-    "list_pairs": "merging.cards",
-    "load_family": "merging.families",
-    "load_pair": "merging.zoo",
+    "list_families": "merging.schema.cards.zoo",
+    "list_pairs": "merging.schema.cards.zoo",
+    "load_family": "merging.models.zoo.families",
+    "load_pair": "merging.models.zoo.pairs",
     "match": "merging.matching",
     "on_sum_scale": "merging.fusion",
-    "permute": "merging.permutation",
+    "permute": "merging.symmetry.permutation",
     "plane_through": "merging.landscape",
-    "random_permutations": "merging.permutation",
-    "read_checkpoint": "merging.checkpoints",
-    "read_examples": "merging.bringing",
-    "read_model": "merging.bringing",
+    "random_permutations": "merging.symmetry.permutation",
+    "read_checkpoint": "merging.files.checkpoints.read",
+    "read_examples": "merging.models.read_examples",
+    "read_model": "merging.models.read_model",
     "repair": "merging.landscape",
     "simplex_points": "merging.landscape",
     "swag_moments": "merging.landscape",
-    "write_checkpoint": "merging.checkpoints",
+    "write_checkpoint": "merging.files.checkpoints.write",
 })
 
 __all__ = [

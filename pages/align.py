@@ -3,7 +3,9 @@
 import streamlit as st
 
 from merging import visualization
-from pages.shared import charts, code, controls, downloads, jobs, state, summaries
+from pages.shared import as_code, charts, jobs, session
+from pages.shared import curves as shared_curves
+from pages.shared.align import downloads, options, rows
 from pages.shared.frame import framed, heading
 
 framed()
@@ -13,8 +15,8 @@ heading(
     "change: that is checked, in float64, for every permutation found.",
 )
 
-controls.method_options()
-wanted = state.alignments()
+options.method_options()
+wanted = session.alignments()
 if not wanted:
     st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
 found = jobs.follow("align", wanted)
@@ -24,17 +26,17 @@ if found:
         visualization.plot_objectives(runs, **charts.look()),
         key="align_objective",
         alt=visualization.describe_objectives(runs),
-        rows=summaries.objective_rows(runs),
+        rows=rows.objective_rows(runs),
     )
 # What is still shown of another pair is only looked at: its permutations are not for this one.
-finished = [f for f in found if f.complete and f.request.subject == state.subject()]
+finished = [f for f in found if f.complete and f.request.subject == session.subject()]
 if finished:
     st.subheader("What each method reached", anchor=False)
-    curves = jobs.follow("align_curves", summaries.curve_requests(f.request for f in finished))
-    charts.table(summaries.alignment_rows(finished, curves), key="align_results")
+    curves = jobs.follow("align_curves", shared_curves.curve_requests(f.request for f in finished))
+    charts.table(rows.alignment_rows(finished, curves), key="align_results")
     charts.source(
-        state.subject_title(found[0].request.subject),
-        summaries.examples_words(curves) or "no examples",
+        session.subject_title(found[0].request.subject),
+        shared_curves.examples_words(curves) or "no examples",
         "barrier above the mean of the end points",
     )
     st.caption(
@@ -42,4 +44,4 @@ if finished:
         "B's outputs, in float64."
     )
     downloads.offer([f.request for f in finished])
-code.offer(wanted, key="align")
+as_code.offer(wanted, key="align")

@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from merging import requests, visualization
-from pages.shared import charts, code, controls, jobs, regions, state, summaries
+from merging import visualization
+from merging.results import requests
+from pages.shared import as_code, charts, jobs, session, titles
+from pages.shared import curves as shared_curves
 from pages.shared.frame import framed, heading
+from pages.shared.interpolate import choices, paths
 
 framed()
 heading(
@@ -13,39 +16,39 @@ heading(
     "A barrier on the way says that the two lie in different basins.",
 )
 
-choice = controls.curve_choices()
-subject = state.subject()
+choice = choices.curve_choices()
+subject = session.subject()
 wanted: list[requests.CurveRequest | requests.PathCurveRequest] = [
     requests.CurveRequest(subject, alignment, split, choice.statistics, overshoot=choice.overshoot)
-    for alignment in (None, *state.alignments())
+    for alignment in (None, *session.alignments())
     for split in choice.splits
 ]
-wanted += regions.path_curves(choice, (None, *state.alignments()))
+wanted += paths.path_curves(choice, (None, *session.alignments()))
 found = jobs.follow("interpolate", wanted)
 if found:
-    curves = summaries.named_curves(found)
+    curves = shared_curves.named_curves(found)
     charts.show(
         visualization.plot_curves(
             curves, baseline=choice.baseline, log_loss=choice.log_loss, **charts.look()
         ),
         key="interpolate_curves",
         alt=visualization.describe_curves(curves, choice.baseline),
-        rows=summaries.curve_rows(curves),
+        rows=shared_curves.curve_rows(curves),
     )
     charts.source(
-        state.subject_title(found[0].request.subject),
-        summaries.examples_words(found),
+        session.subject_title(found[0].request.subject),
+        shared_curves.examples_words(found),
         f"statistics {curves[0].curve.statistics}",
-        *summaries.methods_words(found),
+        *titles.methods_words(found),
     )
     st.subheader("Barriers", anchor=False)
-    charts.table(summaries.barrier_rows(curves), key="interpolate_barriers")
-    path_shown = any(regions.is_path(f) for f in found)
+    charts.table(shared_curves.barrier_rows(curves), key="interpolate_barriers")
+    path_shown = any(paths.is_path(f) for f in found)
     st.caption(
         "A barrier is the most by which the loss exceeds the mean of the two end points, or the "
         "line between them; for accuracy, the most by which it falls short. The band is two "
         "standard errors over the examples. "
         + ("" if path_shown else "What this does not show: any path but the straight one.")
     )
-    regions.explain_paths(found, choice.statistics)
-code.offer(wanted, key="interpolate")
+    paths.explain_paths(found, choice.statistics)
+as_code.offer(wanted, key="interpolate")

@@ -2,8 +2,18 @@
 
 import streamlit as st
 
-from pages.shared import controls, merge_choices, merge_reasons, merge_views
+from pages.shared import option_widget
 from pages.shared.frame import framed
+from pages.shared.merge import (
+    calibration,
+    choose,
+    coefficients,
+    mixtures,
+    reasons,
+    rules,
+    scores,
+    take_away,
+)
 
 framed()
 st.title("Merge", anchor=False)
@@ -12,11 +22,11 @@ st.markdown(
     "what each of them learned."
 )
 
-choice = merge_choices.choose()
+choice = choose.choose()
 if choice is None:
     st.stop()
-chosen = merge_choices.choose_rules(choice)
-view = controls.segments(
+chosen = rules.choose_rules(choice)
+view = option_widget.segments(
     "Look at",
     ["Rules", "Coefficients", "Shares", "Confidence", "Why", "What they do", "Take away"],
     default="Rules",
@@ -28,18 +38,18 @@ view = controls.segments(
 if not choice.family.tasks and view not in ("What they do", "Take away"):
     st.info("These models came without examples, so merged ones cannot be judged.")
 elif view == "Shares":
-    merge_views.mixtures(choice)
+    mixtures.mixtures(choice)
 elif view == "Why":
-    merge_reasons.reasons(choice)
+    reasons.reasons(choice)
 elif not chosen:
     st.stop()
 elif view == "Rules":
-    merge_views.compare(choice, chosen)
+    scores.compare(choice, chosen)
 elif view == "Coefficients":
-    merge_views.coefficients(choice, chosen)
+    coefficients.coefficients(choice, chosen)
 elif view == "Confidence":
-    merge_views.calibration(choice, chosen)
+    calibration.calibration(choice, chosen)
 elif view == "What they do":
-    merge_views.cards(chosen)
+    take_away.cards(chosen)
 else:
-    merge_views.take_away(choice, chosen)
+    take_away.take_away(choice, chosen)

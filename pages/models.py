@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from merging import requests
-from pages.shared import charts, controls, diagnosis, groups, jobs, state, summaries, uploads
+from merging.results import requests
+from pages.shared import charts, jobs, option_widget, session
 from pages.shared.frame import framed, heading
+from pages.shared.models import diagnosis, fit, groups, pair_card, symmetry, upload_form
 
 framed()
 heading(
@@ -12,7 +13,7 @@ heading(
     "Two networks of one architecture. Choose a bundled pair in the sidebar, or bring your own.",
 )
 
-where = controls.segments(
+where = option_widget.segments(
     "Where the models come from",
     ["Bundled pair", "Your checkpoints"],
     default="Bundled pair",
@@ -20,34 +21,34 @@ where = controls.segments(
     bind="query-params",
 )
 if where == "Your checkpoints":
-    uploads.form()
+    upload_form.form()
 else:
-    summaries.pair_card(state.pair_name())
+    pair_card.pair_card(session.pair_name())
 
-subject = state.subject()
+subject = session.subject()
 st.subheader("By themselves", anchor=False)
 if not subject.data:
     st.caption("They came without examples: neither can be evaluated. Weight matching needs none.")
 else:
     for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
-        charts.table(summaries.end_point_rows(found.result), key="models_ends")
+        charts.table(pair_card.end_point_rows(found.result), key="models_ends")
 
 st.subheader("What may be permuted", anchor=False)
 for found in jobs.follow(
     "models_symmetry", [requests.SymmetryRequest(subject.config, subject.spec)]
 ):
-    summaries.symmetry(found.result)
+    symmetry.symmetry(found.result)
     groups.show(found.result)
     groups.choose(found.result)
 
 st.subheader("What fits", anchor=False)
 for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, subject.model_b)]):
-    summaries.fit(found.result, key="models_tensors")
+    fit.fit(found.result, key="models_tensors")
 
 st.subheader("Before you match", anchor=False)
 # A bundled pair has no surprises, and what it takes depends on the machine: only when asked for.
 forecast = requests.ForecastRequest(subject)
-for found in jobs.follow("models_forecast", [forecast], start=state.is_brought()):
+for found in jobs.follow("models_forecast", [forecast], start=session.is_brought()):
     diagnosis.before(found.result)
 st.caption(
     "Examining them plants a permutation and looks for it, and measures chance. It matches three "

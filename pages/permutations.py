@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from merging import requests, visualization
-from pages.shared import charts, controls, jobs, state, summaries, words
+from merging import visualization
+from merging.results import requests
+from pages.shared import charts, jobs, session, titles, words
 from pages.shared.frame import framed, heading
+from pages.shared.permutations import choices
+from pages.shared.permutations import rows as permutations_rows
 
 framed()
 heading(
@@ -13,15 +16,15 @@ heading(
     "reordering does to every layer.",
 )
 
-alignment = controls.one_alignment(key="permutations")
+alignment = choices.one_alignment(key="permutations")
 if alignment is None:
     st.info("Choose at least one matching method in the sidebar.", icon=":material/arrow_back:")
     st.stop()
-found = jobs.follow("permutations", [requests.UnitsRequest(state.subject(), alignment)])
+found = jobs.follow("permutations", [requests.UnitsRequest(session.subject(), alignment)])
 if found:
-    units = controls.one_group(found[0].result, key="permutations")
-    order = controls.unit_order(key="permutations")
-    summaries.unit_metrics(units)
+    units = choices.one_group(found[0].result, key="permutations")
+    order = choices.unit_order(key="permutations")
+    permutations_rows.unit_metrics(units)
     look = {**charts.look(), "compact": True}
     left, right = st.columns(2)
     with left:
@@ -30,7 +33,7 @@ if found:
             key="permutations_dots",
             alt=visualization.describe_permutation(units),
         )
-        st.caption(words.plain(summaries.order_words(order)))
+        st.caption(words.plain(permutations_rows.order_words(order)))
     with right:
         charts.show(
             visualization.plot_cycles(units, **look),
@@ -46,26 +49,24 @@ if found:
         visualization.plot_similarity(units, **charts.look()),
         key="permutations_similarity",
         alt=visualization.describe_similarity(units),
-        rows=summaries.unit_rows(units),
+        rows=permutations_rows.unit_rows(units),
     )
     request = found[0].request
-    charts.source(
-        state.subject_title(request.subject), summaries.alignment_words(request.alignment)
-    )
+    charts.source(session.subject_title(request.subject), titles.alignment_words(request.alignment))
 
 st.subheader("Layer by layer", anchor=False)
-quantity = controls.layer_quantity(key="permutations")
-layers = jobs.follow("permutations_layers", [requests.LayersRequest(state.subject(), alignment)])
+quantity = choices.layer_quantity(key="permutations")
+layers = jobs.follow("permutations_layers", [requests.LayersRequest(session.subject(), alignment)])
 if layers:
     rows, method = layers[0].result, layers[0].request.alignment.method
     charts.show(
         visualization.plot_layers(rows, quantity=quantity, method=method, **charts.look()),
         key="permutations_bars",
         alt=visualization.describe_layers(rows, quantity=quantity, method=method),
-        rows=summaries.layer_rows(rows),
+        rows=permutations_rows.layer_rows(rows),
     )
     charts.source(
-        state.subject_title(layers[0].request.subject),
-        summaries.alignment_words(layers[0].request.alignment),
+        session.subject_title(layers[0].request.subject),
+        titles.alignment_words(layers[0].request.alignment),
         f"{requests.LAYER_EXAMPLES:,} test examples",
     )

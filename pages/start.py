@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from merging import cards, requests, visualization
+from merging import visualization
+from merging.results import requests
+from merging.schema.cards import zoo
 from pages.shared import charts, jobs
 from pages.shared.frame import framed
 
@@ -28,7 +30,7 @@ curves = [
 ]
 if len(curves) == len(wanted):
     naive, after = (named.curve for named in curves)
-    sizes = f"{cards.read_card(FIRST)['title']} · {after.examples:,} test images it never saw"
+    sizes = f"{zoo.read_card(FIRST)['title']} · {after.examples:,} test images it never saw"
     left, right, third = st.columns(3)
     left.metric("Barrier as trained", f"{naive.barrier():.2f} nats", border=True)
     right.metric("Barrier, units lined up", f"{after.barrier():.2f} nats", border=True)

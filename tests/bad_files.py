@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from merging.checkpoints import checkpoint_bytes
+from merging.files.checkpoints.write import checkpoint_bytes
 
 
 def saved(value: object) -> bytes:

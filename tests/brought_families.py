@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import merging
-from merging.data.base import Batches
-from merging.fusion.distill import distill
-from merging.fusion.transport import fuse_by_transport
-from merging.fusion.zipit import zip_models
-from merging.requests import CURVATURE_EXAMPLES, SHOWN_EXAMPLES
-from merging.rules import RULE_CARDS
-from merging.training import Recipe, train
-from merging.ways import find_way
+from merging.files.data.batches import Batches
+from merging.fusion.networks.distill import distill
+from merging.fusion.networks.transport import fuse_by_transport
+from merging.fusion.networks.zipit import zip_models
+from merging.models.zoo.training import Recipe, train
+from merging.results.requests import CURVATURE_EXAMPLES, SHOWN_EXAMPLES
+from merging.schema.cards.fusion.table import RULE_CARDS, find_way
 
 State = dict[str, Tensor]
 CONFIG: dict[str, Any] = {"architecture": "mlp", "widths": [16, 12, 10, 3]}

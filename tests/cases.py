@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
-from merging.data.base import Batches
-from merging.graph import trace
-from merging.models.registry import ARCHITECTURES, build_model
+from merging.files.data.batches import Batches
+from merging.models.architectures.registry import ARCHITECTURES, build_model
+from merging.models.graph.export import trace
 from merging.symmetry import Derivation, derive_certified
 
 few = settings(

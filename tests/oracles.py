@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from merging.spec import AxisExpression, PermutationSpec
+from merging.symmetry.spec import AxisExpression, PermutationSpec
 
 
 def digits_of(expression: AxisExpression, position: int) -> dict[str, int]:

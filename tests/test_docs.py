@@ -91,8 +91,8 @@ def test_tools_have_the_same_versions_everywhere():
 
 
 def test_all_tensor_names_of_the_bundled_models_are_listed():
-    from merging.models.registry import build_model
-    from merging.zoo import RECIPES
+    from merging.models.architectures.registry import build_model
+    from merging.models.zoo.pairs import RECIPES
 
     listed = _listed_names((ROOT / "docs/methods.md").read_text("utf-8"))
     named = {
@@ -113,7 +113,7 @@ def _listed_names(text: str) -> set[str]:
 
 
 def test_every_architecture_is_described():
-    from merging.models.registry import ARCHITECTURES
+    from merging.models.architectures.registry import ARCHITECTURES
 
     text = (ROOT / "docs/methods.md").read_text("utf-8")
     assert not [a.title for a in ARCHITECTURES.values() if f"| {a.title} |" not in text]

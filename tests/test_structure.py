@@ -1,4 +1,4 @@
-"""What ARCHITECTURE.md promises: floors, who may import what, sizes, settings, methods."""
+"""What ARCHITECTURE.md promises: one direction, who may import what, sizes, settings, methods."""
 
 from __future__ import annotations
 
@@ -14,102 +14,48 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The floor of every module or package of `merging`; a package's modules share its floor.
-FLOORS = {
-    "errors": 0, "params": 0, "how_to_export": 0, "options": 0, "axes": 0,
-    "inlining": 0, "writes": 0, "own_code": 0, "legible": 0, "beneath": 0,
-    "spec": 1, "reorder": 1, "permutation": 1, "graph": 1, "records": 1, "cards": 1,
-    "methods": 1, "rules": 1,
-    "entries": 1, "archives": 1, "pickle_values": 1, "paths": 1, "regions": 1,
-    "fusion_records": 1, "ways": 1,
-    "processes": 0, "store": 1, "jobs": 1, "audience": 1, "turns": 1, "flights": 1,
-    "cluster": 1, "conductor": 1, "compute": 1,
-    "symmetry": 2, "matching": 2, "landscape": 2, "fusion": 2, "models": 2, "data": 2,
-    "training": 2, "zoo": 2, "families": 2, "checkpoints": 2, "pt2_archive": 2, "bringing": 2,
-    "checkpoint_formats": 2, "checkpoint_guards": 2, "checkpoint_shards": 2,
-    "checkpoint_stream": 2, "pickle_guard": 2, "zip_guard": 2, "optimizer_state": 2,
-    "second_moment": 2,
-    "": 3, "__main__": 3, "commands": 3, "recipes": 3, "doctor": 3, "requests": 3, "tasks": 3,
-    "worker": 3, "subjects": 3, "visualization": 3, "as_code": 3, "server_folder": 3,
-    "forecast": 3, "members": 3, "session": 3, "fuse_command": 3,
-}  # fmt: skip
-# Who may import whom on the same floor.
-NEIGHBOURS = {
-    "params": {"errors"},
-    "options": {"errors"},
-    "own_code": {"errors"},
-    "spec": {"records"},
-    "permutation": {"reorder", "spec"},
-    "paths": {"methods"},
-    "ways": {"rules"},
-    "regions": {"records"},
-    "store": {"entries"},
-    "jobs": {"store"},
-    "audience": {"jobs"},
-    "turns": {"audience", "jobs"},
-    "flights": {"cluster", "jobs", "store", "turns"},
-    "cluster": {"store"},
-    "conductor": {"audience", "cluster", "flights", "jobs", "store", "turns"},
-    "compute": {"cluster", "conductor", "jobs", "store"},
-    "matching": {"symmetry", "landscape"},
-    "fusion": {"checkpoints", "landscape", "matching", "second_moment", "symmetry"},
-    "training": {"data", "models"},
-    "pickle_guard": {"checkpoint_guards"},
-    "zip_guard": {"checkpoint_guards"},
-    "checkpoint_formats": {"checkpoint_guards", "optimizer_state", "pickle_guard", "zip_guard"},
-    "optimizer_state": {"checkpoint_guards", "pickle_guard"},
-    "second_moment": {"checkpoint_guards", "checkpoint_stream", "optimizer_state"},
-    "checkpoint_shards": {"checkpoint_guards"},
-    "checkpoint_stream": {
-        "checkpoint_formats",
-        "checkpoint_guards",
-        "checkpoint_shards",
-        "optimizer_state",
-        "zip_guard",
-    },
-    "checkpoints": {"checkpoint_guards", "checkpoint_stream"},
-    "zoo": {"checkpoints", "data", "models", "training"},
-    "bringing": {"checkpoints", "data", "models", "pt2_archive"},
-    "families": {"checkpoints", "data", "models", "training"},
-    "subjects": {"requests"},
-    "as_code": {"requests"},
-    "forecast": {"doctor"},
-    "pt2_archive": {"archives", "checkpoint_guards", "models", "zip_guard"},
-    "members": {"requests", "subjects"},
-    "tasks": {"doctor", "forecast", "members", "requests", "server_folder", "subjects"},
-    "worker": {"tasks"},
-    "__main__": {"commands", "fuse_command", "session"},
-    "commands": {"recipes", "requests", "session", "subjects"},
-    "session": {"recipes", "requests", "subjects", "tasks"},
-    "fuse_command": {"commands", "requests", "session"},
-    "recipes": {"requests"},
+# The house from the ground up: a folder imports only from those before it in this list.
+ORDER = (
+    "merging.schema", "merging.files", "merging.models", "merging.symmetry", "merging.landscape",
+    "merging.matching", "merging.fusion", "merging.results", "merging.visualization",
+    "merging.cli", "merging", "merging.__main__", "pages.shared", "pages", "app",
+)  # fmt: skip
+# Inside a folder: a folder in it imports only from those before it; files beside them are free.
+INSIDE = {
+    "merging.results": ("compute", "requests", "recipe", "as_code", "uploads", "tasks"),
+    "merging.matching": ("search", "methods", "many", "checks"),
+    "merging.fusion": ("curvature", "rules", "explain", "networks"),
+    "merging.models": ("architectures", "graph", "exported", "zoo"),
+    "merging.files": ("checkpoints", "data"),
+    "merging.landscape": ("evaluate", "statistics", "paths"),
+    "merging.schema": ("records", "cards"),
 }
-# What the interface process holds: none of these may load torch, directly or through others.
+# These need no torch, so that the interface process never loads it; nor does what they import.
 WITHOUT_TORCH = (
-    "merging",
-    "merging.requests",
-    "merging.as_code",
-    "merging.server_folder",
-    "merging.visualization",
-    "merging.compute",
-)
-# The only modules that may know a library, or what lies behind the guards.
+    "merging.schema", "merging.results.requests", "merging.results.compute",
+    "merging.results.as_code", "merging.visualization", "pages", "app",
+)  # fmt: skip
+# Each of these stands on the schema alone.
+ON_SCHEMA_ALONE = ("merging.visualization", "merging.results.compute", "merging.files")
+# Folders whose files are alternatives: none of them knows another.
+ALTERNATIVES = ("merging.matching.methods",)
+# The only modules that may know a library.
 ALONE = {
-    "dask": {"merging.cluster"},
-    "distributed": {"merging.cluster", "merging.conductor", "merging.flights"},
-    "sqlite3": {"merging.store"},
-    "scipy.optimize": {"merging.matching.assignment"},
-    "merging.checkpoint_formats": {"merging.checkpoint_stream"},
+    "dask": {"merging.results.compute.cluster"},
+    "distributed": {"merging.results.compute.cluster", "merging.results.compute.conductor"},
+    "sqlite3": {"merging.results.compute"},
+    "scipy.optimize": {"merging.matching.search.assignment"},
+    "streamlit": {"pages", "app"},
 }
-PAGE_LINES = 120  # the aim is 80
-MODULE_LINES = 560  # lines with something on them; the aim is 300
+PAGE_LINES = 80
+MODULE_LINES = 400
 
 
 @cache
 def sources() -> dict[str, Path]:
     """Every module of the app and the package, by its dotted name."""
     paths = [ROOT / "app.py", *(ROOT / "pages").rglob("*.py"), *(ROOT / "merging").rglob("*.py")]
-    return {_dotted(path): path for path in paths if path.exists()}
+    return {_dotted(path): path for path in paths}
 
 
 def _dotted(path: Path) -> str:
@@ -141,68 +87,75 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def package_modules() -> list[str]:
-    return [name for name in sources() if within(name, "merging")]
+def folder(module: str) -> str:
+    """The longest entry of `ORDER` that a module is in."""
+    return max((entry for entry in ORDER if within(module, entry)), key=len)
+
+
+def inner_folder(module: str, outer: str) -> str:
+    """The folder of `outer` that a module is in; empty for the files beside them."""
+    name = module.removeprefix(f"{outer}.").split(".")[0]
+    return name if name in INSIDE[outer] else ""
+
+
+def modules_in(*folders: str) -> list[str]:
+    return [name for name in sources() if any(within(name, entry) for entry in folders)]
+
+
+def own(module: str) -> list[str]:
+    """Modules of the project that a module imports."""
+    return [name for name in sorted(imports(module)) if name.split(".")[0] in ("merging", "pages")]
 
 
 def page_scripts() -> list[str]:
-    return [
-        name for name in sources() if re.fullmatch(r"pages\.\w+", name) and name != "pages.shared"
+    return [name for name in sources() if re.fullmatch(r"pages\.(?!shared)\w+", name)]
+
+
+def test_merging_has_twelve_entries():
+    entries = {path.name for path in (ROOT / "merging").iterdir()} - {"__pycache__"}
+    folders = {name.split(".")[1] for name in ORDER if re.fullmatch(r"merging\.[a-z]\w+", name)}
+    assert entries == folders | {"__init__.py", "__main__.py"}
+    assert len(entries) == 12
+
+
+@pytest.mark.parametrize("module", sources())
+def test_imports_only_from_folders_before_its_own(module):
+    place = ORDER.index(folder(module))
+    above = [name for name in own(module) if ORDER.index(folder(name)) > place]
+    assert not above, f"{module} imports {above}"
+
+
+@pytest.mark.parametrize("module", modules_in(*INSIDE))
+def test_inside_a_folder_there_is_one_direction_too(module):
+    outer = folder(module)
+    mine = inner_folder(module, outer)
+    if not mine:
+        return
+    others = {inner_folder(name, outer) for name in own(module) if within(name, outer)}
+    allowed = {"", *INSIDE[outer][: INSIDE[outer].index(mine) + 1]}
+    assert others <= allowed, f"{module} imports {others - allowed}"
+
+
+@pytest.mark.parametrize("module", modules_in(*ON_SCHEMA_ALONE))
+def test_stands_on_the_schema_alone(module):
+    mine = next(entry for entry in ON_SCHEMA_ALONE if within(module, entry))
+    others = [
+        name for name in own(module) if not within(name, mine) and folder(name) != "merging.schema"
     ]
+    assert not others, f"{module} imports {others}"
 
 
-def shared_modules() -> list[str]:
-    return [name for name in sources() if within(name, "pages.shared")]
-
-
-def part(module: str) -> str:
-    """`matching` of `merging.matching.weight`; nothing of `merging` itself."""
-    return module.split(".")[1] if "." in module else ""
-
-
-@pytest.mark.parametrize("module", package_modules())
-def test_imports_only_from_floors_below(module):
-    own = part(module)
-    assert own in FLOORS, f"{module} has no floor yet; give it one here and in ARCHITECTURE.md"
-    for name in imports(module):
-        other = part(name)
-        if not within(name, "merging") or other == own:
-            continue
-        below = FLOORS[other] < FLOORS[own]
-        assert below or other in NEIGHBOURS.get(own, set()), f"{module} imports {name}"
-
-
-@pytest.mark.parametrize("module", package_modules())
-def test_the_package_knows_neither_streamlit_nor_the_pages(module):
-    strangers = {"streamlit", "pages", "app"}
-    assert not {name for name in imports(module) if name.split(".")[0] in strangers}
-
-
-def test_no_method_imports_another():
-    methods = {f"merging.matching.{name}" for name in _method_names()}
-    for method in methods & set(sources()):
-        assert not imports(method) & methods, method
+@pytest.mark.parametrize("module", modules_in(*ALTERNATIVES))
+def test_no_alternative_imports_another(module):
+    siblings = set(modules_in(module.rpartition(".")[0]))
+    assert not imports(module) & siblings
 
 
 @pytest.mark.parametrize("module", page_scripts())
-def test_a_page_imports_only_what_pages_share_and_the_package_by_its_top_level(module):
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.ImportFrom):
-            names = [str(node.module)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            plain = (
-                name in {"streamlit", "merging"} or name.split(".")[0] in sys.stdlib_module_names
-            )
-            assert plain or within(name, "pages.shared"), f"{module} imports {name}"
-
-
-@pytest.mark.parametrize("module", shared_modules())
-def test_what_pages_share_imports_no_page(module):
-    assert not {n for n in imports(module) if within(n, "pages") and not within(n, "pages.shared")}
+def test_a_page_imports_only_what_pages_share_and_what_needs_no_torch(module):
+    for name in imports(module):
+        plain = name.split(".")[0] in {"streamlit", "merging", *sys.stdlib_module_names}
+        assert plain or within(name, "pages.shared"), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", page_scripts())
@@ -215,11 +168,10 @@ def test_a_page_has_no_class_no_cache_and_at_most_a_screen_or_two(module):
 
 @pytest.mark.parametrize("module", sources())
 def test_no_module_is_out_of_hand(module):
-    lines = sources()[module].read_text("utf-8").splitlines()
-    assert sum(1 for line in lines if line.strip()) <= MODULE_LINES
+    assert len(sources()[module].read_text("utf-8").splitlines()) <= MODULE_LINES
 
 
-@pytest.mark.parametrize("module", sorted(set(sources()) - {"merging.__main__"}))
+@pytest.mark.parametrize("module", sorted(set(sources()) - {"merging.cli.main"}))
 def test_nothing_prints_but_the_command_line(module):
     calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
     names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
@@ -227,16 +179,10 @@ def test_nothing_prints_but_the_command_line(module):
 
 
 @pytest.mark.parametrize("library", ALONE)
-def test_one_module_alone_knows(library):
+def test_few_know(library):
     users = {m for m in sources() if any(within(name, library) for name in imports(m))}
-    users |= {
-        module
-        for module in sources()
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.ImportFrom)
-        and any(f"{node.module}.{alias.name}" == library for alias in node.names)
-    }
-    assert users <= ALONE[library]
+    strangers = {m for m in users if not any(within(m, home) for home in ALONE[library])}
+    assert not strangers
 
 
 def test_torch_files_are_opened_behind_the_guards_only():
@@ -249,18 +195,13 @@ def test_torch_files_are_opened_behind_the_guards_only():
             for node in ast.walk(tree(module))
         )
 
-    assert {module for module in sources() if opens(module)} <= {"merging.checkpoint_formats"}
+    assert not {module for module in sources() if opens(module)}
     assert not {m for m in sources() if imports(m) & {"pickle", "cloudpickle", "joblib"}}
 
 
 def test_the_interface_process_never_loads_torch():
-    code = f"import sys, {', '.join(WITHOUT_TORCH)}; sys.exit('torch' in sys.modules)"
-    assert _run(code).returncode == 0
-
-
-def test_nothing_that_pages_reach_loads_torch():
     reached: set[str] = set()
-    waiting = [*page_scripts(), *shared_modules()]
+    waiting = modules_in(*WITHOUT_TORCH)
     while waiting:
         module = waiting.pop()
         if module in reached or module not in sources():
@@ -268,9 +209,31 @@ def test_nothing_that_pages_reach_loads_torch():
         reached.add(module)
         if module != "merging":  # its imports are for type checkers, or on first use
             # Importing a module runs the packages that it is in, too.
-            names = {".".join(n.split(".")[:k]) for n in imports(module) for k in (1, 2, 3, 4)}
+            names = {".".join(n.split(".")[:k]) for n in imports(module) for k in range(1, 6)}
             waiting += names - reached
     assert not {module for module in reached - {"merging"} if "torch" in imports(module)}
+
+
+def test_importing_what_the_interface_needs_loads_no_torch():
+    names = "merging, merging.results.requests, merging.results.as_code, merging.visualization"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    assert _run(code).returncode == 0
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_path_in_the_architecture_exists(page):
+    named = 0
+    for line in (ROOT / page).read_text("utf-8").splitlines():
+        paths = re.findall(r"`([\w.]+/(?:[\w.]+/)*[\w.]*|[\w.]+\.(?:py|md|txt|toml))`", line)
+        folder = ROOT / paths[0] if paths and paths[0].startswith("merging/") else ROOT
+        named += len(paths)
+        for path in paths:  # a row's other paths are in its folder
+            assert (ROOT / path).exists() or (folder / path).exists(), f"{page} names {path}"
+    assert named
+
+
+def test_the_architecture_fits_one_page():
+    assert len((ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines()) <= 80
 
 
 def test_public_names_are_sorted_and_there():
@@ -314,7 +277,7 @@ def test_every_method_has_its_paragraph():
 
 def test_cards_and_methods_are_the_same():
     from merging.matching import METHODS
-    from merging.methods import METHOD_CARDS
+    from merging.schema.cards.matching import METHOD_CARDS
     from merging.visualization.theme import METHOD_STYLES
 
     assert list(METHODS) == list(METHOD_CARDS)
@@ -322,7 +285,7 @@ def test_cards_and_methods_are_the_same():
 
 
 def _method_names() -> list[str]:
-    from merging.methods import METHOD_CARDS
+    from merging.schema.cards.matching import METHOD_CARDS
 
     return list(METHOD_CARDS)
 

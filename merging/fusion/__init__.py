@@ -4,22 +4,23 @@ Zipping, transport, distillation and gradient matching with curvature beyond the
 whole models, so they are functions of their own.
 """
 
-from merging.fusion.curvature import diagonal_fisher, on_sum_scale
-from merging.fusion.distill import distill
-from merging.fusion.files import FusedFiles, fuse_files
-from merging.fusion.full_matching import Matched, match_gradients
-from merging.fusion.gradient_matching import implied_weights
-from merging.fusion.grams import gram_matrices
-from merging.fusion.operators import (
+from merging.fusion.curvature.diagonal_fisher import diagonal_fisher, on_sum_scale
+from merging.fusion.curvature.gram_matrices import gram_matrices
+from merging.fusion.curvature.operators import (
     diagonal_curvature,
     gauss_newton_curvature,
     kronecker_curvature,
     scaled_curvature,
 )
-from merging.fusion.registry import RULES, Fused, fuse, fuse_with_notes
-from merging.fusion.removal import remove_task
-from merging.fusion.transport import fuse_by_transport
-from merging.fusion.zipit import multi_head, zip_models
+from merging.fusion.full_gradient_matching import Matched, match_gradients
+from merging.fusion.fuse import Fused, fuse, fuse_with_notes
+from merging.fusion.fuse_files import FusedFiles, fuse_files
+from merging.fusion.networks.distill import distill
+from merging.fusion.networks.transport import fuse_by_transport
+from merging.fusion.networks.zipit import multi_head, zip_models
+from merging.fusion.rules.gradient_matching import implied_weights
+from merging.fusion.rules.remove_task import remove_task
+from merging.fusion.rules.table import RULES
 
 __all__ = [
     "RULES",

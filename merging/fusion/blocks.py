@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.checkpoints import TensorSpec
+from merging.files.checkpoints.read import TensorSpec
 
 _BLOCK = 1 << 18  # entries
 _KEPT = 31 << 20  # bytes; glibc adapts to no more than 32 MiB

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from merging.ways import find_way
+from merging.schema.cards.fusion.table import find_way
 
 _BUFFERS = {
     "mean": "Running statistics are the models' mean; re-estimate them on data.",

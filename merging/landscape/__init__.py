@@ -1,10 +1,10 @@
 """How good a model is along lines and planes of weight space, and its statistics there."""
 
-from merging.landscape.connectivity import connect
-from merging.landscape.evaluation import Evaluation, evaluate, evaluate_family
-from merging.landscape.interpolation import curve_of, interpolate, line_positions
+from merging.landscape.evaluate.evaluation import Evaluation, evaluate, evaluate_family
 from merging.landscape.layers import layer_barriers, layer_distances, variance_ratios
-from merging.landscape.paths import Path, evaluate_path, off_line, path_of
+from merging.landscape.line import curve_of, interpolate, line_positions
+from merging.landscape.paths.connect import connect
+from merging.landscape.paths.path import Path, evaluate_path, off_line, path_of
 from merging.landscape.plane import (
     LEVELS,
     Plane,
@@ -23,7 +23,7 @@ from merging.landscape.simplex import (
     new_simplex_points,
     simplex_points,
 )
-from merging.landscape.statistics import (
+from merging.landscape.statistics.repair import (
     has_batch_norm,
     line_policy,
     plane_policy,

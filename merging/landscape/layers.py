@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from merging.graph import trace
-from merging.landscape.evaluation import Examples, OnProgress, evaluate_family
-from merging.landscape.statistics import unit_statistics
-from merging.params import check_same_architecture, distance, dot, lerp, norm
+from merging.landscape.evaluate.evaluation import Examples, OnProgress, evaluate_family
+from merging.landscape.statistics.repair import unit_statistics
+from merging.models.graph.export import trace
+from merging.models.state_dict import check_same_architecture, distance, dot, lerp, norm
 
 
 def layer_names(params: Mapping[str, Tensor]) -> dict[str, list[str]]:

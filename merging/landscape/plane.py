@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from merging.errors import MergingError
-from merging.landscape.evaluation import Examples, OnProgress, Prepare, evaluate_family
-from merging.params import Params, check_same_architecture, combine, dot, norm, scale, subtract
-from merging.records import PlanePoint, Surface
+from merging.files.checkpoints.lazy_params import Params
+from merging.landscape.evaluate.evaluation import Examples, OnProgress, Prepare, evaluate_family
+from merging.models.state_dict import check_same_architecture, combine, dot, norm, scale, subtract
+from merging.schema.errors import MergingError
+from merging.schema.records.surface import PlanePoint, Surface
 
 # Points per side: every level keeps all points of the one before it.
 LEVELS = (9, 17, 33, 65)

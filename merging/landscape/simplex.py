@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from merging.errors import MergingError
-from merging.landscape.evaluation import Examples, OnProgress, Prepare, evaluate_family
-from merging.params import check_same_architecture
-from merging.regions import SimplexLoss
+from merging.landscape.evaluate.evaluation import Examples, OnProgress, Prepare, evaluate_family
+from merging.models.state_dict import check_same_architecture
+from merging.schema.errors import MergingError
+from merging.schema.records.simplex import SimplexLoss
 
 # Steps along an edge: every level keeps all points of the one before it.
 SIMPLEX_LEVELS = (4, 8, 16, 32)

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from merging.errors import MergingError, StoppedError
-from merging.landscape.evaluation import Examples, OnProgress
-from merging.landscape.trained_space import TrainedSpace
-from merging.landscape.training_log import MOMENTUM, TrainingLog
-from merging.methods import read_options
-from merging.params import Params, check_same_architecture, floating
-from merging.paths import SWAG_CARD
+from merging.files.checkpoints.lazy_params import Params
+from merging.landscape.evaluate.evaluation import Examples, OnProgress
+from merging.landscape.paths.trained_space import TrainedSpace
+from merging.landscape.paths.training_log import MOMENTUM, TrainingLog
+from merging.models.state_dict import check_same_architecture, floating
+from merging.schema.cards.matching import read_options
+from merging.schema.cards.paths import SWAG_CARD
+from merging.schema.errors import MergingError, StoppedError
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def collect_swag(
         model: The architecture.
         params: State dict to start from; left as it is.
         batches: Training examples; any re-iterable of `(inputs, targets)`.
-        options: Options by name, see `merging.paths.SwagOptions`.
+        options: Options by name, see `merging.schema.cards.paths.SwagOptions`.
         seed: Seed of the order of examples.
         on_progress: Called with steps done, steps in all and a note; if it raises `StoppedError`
             after two snapshots, the moments so far are returned, `stopped`.

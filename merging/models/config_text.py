@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from merging.errors import ArchitectureMismatchError, UnknownNameError
-from merging.legible import legible
+from merging.models.architectures.registry import ARCHITECTURES
 from merging.models.hub_config import MAX_SIZE, checked
-from merging.models.registry import ARCHITECTURES
+from merging.schema.errors import ArchitectureMismatchError, UnknownNameError
+from merging.schema.legible import legible
 
 _MOST = 200_000  # characters; a config of transformers may list thousands of labels
 _MARK = re.compile(r"[0-9a-f]{64}")

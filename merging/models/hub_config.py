@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import nn
 
-from merging.errors import ArchitectureMismatchError, MergingError, UnknownNameError
-from merging.legible import legible
+from merging.schema.errors import ArchitectureMismatchError, MergingError, UnknownNameError
+from merging.schema.legible import legible
 
 MODEL_TYPES = frozenset({
     "albert", "bart", "beit", "bert", "bloom", "camembert", "clip", "clip_text_model",

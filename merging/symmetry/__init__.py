@@ -1,6 +1,5 @@
 """What may be permuted: the permutation symmetries of any model, derived and certified."""
 
-from merging.symmetry.by_hand import check_by_hand, frozen, read_spec, with_reasons
 from merging.symmetry.certificate import (
     Certificate,
     certify,
@@ -9,6 +8,7 @@ from merging.symmetry.certificate import (
     share_moved,
     summarise,
 )
+from merging.symmetry.chosen_spec import check_by_hand, frozen, read_spec, with_reasons
 from merging.symmetry.derive import Derivation, derive
 
 __all__ = [

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from merging.errors import SymmetryError
-from merging.graph import Graph
-from merging.records import GroupCertificate, SymmetrySummary
-from merging.spec import PermutationSpec
+from merging.models.graph.graph import Graph
+from merging.schema.errors import SymmetryError
+from merging.schema.records.symmetry import GroupCertificate, SymmetrySummary
 from merging.symmetry.derive import Derivation, derive
 from merging.symmetry.probe import Probe
+from merging.symmetry.spec import PermutationSpec
 
 # Largest relative difference of outputs that counts as none, in float64 throughout: what the graph
 # itself casts to a narrower type is computed in float64 for the certificate.

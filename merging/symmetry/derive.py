@@ -19,24 +19,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from merging.graph import Graph, in_own_type, trace
-from merging.records import FrozenAxis
-from merging.spec import AxisExpression, PermutationSpec, SymmetryReport
-from merging.symmetry import (
-    rules_index,
-    rules_layers,
-    rules_maps,
-    rules_pointwise,
-    rules_products,
-    rules_ranking,
-    rules_recurrent,
-    rules_shape,
-)
-from merging.symmetry.call import Axes, Call, Rows, TensorAxes
-from merging.symmetry.expressions import Axis, fix, fixed_axis, normal, uniform_axis
-from merging.symmetry.fused import HANDED_ON, handed_on
+from merging.models.graph.export import in_own_type, trace
+from merging.models.graph.graph import Graph
+from merging.models.graph.memory import is_written
+from merging.schema.records.symmetry import FrozenAxis
 from merging.symmetry.nesting import find_parents
-from merging.writes import is_written
+from merging.symmetry.rules import index as rules_index
+from merging.symmetry.rules import layers, maps, pointwise, products, ranking, recurrent
+from merging.symmetry.rules import shape as rules_shape
+from merging.symmetry.rules.call import Axes, Call, Rows, TensorAxes
+from merging.symmetry.rules.expressions import Axis, fix, fixed_axis, normal, uniform_axis
+from merging.symmetry.rules.fused import HANDED_ON, handed_on
+from merging.symmetry.spec import AxisExpression, PermutationSpec, SymmetryReport
 
 Rule = Callable[[Call], "Axes | list[TensorAxes]"]
 
@@ -44,13 +38,13 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     cast(
         "dict[str, Rule]",
         {
-            **rules_pointwise.RULES,
-            **rules_layers.RULES,
+            **pointwise.RULES,
+            **layers.RULES,
             **rules_shape.RULES,
-            **rules_recurrent.RULES,
-            **rules_maps.RULES,
-            **rules_ranking.RULES,
-            **rules_products.RULES,
+            **recurrent.RULES,
+            **maps.RULES,
+            **ranking.RULES,
+            **products.RULES,
             **rules_index.RULES,
         },
     )

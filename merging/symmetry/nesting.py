@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from merging.axes import parent_place
-from merging.symmetry.call import Axes
-from merging.symmetry.expressions import Axis, normal
+from merging.symmetry.axes import parent_place
+from merging.symmetry.rules.call import Axes
+from merging.symmetry.rules.expressions import Axis, normal
 
 
 def find_parents(tensors: Iterable[Axes], order: Sequence[Axis]) -> dict[int, list[Axis]]:

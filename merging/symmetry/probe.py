@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from merging.errors import SymmetryError
-from merging.graph import Graph, Visit, execute, trace
-from merging.permutation import (
+from merging.models.graph.export import trace
+from merging.models.graph.graph import Graph, Visit, execute
+from merging.schema.errors import SymmetryError
+from merging.symmetry.derive import Derivation
+from merging.symmetry.permutation import (
     Permutations,
     check_permutations,
     permute_tensor,
     random_permutations,
 )
-from merging.spec import AxisExpression, PermutationSpec
-from merging.symmetry.derive import Derivation
+from merging.symmetry.spec import AxisExpression, PermutationSpec
 
 # Joint draws of permutations, and rows of inputs, behind every certificate: a group of two units
 # is drawn as the identity half the time, and dead units hide a mistake on single inputs.

@@ -3,26 +3,11 @@
 Needs numpy and plotly, neither torch nor streamlit.
 """
 
-from merging.visualization.calibration import plot_reliability
-from merging.visualization.curve_values import NamedCurve
-from merging.visualization.curves import plot_curves
-from merging.visualization.cycles import (
-    chance_cycles,
-    expected_cycles,
-    plot_cycles,
-    plot_margins,
-)
-from merging.visualization.describe import (
-    describe_curves,
-    describe_cycles,
-    describe_layers,
-    describe_margins,
-    describe_objectives,
-    describe_permutation,
-    describe_similarity,
-    describe_surfaces,
-)
-from merging.visualization.describe_fusion import (
+from merging.visualization.curves.curve_values import NamedCurve
+from merging.visualization.curves.curves import plot_curves
+from merging.visualization.curves.in_words import describe_curves
+from merging.visualization.merges.calibration import plot_reliability
+from merging.visualization.merges.in_words import (
     describe_contributions,
     describe_errors,
     describe_implied_weights,
@@ -32,38 +17,47 @@ from merging.visualization.describe_fusion import (
     describe_scans,
     describe_task_vectors,
 )
-from merging.visualization.groups import describe_groups, plot_groups
-from merging.visualization.layers import plot_layers
-from merging.visualization.mismatch import plot_mismatch, rank_correlation
-from merging.visualization.objective import plot_objectives
-from merging.visualization.permutation import (
-    plot_permutation,
-    plot_similarity,
-)
-from merging.visualization.rule_scores import (
+from merging.visualization.merges.mismatch import plot_mismatch, rank_correlation
+from merging.visualization.merges.rule_scores import (
     NamedScore,
     is_by_loss,
     plot_rule_scores,
     sorted_scores,
 )
-from merging.visualization.scans import NamedScan, plot_scans
-from merging.visualization.simplex import (
-    describe_simplex,
-    plot_simplex,
-    shares_words,
-    simplex_of_shares,
-)
-from merging.visualization.surface import (
-    NamedSurface,
-    plot_surfaces,
-)
-from merging.visualization.surface_3d import plot_surface_3d
-from merging.visualization.task_vectors import (
+from merging.visualization.merges.scans import NamedScan, plot_scans
+from merging.visualization.merges.task_vectors import (
     plot_contributions,
     plot_errors,
     plot_implied_weights,
     plot_task_vectors,
 )
+from merging.visualization.permutations.cycles import (
+    chance_cycles,
+    expected_cycles,
+    plot_cycles,
+    plot_margins,
+)
+from merging.visualization.permutations.groups import describe_groups, plot_groups
+from merging.visualization.permutations.in_words import (
+    describe_cycles,
+    describe_layers,
+    describe_margins,
+    describe_objectives,
+    describe_permutation,
+    describe_similarity,
+)
+from merging.visualization.permutations.layers import plot_layers
+from merging.visualization.permutations.objective import plot_objectives
+from merging.visualization.permutations.permutation import plot_permutation, plot_similarity
+from merging.visualization.surfaces.in_words import describe_surfaces
+from merging.visualization.surfaces.simplex import (
+    describe_simplex,
+    plot_simplex,
+    shares_words,
+    simplex_of_shares,
+)
+from merging.visualization.surfaces.surface_3d import plot_surface_3d
+from merging.visualization.surfaces.surfaces import NamedSurface, plot_surfaces
 from merging.visualization.theme import (
     METHOD_STYLES,
     MethodStyle,

@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from merging.errors import UnknownNameError
+from merging.schema.errors import UnknownNameError
 
 FONT = '"Source Sans", "Source Sans Pro", "Source Sans 3", sans-serif'
 CLEAR = "rgba(0,0,0,0)"

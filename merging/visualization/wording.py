@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
-from merging.legible import legible
-from merging.records import Barrier
+from merging.schema.legible import legible
+from merging.schema.records.curve import Barrier
 
 LABEL = 80  # characters of a name in a figure
 _ENDS = {0.0: "model A itself", 1.0: "model B itself"}

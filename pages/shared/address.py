@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from merging.legible import legible
+from merging.schema.legible import legible
 
 MOST_SEED = 2**31 - 1
 _DIGITS = len(str(MOST_SEED))

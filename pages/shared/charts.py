@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from merging.legible import legible
+from merging.schema.legible import legible
 from pages.shared import words
 
 _CONFIG = {

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from merging.legible import legible
+from merging.schema.legible import legible
 
 _INDEX = Path(st.__file__).with_name("static") / "index.html"
 

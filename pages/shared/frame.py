@@ -7,8 +7,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from merging import methods, own_code
-from pages.shared import address, jobs, state, words
+from merging.files import user_function
+from merging.schema.cards import matching
+from pages.shared import address, jobs, session, words
 
 _PAGES = Path(__file__).resolve().parents[1]
 _LOGO = _PAGES.parent / "assets" / "logo.svg"
@@ -16,7 +17,9 @@ _LOGO = _PAGES.parent / "assets" / "logo.svg"
 
 def main() -> None:
     """Draw the frame and run the page that the address names."""
-    own_code.read_arguments(sys.argv[1:])  # what stands after `--` of `streamlit run app.py --`
+    user_function.read_arguments(
+        sys.argv[1:]
+    )  # what stands after `--` of `streamlit run app.py --`
     st.logo(str(_LOGO), size="large")
     page = st.navigation({
         "": [st.Page(_PAGES / "start.py", title="Start", icon=":material/home:", default=True)],
@@ -34,13 +37,13 @@ def main() -> None:
     st.set_page_config(f"{page.title} · One Basin", page_icon=str(_LOGO), layout="wide")
     with st.sidebar:
         _choices()
-    state.write_address()
-    state.begin_frame()
+    session.write_address()
+    session.begin_frame()
     try:
         _notices()
         page.run()
     finally:
-        state.end_frame()
+        session.end_frame()
 
 
 def framed() -> None:
@@ -49,7 +52,7 @@ def framed() -> None:
     On a fresh server the first deep link runs a page's file without `app.py`; then the frame is
     drawn from here, and it runs the page once more.
     """
-    if not state.is_framed():
+    if not session.is_framed():
         main()
         st.stop()
 
@@ -58,7 +61,9 @@ def heading(title: str, about: str) -> None:
     """Title of a page, what it is for, and which pair is looked at."""
     st.title(words.plain(title), anchor=False)
     st.markdown(words.plain(about))
-    st.caption(f":material/compare_arrows: **{words.plain(state.pair_title(state.pair_name()))}**")
+    st.caption(
+        f":material/compare_arrows: **{words.plain(session.pair_title(session.pair_name()))}**"
+    )
 
 
 def _page(name: str, title: str, icon: str) -> st.Page:
@@ -68,19 +73,19 @@ def _page(name: str, title: str, icon: str) -> st.Page:
 def _choices() -> None:
     st.selectbox(
         "Pair of models",
-        state.pair_names(),
-        state.pair_names().index(state.asked().pair),
-        format_func=state.pair_title,
+        session.pair_names(),
+        session.pair_names().index(session.asked().pair),
+        format_func=session.pair_title,
         key="pair",
         help="Two networks of one architecture, trained from different seeds.",
     )
     st.pills(
         "Matching methods",
-        list(methods.METHOD_CARDS),
+        list(matching.METHOD_CARDS),
         selection_mode="multi",
-        default=list(state.asked().methods),
+        default=list(session.asked().methods),
         format_func=lambda name: words.plain(
-            methods.METHOD_CARDS[name].title.removesuffix(" matching")
+            matching.METHOD_CARDS[name].title.removesuffix(" matching")
         ),
         key="methods",
         help="How B's units are put into A's order. Compared on every page.",
@@ -89,14 +94,14 @@ def _choices() -> None:
         "Seed",
         0,
         address.MOST_SEED,
-        state.asked().seed,
+        session.asked().seed,
         key="seed",
         help="Everything random in matching and in random directions starts here.",
     )
 
 
 def _notices() -> None:
-    for refused in state.asked().refused:
+    for refused in session.asked().refused:
         st.warning(words.plain(refused), icon=":material/link_off:")
     notice = jobs.store_notice()
     if notice:

@@ -9,12 +9,13 @@ from typing import Any, Generic, TypeVar
 
 import streamlit as st
 
-from merging import compute, store
-from merging.cards import ASSETS
-from merging.errors import MergingError
-from merging.jobs import ACTIVE, Status
-from merging.requests import Request
-from pages.shared import state, words
+from merging.results.compute import service as compute_service
+from merging.results.compute import store
+from merging.results.compute.job import ACTIVE, Status
+from merging.results.requests import Request
+from merging.schema.cards.zoo import ASSETS
+from merging.schema.errors import MergingError
+from pages.shared import session, words
 from pages.shared.kept_uploads import KeptUploads, Upload
 
 Result = TypeVar("Result")
@@ -36,9 +37,9 @@ def _store() -> tuple[store.Store, str | None]:
     return store.open_default(bundled=(ASSETS / "results",))
 
 
-def service() -> compute.Service:
+def service() -> compute_service.Service:
     """The compute service of this process."""
-    return compute.service(_store()[0], preload="merging.worker")
+    return compute_service.service(_store()[0], preload="merging.results.tasks.preload")
 
 
 def store_notice() -> str | None:
@@ -87,12 +88,12 @@ def follow(slot: str, wanted: Sequence[Request[Any]], *, start: bool = True) -> 
             _pursue(slot, missing, start=start)
     except MergingError as error:
         words.tell(error)
-        return state.last_shown(slot)
+        return session.last_shown(slot)
     shown = [f for f in found if f is not None]
-    if missing and not shown and (previous := state.last_shown(slot)):
+    if missing and not shown and (previous := session.last_shown(slot)):
         st.caption("Below is the previous result, until the new one is there.")
         return previous
-    state.remember_shown(slot, shown)
+    session.remember_shown(slot, shown)
     return shown
 
 
@@ -119,7 +120,7 @@ def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
 
 
 def _statuses(wanted: Sequence[Request[Any]]) -> list[Status]:
-    return [service().status(request.job(), state.owner()) for request in wanted]
+    return [service().status(request.job(), session.owner()) for request in wanted]
 
 
 def _total(statuses: Sequence[Status]) -> float:
@@ -201,9 +202,9 @@ def _again(slot: str, request: Request[Any], label: str) -> None:
 
 
 def _submit(request: Request[Any]) -> None:
-    service().submit(request.job(), state.owner())
+    service().submit(request.job(), session.owner())
 
 
 def _stop(missing: tuple[Request[Any], ...]) -> None:
     for request in missing:
-        service().stop(request.job(), state.owner())
+        service().stop(request.job(), session.owner())

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import Protocol
 
-from merging.store import Store
+from merging.results.compute.store import Store
 from merging.visualization.wording import shortened
 
 _NAME = 120  # characters

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit.runtime import get_instance
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from merging.errors import MergingError
+from merging.schema.errors import MergingError
 from pages.shared import jobs
 
 FILES_OF_SESSION = 48

@@ -9,11 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from merging import cards, requests, server_folder
-from merging.errors import MergingError
-from merging.how_to_export import HOW_TO_EXPORT
-from merging.own_code import OWN_DATA, OWN_MODEL, STARTED
-from pages.shared import controls, jobs, state, summaries, upload_limits, words
+from merging.files import server_folder
+from merging.files.user_function import OWN_DATA, OWN_MODEL, STARTED
+from merging.results import requests
+from merging.schema.cards import zoo
+from merging.schema.errors import MergingError
+from pages.shared import jobs, option_widget, session, upload_limits, words
 from pages.shared.kept_uploads import called
 
 _DATA = {"mnist": "MNIST, 5,000 digits", "digits": "Digits, 8 × 8", "mnist1d": "MNIST-1D"}
@@ -54,40 +55,6 @@ def on_server(name: str) -> Given:
         MergingError: If there is no such file inside.
     """
     return Given("", name.rpartition("/")[2], server_folder.identity(name))
-
-
-def form() -> None:
-    """Two files, their data, and a button that looks at them."""
-    st.caption(
-        "A `.pt2` archive of any architecture; a zip file of a Hugging Face folder; or a state "
-        "dict (safetensors, `torch.save`, Lightning) of a bundled architecture, whose tensor names "
-        "are in docs/methods.md, or of one of torchvision's or timm's, by name. Files are read "
-        "without running anything in them, and stay on this server."
-    )
-    with st.expander("Another architecture? Three lines make an archive of it"):
-        st.code(HOW_TO_EXPORT, language="python")
-    architecture = choose_architecture("models")
-    say_refused()
-    columns = st.columns(2)
-    read: list[requests.BroughtCheckpoint | None] = []
-    for column, letter in zip(columns, "AB", strict=True):
-        with column:
-            read.append(_checkpoint(letter, _known(architecture, read)))
-    if None in read:
-        return
-    a, b = (checkpoint for checkpoint in read if checkpoint is not None)
-    fits = jobs.follow("models_brought_fit", [requests.FitRequest(a.fingerprint, b.fingerprint)])
-    if not fits or not summaries.fit(fits[0].result, key="models_brought_tensors"):
-        return
-    subject = _with_data(a, b)
-    if subject is not None:
-        st.button(
-            "Look at these two",
-            key="models_use",
-            icon=":material/visibility:",
-            on_click=state.bring,
-            args=(subject, {"a": a.prefix, "b": b.prefix}),
-        )
 
 
 def upload(label: str, kinds: Sequence[str], key: str) -> tuple[str, str] | None:
@@ -181,45 +148,10 @@ def choose_architecture(key: str) -> str:
     return requests.canonical({"architecture": "own", "function": own}) if choice == own else ""
 
 
-def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> str:
-    """What is known of the next file's architecture: B may leave it to A."""
-    return architecture or (read[0].config if read and read[0] is not None else "")
-
-
-def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
-    file = given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
-    if file is None:
-        return None
-    wanted = file.asked(architecture)
-    for found in jobs.follow(f"models_read_{letter}", [wanted]):
-        if found.request != wanted:
-            return None  # still the file before this one
-        brought: requests.BroughtCheckpoint = found.result
-        remember(brought)
-        st.success(
-            f"{brought.tensors:,} tensors, {brought.parameters:,} numbers, fingerprint "
-            f"{words.code(brought.fingerprint[:12])}",
-            icon=":material/check_circle:",
-        )
-        for note in brought.notes:
-            st.caption(words.plain(note))
-        return brought
-    return None
-
-
 def remember(brought: requests.BroughtCheckpoint) -> None:
     """Remember what pages have to know of a checkpoint that was read."""
     if brought.keeps_statistics:
-        state.note_statistics(brought.config)
-
-
-def _with_data(
-    a: requests.BroughtCheckpoint, b: requests.BroughtCheckpoint
-) -> requests.Subject | None:
-    found = examples(a.config, key="models")
-    if found is None:
-        return None
-    return requests.Subject(a.config, a.fingerprint, b.fingerprint, *found)
+        session.note_statistics(brought.config)
 
 
 def examples(config: str, *, key: str) -> tuple[str, str] | None:
@@ -234,7 +166,7 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     """
     function = os.environ.get(OWN_DATA, "")
     choices = {**_CHOICES, **({function: function} if function else {})}
-    choice = controls.segments(
+    choice = option_widget.segments(
         "Examples to evaluate on",
         list(choices),
         default="mnist",
@@ -272,7 +204,5 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
 
 def _bundled_data(name: str) -> str:
     return next(
-        str(card["data_fingerprint"])
-        for card in cards.read_cards().values()
-        if card["data"] == name
+        str(card["data_fingerprint"]) for card in zoo.read_cards().values() if card["data"] == name
     )

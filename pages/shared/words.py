@@ -11,8 +11,8 @@ import re
 
 import streamlit as st
 
-from merging.errors import MergingError
-from merging.legible import MOST, legible
+from merging.schema.errors import MergingError
+from merging.schema.legible import MOST, legible
 
 _JOINER = "\u2060"  # WORD JOINER: neither seen nor a place to break a line
 _FOUND_IN_TEXT = re.compile(

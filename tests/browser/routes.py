@@ -17,8 +17,8 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 
-from merging.models.registry import build_model
-from tests.test_pt2_archive import Small, exported
+from merging.models.architectures.registry import build_model
+from tests.models.exported.test_pt2_archive import Small, exported
 
 OWN_MODEL = "brought_by_server:small"
 OWN_DATA = "brought_by_server:examples"

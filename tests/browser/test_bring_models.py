@@ -12,8 +12,8 @@ import torch
 from playwright.sync_api import expect
 
 import merging
-from merging.checkpoints import checkpoint_bytes
-from merging.params import lerp
+from merging.files.checkpoints.write import checkpoint_bytes
+from merging.models.state_dict import lerp
 from tests.bad_files import (
     bad_examples,
     examples,

@@ -19,9 +19,9 @@ import safetensors.torch
 import torch
 from playwright.sync_api import Browser, Page, expect
 
-from merging import requests
-from merging.rules import RULE_CARDS
-from merging.ways import WAY_CARDS, find_way
+from merging.results import requests
+from merging.schema.cards.fusion.networks import WAY_CARDS
+from merging.schema.cards.fusion.table import RULE_CARDS, find_way
 from tests.brought_families import bring, fused
 
 COMPUTING = 60_000  # milliseconds

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from merging.data.base import Batches
+from merging.files.data.batches import Batches
 from merging.fusion import RULES, Fused, fuse_with_notes, gram_matrices
 
 State = dict[str, Tensor]

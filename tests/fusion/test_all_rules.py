@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import merging
-from merging.checkpoints import open_checkpoint
-from merging.errors import MergingError, StoppedError, UnknownNameError
+from merging.files.checkpoints.read import open_checkpoint
 from merging.fusion import RULES, fuse
-from merging.rules import RULE_CARDS, find_rule_card, read_rule_options
+from merging.schema.cards.fusion.table import RULE_CARDS, find_rule_card, read_rule_options
+from merging.schema.errors import MergingError, StoppedError, UnknownNameError
 from tests.fusion.given import (
     BASE,
     FISHERS,

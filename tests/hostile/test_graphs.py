@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from merging import requests
-from merging.data.bundled import load_dataset
-from merging.errors import ComputeError, MergingError
-from merging.models.blueprint import ExportedModel
-from merging.pt2_archive import read_pt2
-from merging.sealed import check_seals, seal
-from merging.session import Session
-from merging.store import Store
-from merging.subjects import keep_checkpoint
-from merging.tasks import border
+from merging.cli.session import Session
+from merging.files.data.bundled import load_dataset
+from merging.files.sealed import check_seals, seal
+from merging.models.exported.blueprint import ExportedModel
+from merging.models.exported.pt2_archive import read_pt2
+from merging.results import requests
+from merging.results.compute.store import Store
+from merging.results.tasks import border
+from merging.results.uploads.keep import keep_checkpoint
+from merging.schema.errors import ComputeError, MergingError
 from tests.hostile import graphs
-from tests.test_pt2_archive import exported
+from tests.models.exported.test_pt2_archive import exported
 
 BUNDLED = requests.CurveRequest(requests.bundled_subject("two-unit-counterexample"), lams=3)
 

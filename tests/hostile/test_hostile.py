@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from merging.checkpoint_guards import DEFAULT_LIMITS
-from merging.checkpoints import read_checkpoint_bytes
-from merging.data.reading import read_data
-from merging.errors import CheckpointError, DataError, MergingError
-from merging.pt2_archive import read_pt2
-from merging.second_moment import open_second_moment
-from merging.zip_guard import check_pt2, open_zip
+from merging.files.checkpoints.limits import DEFAULT_LIMITS
+from merging.files.checkpoints.read import read_checkpoint_bytes
+from merging.files.checkpoints.second_moment import open_second_moment
+from merging.files.checkpoints.torch_zip import check_pt2, open_zip
+from merging.files.data.read import read_data
+from merging.models.exported.pt2_archive import read_pt2
+from merging.schema.errors import CheckpointError, DataError, MergingError
 from tests.hostile import examples, graphs, weights
 from tests.hostile.builders import good_safetensors, index_of, pt2
 
@@ -115,7 +115,7 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 from tests.hostile.test_hostile import ROWS
-from merging.errors import MergingError
+from merging.schema.errors import MergingError
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -147,7 +147,7 @@ def test_the_worst_take_little_memory(tmp_path):
     [("../outside.safetensors", "not a file beside it"), ("none.safetensors", "are missing")],
 )
 def test_an_index_on_disk_cannot_lead_out_of_its_folder(tmp_path, shard, match):
-    from merging.checkpoints import read_checkpoint
+    from merging.files.checkpoints.read import read_checkpoint
 
     folder = tmp_path / "model"
     folder.mkdir()

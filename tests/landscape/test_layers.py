@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from merging.errors import ArchitectureMismatchError, StoppedError
 from merging.landscape import evaluate, layer_barriers, layer_distances, variance_ratios
 from merging.landscape.layers import layer_names
-from merging.params import lerp
+from merging.models.state_dict import lerp
+from merging.schema.errors import ArchitectureMismatchError, StoppedError
 from tests.cases import (
     CONFIGS,
     architecture,

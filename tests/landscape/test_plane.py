@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.errors import ArchitectureMismatchError, MergingError, StoppedError
 from merging.landscape import (
     LEVELS,
     evaluate,
@@ -19,7 +18,8 @@ from merging.landscape import (
     plane_through,
     strip_axes,
 )
-from merging.params import distance, dot, lerp
+from merging.models.state_dict import distance, dot, lerp
+from merging.schema.errors import ArchitectureMismatchError, MergingError, StoppedError
 from tests.cases import (
     CONFIGS,
     architecture,

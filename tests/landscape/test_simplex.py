@@ -7,10 +7,10 @@ from math import comb
 import numpy as np
 import pytest
 
-from merging.errors import ArchitectureMismatchError, MergingError
 from merging.landscape import SIMPLEX_LEVELS, evaluate, evaluate_simplex, new_simplex_points
 from merging.landscape import simplex_points as points_of
-from merging.params import combine
+from merging.models.state_dict import combine
+from merging.schema.errors import ArchitectureMismatchError, MergingError
 from tests.cases import architecture, perceptron, random_state, synthetic_batches
 
 

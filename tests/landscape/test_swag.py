@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from merging.errors import MergingError, StoppedError
 from merging.landscape import Swag, collect_swag, swag_moments
-from merging.params import distance
+from merging.models.state_dict import distance
+from merging.schema.errors import MergingError, StoppedError
 from tests.cases import architecture, random_state, synthetic_batches
 
 OPTIONS = {"snapshots": 3, "every": 2, "lr": 0.01, "rank": 2}

@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 
-from merging.data.base import Batches
-from merging.errors import (
+from merging.files.data.batches import Batches
+from merging.matching import METHODS, match
+from merging.schema.cards.matching import METHOD_CARDS
+from merging.schema.errors import (
     ArchitectureMismatchError,
     DataError,
     MergingError,
@@ -16,10 +18,8 @@ from merging.errors import (
     SymmetryError,
     UnknownNameError,
 )
-from merging.matching import METHODS, match
-from merging.methods import METHOD_CARDS
-from merging.permutation import check_permutations, identity_permutations, invert, permute
 from merging.symmetry import find_symmetry
+from merging.symmetry.permutation import check_permutations, identity_permutations, invert, permute
 from tests.cases import (
     CONFIGS,
     architecture,

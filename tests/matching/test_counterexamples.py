@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from merging.matching import match
-from merging.models.registry import build_model
-from merging.permutation import permute
+from merging.models.architectures.registry import build_model
+from merging.models.zoo.pairs import counterexample
 from merging.symmetry import find_symmetry
-from merging.zoo import counterexample
+from merging.symmetry.permutation import permute
 from tests.oracles import distance_squared, inner_product, mix, outputs
 
 SWAP, KEEP = torch.tensor([1, 0]), torch.tensor([0, 1])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.bringing import config_of
-from merging.errors import MergingError
 from merging.models.config_text import read_config
+from merging.models.read_model import config_of
+from merging.schema.errors import MergingError
 
 
 @pytest.mark.parametrize(

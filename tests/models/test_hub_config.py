@@ -11,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.errors import MergingError
 from merging.models import hub_config
-from merging.models.networks import build_network, check_weights, transformers_config
+from merging.models.build import build_network
+from merging.models.libraries import transformers_config
+from merging.models.network import check_weights
+from merging.schema.errors import MergingError
 
 REFUSED_IN_SECONDS = 2.0
 BERT = {

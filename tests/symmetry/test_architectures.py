@@ -6,8 +6,8 @@ from functools import cache
 import pytest
 import torch
 
-from merging.permutation import permute
 from merging.symmetry import certify, find_symmetry
+from merging.symmetry.permutation import permute
 from tests.cases import random_state
 from tests.oracles import moving_permutations, relative_difference
 from tests.symmetry.networks import CATALOG

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from merging.permutation import axis_index, permute
 from merging.symmetry import find_symmetry
+from merging.symmetry.permutation import axis_index, permute
 from tests.cases import (
     NETWORKS,
     Net,

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from merging.errors import MergingError, SymmetryError
-from merging.permutation import permute
-from merging.spec import AxisExpression, PermutationSpec
+from merging.models.zoo.pairs import load_pair
+from merging.schema.errors import MergingError, SymmetryError
 from merging.symmetry import certify, find_symmetry
-from merging.zoo import load_pair
+from merging.symmetry.permutation import permute
+from merging.symmetry.spec import AxisExpression, PermutationSpec
 from tests.cases import Net, network, network_inputs, perceptron, random_state, weight
 from tests.oracles import moving_permutations, outputs, relative_difference
 

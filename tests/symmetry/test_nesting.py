@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from merging.axes import parent_place
-from merging.permutation import permute
 from merging.symmetry import certify, find_symmetry
+from merging.symmetry.axes import parent_place
+from merging.symmetry.permutation import permute
 from tests.cases import Net, heads_of, joined, random_state, weight
 from tests.oracles import moving_permutations, outputs, permuted, relative_difference
 

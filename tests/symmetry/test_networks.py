@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from merging.permutation import permute
 from merging.symmetry import certify, find_symmetry, share_moved, summarise
+from merging.symmetry.permutation import permute
 from tests.cases import (
     CONFIGS,
     NETWORKS,

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from merging.models.convolutional import ChannelLayerNorm
-from merging.models.registry import build_model
-from merging.spec import PermutationSpec
+from merging.models.architectures.convolutional import ChannelLayerNorm
+from merging.models.architectures.registry import build_model
 from merging.symmetry import certify, find_symmetry
+from merging.symmetry.spec import PermutationSpec
 from tests.oracles import partition
 
 

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from merging.permutation import (
+from merging.symmetry import certify, find_symmetry
+from merging.symmetry.permutation import (
     identity_permutations,
     invert_permutations,
     permute,
     random_permutations,
 )
-from merging.spec import PermutationSpec
-from merging.symmetry import certify, find_symmetry
+from merging.symmetry.spec import PermutationSpec
 from tests.cases import few, random_state
 from tests.oracles import (
     in_float64,

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from merging.errors import MergingError
-from merging.permutation import permute
+from merging.schema.errors import MergingError
 from merging.symmetry import certify, find_symmetry, share_moved
+from merging.symmetry.permutation import permute
 from merging.symmetry.probe import Probe
 from tests.cases import Net, heads_of, joined
 from tests.oracles import moving_permutations, relative_difference

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from merging.records import Alignment, Curve, GroupUnits, LayerRow, PlanePoint, Surface
-from merging.regions import SimplexLoss
+from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
+from merging.schema.records.curve import Curve
+from merging.schema.records.simplex import SimplexLoss
+from merging.schema.records.surface import PlanePoint, Surface
 
 
 def _curve(barrier=0.6, *, split="test", points=25, low=0.0, high=1.0, examples=400, seed=0):

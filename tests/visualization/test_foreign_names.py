@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from merging import visualization
-from merging.fusion_records import TaskVectorSummary
-from merging.records import FrozenAxis, GroupCertificate, LayerRow, SymmetrySummary
+from merging.schema.records.alignment import LayerRow
+from merging.schema.records.explanations import TaskVectorSummary
+from merging.schema.records.symmetry import FrozenAxis, GroupCertificate, SymmetrySummary
 from merging.visualization.wording import label
 
 NAME = '<a href="http://evil.example">x</a>%{x}&lt;'

@@ -1,6 +1,6 @@
 import pytest
 
-from merging.records import Barrier
+from merging.schema.records.curve import Barrier
 from merging.visualization.wording import barrier_words, counted, percent, shortened, uncertain
 
 

@@ -1,0 +1,1 @@
+"""*The same without a browser*: the command line."""

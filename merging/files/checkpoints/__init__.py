@@ -1,0 +1,1 @@
+"""Files of weights: read, checked and written, tensor by tensor."""

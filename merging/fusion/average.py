@@ -1,8 +1,0 @@
-"""The weighted mean of models."""
-
-from __future__ import annotations
-
-from merging.fusion.base import Rule, weighted_mean
-from merging.rules import find_rule_card
-
-RULE = Rule(find_rule_card("average"), weighted_mean)

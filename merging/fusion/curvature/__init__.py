@@ -1,0 +1,1 @@
+"""Curvature of a model's loss: diagonal, Kronecker-factored, whole, or out of an optimizer."""

@@ -1,0 +1,1 @@
+"""Why merges are as good as they are."""

@@ -1,0 +1,1 @@
+"""Methods that merge whole networks: zipping, transport, distillation."""

@@ -1,0 +1,52 @@
+"""Krum: the model that lies nearest to most others, or the mean of a few such."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from merging.fusion.blocks import squared_distances
+from merging.fusion.problem import FusionProblem, OnProgress
+from merging.fusion.rule import Rule, weighted_mean
+from merging.schema.cards.fusion.robust import KrumOptions
+from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.errors import MergingError
+
+
+def choose(problem: FusionProblem, options: KrumOptions, on_progress: OnProgress) -> FusionProblem:
+    """Keep the models with the least distance to their nearest others (Blanchard et al. 2017).
+
+    Distances are squared, over all parameters of the whole models; statistics do not count.
+
+    Raises:
+        MergingError: If there are too few models for so many bad ones, or for so many to keep.
+    """
+    count = len(problem.models)
+    faulty = (count - 3) // 2 if options.faulty < 0 else options.faulty
+    nearest = count - faulty - 2
+    if nearest < 1 or options.kept > count - faulty:
+        raise MergingError(
+            f"Krum cannot keep {options.kept} of {count} models when {faulty} may be bad; give "
+            f"more models, or take {max(0, (count - 3) // 2)} bad ones at the most and keep fewer"
+        )
+    distances = _distances(problem, on_progress)
+    others = distances.sort(1).values[:, 1 : nearest + 1]  # the first is the distance to itself
+    scores = others.sum(1).tolist()
+    kept = sorted(sorted(range(count), key=scores.__getitem__)[: options.kept])
+    weights = [float(k in kept) for k in range(count)]
+    return problem.reweighted(weights, kept=kept, scores=scores, faulty=faulty)
+
+
+def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
+    """Squared distances of all pairs, float64 `[models, models]`."""
+    first = problem.models[0]
+    names = [n for n in first if problem.is_floating(n) and n not in problem.statistics]
+    count = len(problem.models)
+    distances = torch.zeros(count, count, dtype=torch.float64)
+    for done, name in enumerate(names):
+        distances += squared_distances(problem.tensors(name))
+        on_progress(done + 1, len(names), f"distances: {name}")
+    return distances
+
+
+RULE = Rule(find_rule_card("krum"), weighted_mean, choose)

@@ -1,0 +1,108 @@
+"""From tensor to tensor: a rule that is ready to give each, and what it has to say afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from merging.fusion.blocks import Entries, entries
+from merging.fusion.problem import FusionProblem, OnProgress, State
+from merging.fusion.rule import Buffers, Counted, Rule, weighted_mean
+
+
+class Walk:
+    """A rule that knows of the whole models what it has to, and fuses tensor by tensor.
+
+    Args:
+        rule: The rule.
+        problem: The problem, checked.
+        options: The rule's options record.
+        buffers: What becomes of running statistics.
+        on_progress: Called with `(done, total, note)`; what comes before the tensors is half of
+            the way.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        problem: FusionProblem,
+        options: Any,
+        buffers: Buffers,
+        on_progress: OnProgress,
+    ) -> None:
+        self._rule, self._options, self._buffers = rule, options, buffers
+        self._tell, steps = on_progress, len(problem.models[0])
+        self._done, self._total = 0, steps
+        if rule.prepare is not None:
+            self._total = 2 * steps
+            problem = rule.prepare(problem, options, self._tell_before)
+            self._done = steps
+        self._problem = problem
+        self._first: State = next(
+            (m for m, w in zip(problem.models, problem.weights, strict=True) if w),
+            problem.models[0],
+        )
+        shares = [1.0] * len(problem.models) if _is_of_tasks(rule) else problem.weights
+        self._means = problem.reweighted(shares)
+        self._counts: Counter[str] = Counter()
+        self._entries = 0
+
+    def spec(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and type of a fused tensor: those of the first model's."""
+        specs = getattr(self._problem.models[0], "specs", self._problem.models[0])
+        return tuple(specs[name].shape), specs[name].dtype
+
+    def tensor(self, name: str) -> Tensor:
+        """The fused tensor of one name, in the type of the first model's."""
+        shape, dtype = self.spec(name)
+        blocks = self.blocks(name)
+        return Entries(shape, dtype, lambda: blocks).tensor()
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The fused tensor of one name, block by block.
+
+        Args:
+            name: The tensor's.
+
+        Returns:
+            Its entries `[n]`, in the type that they are computed in; each block counts until the
+            next is asked for.
+        """
+        return self._told(name, self._fused(name))
+
+    def _told(self, name: str, fused: Entries | Counted) -> Iterator[Tensor]:
+        value = fused.value if isinstance(fused, Counted) else fused
+        yield from value
+        if isinstance(fused, Counted):
+            self._counts.update(fused.counts)
+            self._entries += math.prod(value.shape)
+        self._done += 1
+        self._tell(self._done, self._total, name)
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the rule found out; shares are of all entries that it fused."""
+        shares = {f"{what}_share": n / max(1, self._entries) for what, n in self._counts.items()}
+        return {**self._problem.notes, **shares}
+
+    def _tell_before(self, done: float, of: float, note: str) -> None:
+        self._tell(self._total / 2 * done / of, self._total, note)
+
+    def _fused(self, name: str) -> Entries | Counted:
+        if not self._problem.is_floating(name):
+            return entries(self._first, name)
+        if self._buffers != "rule" and name in self._problem.statistics:
+            if self._buffers == "first":
+                return entries(self._first, name)
+            return weighted_mean(self._means, name)
+        return self._rule.fuse(self._problem, name, self._options)
+
+
+def _is_of_tasks(rule: Rule) -> bool:
+    """Whether the weights are factors of task vectors, which no mean can be taken with."""
+    return rule.card.weights == "scales"

@@ -1,0 +1,1 @@
+"""Losses and predictions of whole families of models."""

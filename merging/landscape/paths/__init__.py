@@ -1,0 +1,1 @@
+"""Trained paths between two models."""

@@ -1,0 +1,1 @@
+"""Statistics of hidden units of merged models: RESET, REPAIR, RESCALE."""

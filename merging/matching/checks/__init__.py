@@ -1,0 +1,1 @@
+"""Two models examined before they are matched, and what matching will take."""

@@ -1,0 +1,1 @@
+"""What the methods search with: similarities, assignments, descents."""

@@ -1,0 +1,106 @@
+"""The network that a config names, wherever its architecture comes from.
+
+| `architecture` | where from |
+|---|---|
+| a bundled name | `models.registry` |
+| `exported` | a `.pt2` archive: its graph, kept as a blueprint file |
+| `transformers` | a class and config of that package, where it is installed |
+| `torchvision`, `timm` | a name in those packages' lists, where they are installed |
+| `own` | a function that whoever started this process named |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from merging.models.architectures.registry import (
+    ARCHITECTURES,
+)
+from merging.schema.errors import ArchitectureMismatchError
+
+Config = Mapping[str, Any]
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, and what it reads.
+
+    Attributes:
+        model: The module, in evaluation mode.
+        example_inputs: Inputs of the right shapes, a batch of two.
+        title: What screens call the architecture.
+    """
+
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    title: str
+
+
+def is_bundled(config: Config) -> bool:
+    """Whether the architecture is one of the app's own."""
+    return str(config.get("architecture")) in ARCHITECTURES
+
+
+def check_weights(params: Mapping[str, Tensor], network: Network, name: str) -> None:
+    """Make sure that a state dict is one of a network.
+
+    Args:
+        params: The state dict.
+        network: The network.
+        name: What to call the file in the message.
+
+    Raises:
+        ArchitectureMismatchError: If names or shapes differ; the message names the first.
+    """
+    wanted = {key: tuple(value.shape) for key, value in network.model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in params.items()}
+    lines = [f"lacks {key}" for key in wanted if key not in given]
+    lines += [f"has {key}, which the model has not" for key in given if key not in wanted]
+    lines += [
+        f"{key} is {list(given[key])}, expected {list(shape)}"
+        for key, shape in wanted.items()
+        if key in given and given[key] != shape
+    ]
+    if lines:
+        rest = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise ArchitectureMismatchError(
+            f"{name} does not fit {network.title}: {'; '.join(lines[:_SHOWN])}{rest}. "
+            "Give the state dict of exactly this model"
+        )
+
+
+def with_tied(params: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Add the names that a file leaves out because the network ties them to names that it has.
+
+    Args:
+        params: A state dict.
+        network: The network that it is for.
+
+    Returns:
+        The state dict, with the tied tensors under all of their names.
+    """
+    places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name, value in network.model.state_dict(keep_vars=True).items():
+        if value.numel():
+            places.setdefault((value.data_ptr(), tuple(value.shape)), []).append(name)
+    whole = dict(params)
+    for names in places.values():
+        known = next((name for name in names if name in params), None)
+        if known is not None:
+            whole.update((name, params[known]) for name in names if name not in params)
+    return whole
+
+
+# Blueprints
+
+
+# The function of whoever started this process
+
+
+# Packages of architectures

@@ -1,0 +1,1 @@
+"""The bundled pairs and families, and how they were trained."""

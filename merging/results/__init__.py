@@ -1,0 +1,1 @@
+"""*How is it asked, computed, kept?* Requests, tasks, uploads, and the compute service."""

@@ -1,0 +1,88 @@
+"""What a job is, how one stands, and how a worker computes its pieces.
+
+`run_piece` is what Dask is sent, by this module's name; `dask_setup` is what Dask calls in a local
+worker that starts. Nothing here imports Dask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from merging.results.compute.processes import Limits
+
+ACTIVE = ("queued", "running")
+
+ENDED_TWICE = (
+    "the process that worked on this ended twice, most often for want of memory; ask for less at "
+    "once, or use smaller models"
+)
+
+_STATE_SECONDS = 5.0  # so is what a piece goes on from, and
+_STATE_SHARE = 20  # it takes at most this part of the time
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+
+_own_process = False  # whether this process has one piece at a time, and nothing else
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One task: `payload` is JSON text for the runner, its result is kept under `key`."""
+
+    key: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a person waits for.
+
+    Attributes:
+        key: 64 hexadecimal digits.
+        title: What a person reads.
+        pieces: In order of importance: earlier ones run first.
+        runner: `"package.module:function"`, called in a worker as `function(payload, context)`;
+            it returns named arrays and JSON values that say what they are.
+        needs: Jobs whose results must be in the store first.
+        limits: What each piece may take, where anything uploaded is in it; else None.
+        quick: Whether a person can do nothing before it is there: it goes first.
+    """
+
+    key: str
+    title: str
+    pieces: tuple[Piece, ...]
+    runner: str
+    needs: tuple[Job, ...] = ()
+    limits: Limits | None = None
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a job stands.
+
+    Attributes:
+        state: missing, queued, running, done, failed, stopped or interrupted.
+        done: Pieces that are done, and the fraction of those that run.
+        total: Pieces in all.
+        note: What is going on, in words.
+        error: Why it failed, was interrupted, or was stopped by nobody; else None.
+        seconds: Since it was submitted, until it ended.
+        eta: Seconds that are left if it goes on like this; None while that is unknown.
+    """
+
+    state: str
+    done: float
+    total: float
+    note: str = ""
+    error: str | None = None
+    seconds: float = 0.0
+    eta: float | None = None
+
+
+# In a worker
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was refused; torch has no class for that."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)

@@ -1,0 +1,156 @@
+"""What can be asked about why a merge is as good as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from merging.results.compute.entry import Entry
+from merging.results.requests.curvature import Moments
+from merging.results.requests.family import Family
+from merging.results.requests.fusion import FusedStatistics, FusionRequest, fusion, lacking
+from merging.results.requests.request import Request
+from merging.results.requests.tuning import KNOBS, ScanRequest
+from merging.schema.cards.fusion.table import find_way
+from merging.schema.records.explanations import (
+    ImpliedWeights,
+    Removal,
+    TaskVectorSummary,
+    TensorErrors,
+)
+
+# Precision of the prior where errors are split, without one flat entries would be all of them; and
+# where a task is taken out, until somebody chooses another.
+PRIOR_PRECISION = 1.0
+# Precision of the prior in gradient matching, until somebody chooses another: next to none.
+LEAST_PRIOR = 1e-12
+
+_SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "fisher")
+
+
+def mismatch_scans(
+    family: Family, statistics: FusedStatistics = "merged", moments: Moments | None = None
+) -> list[ScanRequest]:
+    """Rules with gradient mismatch and test error at several values of their coefficients."""
+    scans = []
+    for rule in _SCANNED:
+        knob, values = KNOBS.get(rule, ("weights", (1.0,)))
+        card = find_way(rule)
+        own = moments if card.needs_fishers else None
+        if not lacking(card, family, own):
+            wanted = fusion(family, rule, statistics=statistics, moments=own)
+            scans.append(ScanRequest(wanted, knob, values))
+    return scans
+
+
+def switched(
+    family: Family,
+    *,
+    base_curvature: bool = True,
+    task_curvature: bool = True,
+    mean: bool = False,
+    delta: float = LEAST_PRIOR,
+    moments: Moments | None = None,
+) -> FusionRequest:
+    """Gradient matching with parts of its formula left out, which makes other rules of it.
+
+    Args:
+        family: The models and their base.
+        base_curvature: Whether H₀ is measured.
+        task_curvature: Whether the Hₜ are.
+        mean: Whether α is 1 / T rather than 1.
+        delta: Precision of the prior.
+        moments: Adam's second moments, if curvature is to come from there.
+
+    Returns:
+        The fusion.
+    """
+    options = {
+        "delta": delta,
+        "h0": "measured" if base_curvature else "left out",
+        "ht": "measured" if task_curvature else "left out",
+    }
+    count = len(family.models)
+    weights = ((1 / count if mean else 1.0),) * count
+    return fusion(family, "gradient_matching", options, weights=weights, moments=moments)
+
+
+@dataclass(frozen=True)
+class TaskVectorsRequest(Request[TaskVectorSummary]):
+    """How the task vectors of a family compare."""
+
+    task: ClassVar[str] = "task vectors"
+    words: ClassVar[str] = "Comparing what fine-tuning added"
+    family: Family
+
+    def decode(self, entries: list[Entry]) -> TaskVectorSummary:
+        """The comparison."""
+        meta = entries[0].meta
+        return TaskVectorSummary(
+            **entries[0].arrays, any_conflict=meta["any_conflict"], tensors=tuple(meta["tensors"])
+        )
+
+
+@dataclass(frozen=True)
+class ImpliedWeightsRequest(Request[ImpliedWeights]):
+    """The weights that gradient matching gives to single entries."""
+
+    task: ClassVar[str] = "implied weights"
+    words: ClassVar[str] = "Weights of single entries"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> ImpliedWeights:
+        """The histograms."""
+        return ImpliedWeights(**entries[0].arrays)
+
+
+@dataclass(frozen=True)
+class ErrorsRequest(Request[list[TensorErrors]]):
+    """What sets task arithmetic and gradient matching apart from the joint model."""
+
+    task: ClassVar[str] = "errors"
+    words: ClassVar[str] = "What sets merges apart from the joint model"
+    fusion: FusionRequest
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The curvatures."""
+        return self.fusion.needs()
+
+    def decode(self, entries: list[Entry]) -> list[TensorErrors]:
+        """One row per rule and tensor."""
+        return [TensorErrors(**row) for row in entries[0].meta["rows"]]
+
+
+@dataclass(frozen=True)
+class RemovalRequest(Request[list[Removal]]):
+    """One task taken out of the joint model again.
+
+    The joint model is fine-tuned on the task, and what that added is taken off.
+
+    Attributes:
+        family: The family; it has a joint model.
+        removed: Number of the task.
+        scales: Factors to remove it with.
+        delta: Precision of the prior.
+        epochs: Passes over the task's training examples.
+        lr: Step size of Adam.
+        seed: Of the order of the examples and of drawn labels.
+    """
+
+    task: ClassVar[str] = "removal"
+    words: ClassVar[str] = "Taking a task out of the joint model"
+    family: Family
+    removed: int
+    scales: tuple[float, ...] = (0.1, 0.3, 1.0)
+    delta: float = 1e-12
+    epochs: int = 10
+    lr: float = 3e-4
+    seed: int = 0
+
+    def decode(self, entries: list[Entry]) -> list[Removal]:
+        """One row per model."""
+        return [Removal(**row) for row in entries[0].meta["rows"]]

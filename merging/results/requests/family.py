@@ -1,0 +1,144 @@
+"""Models that may be fused, by fingerprint: what they came from, and what judges them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from merging.results.requests.models import BroughtCheckpoint
+from merging.results.requests.request import Subject, added, canonical
+from merging.schema.cards.zoo import read_family_card
+from merging.schema.errors import ArchitectureMismatchError
+
+# Sizes that bundled architectures may differ in, to be fused all the same.
+_WIDTHS = ("widths", "width", "hidden", "channels", "dim", "heads")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Data of one task, as a subject names them."""
+
+    data: str
+    data_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one architecture that may be fused.
+
+    Attributes:
+        config: Canonical JSON of the architecture and its sizes: the first model's.
+        models: Fingerprints.
+        tasks: What fused models are judged by; none, where no examples were brought.
+        trained_on: For every model, the number of its task, or -1.
+        base: Fingerprint of what all were fine-tuned from; empty if there is no such model.
+        base_on: What the base was trained on, for its curvature; None if that is not known.
+        joint: Fingerprint of a model that was trained on all tasks' data; empty without one.
+        configs: Of models that differ in widths, every one's architecture; empty for all others.
+    """
+
+    config: str
+    models: tuple[str, ...]
+    tasks: tuple[Examples, ...] = ()
+    trained_on: tuple[int, ...] = ()
+    base: str = ""
+    base_on: Examples | None = None
+    joint: str = ""
+    configs: tuple[str, ...] = added(())
+
+    def of(self, members: tuple[int, ...]) -> Family:
+        """The same family with some of its models only, in this order; all tasks stay."""
+        configs = tuple(self.configs[k] for k in members if self.configs)
+        return replace(
+            self,
+            config=configs[0] if configs else self.config,
+            models=tuple(self.models[k] for k in members),
+            trained_on=tuple(self.trained_on[k] for k in members),
+            configs=configs if len(set(configs)) > 1 else (),
+        )
+
+    def without_base(self) -> Family:
+        """The same models as if they had no base in common."""
+        return replace(self, base="", base_on=None)
+
+
+def bundled_family(name: str) -> Family:
+    """A bundled family.
+
+    Raises:
+        UnknownNameError: If there is no such family.
+    """
+    card = read_family_card(name)
+    known = {data["name"]: Examples(data["name"], data["fingerprint"]) for data in card["data"]}
+    tasks, base, joint = card["tasks"], card["base"], card["joint"]
+    return Family(
+        canonical(card["config"]),
+        tuple(model["fingerprint"] for model in card["models"]),
+        tuple(known[task] for task in tasks),
+        tuple(tasks.index(model["data"][0]) for model in card["models"]),
+        base["fingerprint"] if base else "",
+        known[base["data"][0]] if base else None,
+        joint["fingerprint"] if joint else "",
+    )
+
+
+def brought_family(
+    models: Sequence[BroughtCheckpoint],
+    base: BroughtCheckpoint | None = None,
+    examples: Examples | None = None,
+) -> Family:
+    """Models that were brought, which may differ in widths where they have no base.
+
+    Args:
+        models: The models.
+        base: What they were fine-tuned from, if it was brought too.
+        examples: What they are judged by, and trained on as far as is known.
+
+    Returns:
+        The family.
+
+    Raises:
+        ArchitectureMismatchError: If they are of several architectures, or of several widths and
+            with a base; the files are named.
+    """
+    first = models[0]
+    configs = tuple(model.config for model in models)
+    if base is not None and (others := [m.name for m in models if m.config != base.config]):
+        raise ArchitectureMismatchError(
+            f"{', '.join(others)}: another architecture, or other widths, than the base "
+            f"{base.name}; models that were fine-tuned from a base are as it is"
+        )
+    if strangers := [m.name for m in models if not _is_alike(first.config, m.config)]:
+        raise ArchitectureMismatchError(
+            f"{', '.join(strangers)}: another architecture than {first.name}; models of one "
+            "architecture can be merged"
+        )
+    return Family(
+        first.config,
+        tuple(model.fingerprint for model in models),
+        () if examples is None else (examples,),
+        (-1 if examples is None else 0,) * len(models),
+        "" if base is None else base.fingerprint,
+        examples if base is not None else None,
+        configs=configs if len(set(configs)) > 1 else (),
+    )
+
+
+def _is_alike(first: str, other: str) -> bool:
+    """Whether two architectures differ in widths at the most."""
+    a, b = json.loads(first), json.loads(other)
+    if a.keys() != b.keys() or any(a[key] != b[key] for key in a if key not in _WIDTHS):
+        return False
+    lists = [(a[key], b[key]) for key in a if isinstance(a[key], list)]
+    if any(len(x) != len(y) for x, y in lists):
+        return False
+    ends = [config["widths"] for config in (a, b) if "widths" in config]
+    return not ends or (ends[0][0], ends[0][-1]) == (ends[1][0], ends[1][-1])
+
+
+def pair_family(subject: Subject) -> Family:
+    """Models A and B as a family without a base, judged by their own data."""
+    tasks = (Examples(subject.data, subject.data_fingerprint),) if subject.data else ()
+    on = 0 if tasks else -1
+    return Family(subject.config, (subject.model_a, subject.model_b), tasks, (on, on))

@@ -1,0 +1,165 @@
+"""What can be asked of the landscape: curves between models, and surfaces through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from merging.results.compute.entry import Entry
+from merging.results.requests.alignment import AlignmentRequest
+from merging.results.requests.curve_pieces import curve_of, interleaved
+from merging.results.requests.path import Corner, PathRequest, needs_of
+from merging.results.requests.request import Request, Split, Statistics, Subject, digest
+from merging.schema.records.curve import Curve
+from merging.schema.records.surface import PlanePath, PlanePoint, Surface
+
+# Training examples that stand for the training split on screens, and for RESET.
+SHOWN_EXAMPLES = 1000
+# Training examples for REPAIR and RESCALE, which hold three models' units in memory in turn, and
+# compare them on the same examples, so that most of the noise of fewer cancels.
+CORRECTION_EXAMPLES = 500
+# Points of a surface in one piece.
+_PIECE_POINTS = 52
+_LAM_PIECES = 5
+# Points per side of every level of a surface.
+LEVEL_SIDES = (9, 17, 33, 65)
+
+
+@dataclass(frozen=True)
+class CurveRequest(Request[Curve]):
+    """Loss and accuracy along the line from A to B, or to the aligned B."""
+
+    task: ClassVar[str] = "curve"
+    subject: Subject
+    alignment: AlignmentRequest | None = None
+    split: Split = "test"
+    statistics: Statistics = "interpolated"
+    lams: int = 25
+    overshoot: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        who = "naive" if self.alignment is None else self.alignment.title.lower()
+        return f"Loss along the line ({who}, {self.split})"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The permutation."""
+        return () if self.alignment is None else (self.alignment,)
+
+    def positions(self) -> list[float]:
+        """All positions on the line, ascending."""
+        extra = round(self.overshoot * (self.lams - 1))
+        return [k / (self.lams - 1) for k in range(-extra, self.lams + extra)]
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Interleaved positions, so that the first piece already spans the line."""
+        chunks = interleaved(self.positions(), _LAM_PIECES + 1, _LAM_PIECES - 1)
+        return [{"positions": chunk} for chunk in chunks]
+
+    def decode(self, entries: list[Entry]) -> Curve:
+        """The curve through the positions that are there."""
+        return curve_of(entries)
+
+
+@dataclass(frozen=True)
+class SurfaceRequest(Request[Surface]):
+    """Loss and accuracy on a plane through weight space, on nested grids.
+
+    Attributes:
+        points: What spans the plane: `"a"`, `"b"`, an alignment for the aligned B, or a trained
+            path for its bend; three of them, or one for filter-normalized random directions around
+            it.
+        shown: Further models to draw, projected on the plane. Paths are drawn whole.
+        level: Index of the finest grid: 9, 17, 33 or 65 points per side.
+        margin: Around the models, as a share of the window. Where a bend is the last point, along
+            the line only: the window is then a strip that is about as high as the bend asks for.
+    """
+
+    task: ClassVar[str] = "surface"
+    subject: Subject
+    points: tuple[Corner, ...]
+    shown: tuple[Corner, ...] = ()
+    level: int = 2
+    split: Split = "test"
+    statistics: Literal["interpolated", "reset"] = "interpolated"
+    margin: float = 0.25
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        side = LEVEL_SIDES[self.level]
+        aligned = [p.title.lower() for p in self.points if isinstance(p, AlignmentRequest)]
+        aligned += ["with the path" for p in self.points if isinstance(p, PathRequest)]
+        who = f" ({', '.join(aligned)})" if aligned else ""
+        return f"Loss surface{who}, {side} × {side}"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The permutations of the aligned models, and the paths."""
+        return needs_of((*self.points, *self.shown))
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Runs of points that are new on their level, coarse levels first."""
+        parts: list[dict[str, Any]] = [{"models": True}]
+        for level in range(self.level + 1):
+            fresh = np.ones((LEVEL_SIDES[level],) * 2, dtype=bool)
+            if level:
+                fresh[::2, ::2] = False
+            count = int(fresh.sum())
+            parts += [
+                {"level": level, "start": start, "stop": min(start + _PIECE_POINTS, count)}
+                for start in range(0, count, _PIECE_POINTS)
+            ]
+        return parts
+
+    def piece_key(self, part: Mapping[str, Any]) -> str:
+        """Finer requests share the pieces of coarser ones; what is drawn on top matters not."""
+        shared = {k: v for k, v in self.payload.items() if k != "level"}
+        if "level" in part:
+            shared.pop("shown")
+        return digest({**shared, **part})
+
+    def shows(self, entries: list[Entry]) -> bool:
+        """Whether any point is there."""
+        return any("level" in entry.meta for entry in entries)
+
+    def decode(self, entries: list[Entry]) -> Surface:
+        """The surface with the points that are there."""
+        n = LEVEL_SIDES[self.level]
+        grids = np.full((3, n, n), np.nan)
+        evaluated = np.zeros((n, n), dtype=bool)
+        points: tuple[PlanePoint, ...] = ()
+        paths: tuple[PlanePath, ...] = ()
+        meta: Mapping[str, Any] = entries[0].meta
+        for entry in entries:
+            if "points" in entry.meta:
+                points = tuple(PlanePoint(**point) for point in entry.meta["points"])
+                paths = tuple(_plane_path(path) for path in entry.meta.get("paths", ()))
+                continue
+            meta = entry.meta
+            rows, columns = entry.arrays["cells"] * 2 ** (self.level - meta["level"])
+            grids[:, rows, columns] = entry.arrays["values"]
+            evaluated[rows, columns] = True
+        return Surface(
+            np.linspace(meta["x"][0], meta["x"][1], n),
+            np.linspace(meta["y"][0], meta["y"][1], n),
+            grids[0],
+            grids[1],
+            grids[2],
+            evaluated,
+            points,
+            meta["scale"],
+            self.split,
+            meta["examples"],
+            meta["statistics"],
+            paths,
+        )
+
+
+def _plane_path(path: Mapping[str, Any]) -> PlanePath:
+    x, y, residual = np.array(path["places"], dtype=np.float64)
+    return PlanePath(path["kind"], x, y, residual)

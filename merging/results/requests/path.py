@@ -1,0 +1,157 @@
+"""What can be asked of trained paths: the path, and loss and accuracy along it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from merging.results.compute.entry import Entry
+from merging.results.requests.alignment import AlignmentRequest
+from merging.results.requests.curve_pieces import curve_of, interleaved
+from merging.results.requests.request import Request, Split, Subject, canonical, tupled
+from merging.schema.cards.matching import read_options
+from merging.schema.cards.paths import PATH_CARDS, find_path_card
+from merging.schema.records.curve import Curve
+from merging.schema.records.trained_path import TrainedPath
+
+# Positions along a path: as many as on a line, so that barriers compare.
+PATH_POSITIONS = 25
+_PATH_PIECES = 3
+
+
+@dataclass(frozen=True)
+class PathRequest(Request[TrainedPath]):
+    """A trained path from A to B, or to the aligned B; among the points of a plane, its bend."""
+
+    task: ClassVar[str] = "path"
+    subject: Subject
+    alignment: AlignmentRequest | None = None
+    kind: str = "bezier"
+    options: str = "{}"
+    seed: int = 0
+
+    @property
+    def end(self) -> Literal["b"] | AlignmentRequest:
+        """Where the path ends."""
+        return self.alignment or "b"
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        who = "before alignment" if self.alignment is None else self.alignment.title.lower()
+        return f"Training a path ({PATH_CARDS[self.kind].title}, {who})"
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The permutation."""
+        return () if self.alignment is None else (self.alignment,)
+
+    def decode(self, entries: list[Entry]) -> TrainedPath:
+        """The path, without its weights."""
+        return _trained_path(entries[0].meta["path"])
+
+
+def path(
+    subject: Subject,
+    alignment: AlignmentRequest | None,
+    kind: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> PathRequest:
+    """Ask for a trained path; options that are left out have their defaults.
+
+    Args:
+        subject: The models and their data.
+        alignment: How B is aligned first, if at all.
+        kind: `"bezier"`, `"chain"` or `"neb"`.
+        options: Its options by name.
+        seed: The seed.
+
+    Returns:
+        The request; equal options give equal requests.
+
+    Raises:
+        UnknownNameError: If there is no such kind or option.
+    """
+    chosen = read_options(find_path_card(kind), options)
+    return PathRequest(subject, alignment, kind, canonical(asdict(chosen)), seed)
+
+
+@dataclass(frozen=True)
+class PathCurve:
+    """A trained path, and loss and accuracy along it; `curve.lams` are positions on the path."""
+
+    path: TrainedPath
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class PathCurveRequest(Request[PathCurve]):
+    """Loss and accuracy along a trained path."""
+
+    task: ClassVar[str] = "path curve"
+    subject: Subject
+    path: PathRequest
+    split: Split = "test"
+    statistics: Literal["interpolated", "reset"] = "interpolated"
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        who = "before alignment" if self.alignment is None else self.alignment.title.lower()
+        return f"Loss along the path ({PATH_CARDS[self.path.kind].title}, {who}, {self.split})"
+
+    @property
+    def alignment(self) -> AlignmentRequest | None:
+        """How B was aligned."""
+        return self.path.alignment
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """The path."""
+        return (self.path,)
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Interleaved positions, so that the first piece already spans the path."""
+        every = [k / (PATH_POSITIONS - 1) for k in range(PATH_POSITIONS)]
+        chunks = interleaved(every, _PATH_PIECES, _PATH_PIECES - 1)
+        return [{"positions": chunk} for chunk in chunks]
+
+    def decode(self, entries: list[Entry]) -> PathCurve:
+        """The curve through the positions that are there."""
+        return PathCurve(_trained_path(entries[0].meta["path"]), curve_of(entries))
+
+
+def _trained_path(meta: Mapping[str, Any]) -> TrainedPath:
+    return TrainedPath(**tupled(meta))
+
+
+Corner = Literal["a", "b"] | AlignmentRequest | PathRequest
+
+
+def corner_names(points: Sequence[Corner]) -> tuple[str, ...]:
+    """What screens call the models of a plane or a simplex, all different.
+
+    An aligned B has its method's name; a bend is `bend`, and with its kind and method where there
+    are several.
+    """
+    plain = [_corner_name(point) for point in points]
+    return tuple(
+        _full_name(point) if plain.count(name) > 1 and isinstance(point, PathRequest) else name
+        for point, name in zip(points, plain, strict=True)
+    )
+
+
+def _corner_name(point: Corner) -> str:
+    if isinstance(point, str):
+        return point.upper()
+    return point.method if isinstance(point, AlignmentRequest) else "bend"
+
+
+def _full_name(point: PathRequest) -> str:
+    return f"bend {point.kind} {'naive' if point.alignment is None else point.alignment.method}"
+
+
+def needs_of(points: Sequence[Corner]) -> tuple[Request[Any], ...]:
+    """What must be there before the models of these points are, each once."""
+    return tuple({p.key: p for p in points if not isinstance(p, str)}.values())

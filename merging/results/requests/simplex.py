@@ -1,0 +1,116 @@
+"""What can be asked of regions around models: simplexes, and posterior samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from merging.results.compute.entry import Entry
+from merging.results.requests.path import Corner, corner_names, needs_of
+from merging.results.requests.request import Request, Split, Subject, digest
+from merging.schema.records.simplex import SimplexLoss
+
+# Steps along an edge of every level of a simplex.
+SIMPLEX_SIDES = (4, 8, 16, 32)
+_PIECE_POINTS = 52
+
+
+@dataclass(frozen=True)
+class SimplexRequest(Request[SimplexLoss]):
+    """Loss and accuracy of all weighted means of three or more models around one pair.
+
+    Attributes:
+        points: The corners: `"a"`, `"b"`, an alignment for the aligned B, a path for its bend.
+        level: Index of the finest grid: 4, 8, 16 or 32 steps along an edge.
+    """
+
+    task: ClassVar[str] = "simplex"
+    subject: Subject
+    points: tuple[Corner, ...]
+    level: int = 1
+    split: Split = "test"
+    statistics: Literal["interpolated", "reset"] = "interpolated"
+
+    @property
+    def title(self) -> str:
+        """What a person reads while it is computed."""
+        return f"Loss of mixtures of {len(self.points)} models"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the corners, all different."""
+        return corner_names(self.points)
+
+    def needs(self) -> tuple[Request[Any], ...]:
+        """Alignments and paths of the corners."""
+        return needs_of(self.points)
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Runs of points, coarse levels first."""
+        return simplex_parts(self.level, len(self.points))
+
+    def piece_key(self, part: Mapping[str, Any]) -> str:
+        """Finer requests share the pieces of coarser ones."""
+        return simplex_piece_key(self, part)
+
+    def decode(self, entries: list[Entry]) -> SimplexLoss:
+        """The losses that are there."""
+        return read_simplex(entries, self.names, self.level)
+
+
+def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
+    """How a simplex is cut, whatever its corners are.
+
+    Args:
+        level: Index into `SIMPLEX_SIDES`.
+        corners: Number of models.
+
+    Returns:
+        Runs of the points that are new on their level, coarse levels first.
+    """
+    parts, before = [], 0
+    for k in range(level + 1):
+        every = comb(SIMPLEX_SIDES[k] + corners - 1, corners - 1)
+        fresh = every - before
+        parts += [
+            {"level": k, "start": start, "stop": min(start + _PIECE_POINTS, fresh)}
+            for start in range(0, fresh, _PIECE_POINTS)
+        ]
+        before = every
+    return parts
+
+
+def simplex_piece_key(request: Request[Any], part: Mapping[str, Any]) -> str:
+    """The key of a piece of a request that has a `level`: the same whatever level is asked."""
+    return digest({**{k: v for k, v in request.payload.items() if k != "level"}, **part})
+
+
+def read_simplex(entries: Sequence[Entry], names: tuple[str, ...], level: int) -> SimplexLoss:
+    """The losses of a simplex from its pieces, whatever its corners are.
+
+    Args:
+        entries: Pieces as the task of a simplex writes them.
+        names: The corners.
+        level: Index into `SIMPLEX_SIDES`.
+
+    Returns:
+        The losses that are there.
+    """
+    weights = np.concatenate([entry.arrays["weights"] for entry in entries])
+    loss, accuracy, error = np.concatenate([entry.arrays["values"] for entry in entries], axis=1)
+    meta = entries[0].meta
+    return SimplexLoss(
+        names,
+        weights,
+        loss,
+        accuracy,
+        error,
+        SIMPLEX_SIDES[level],
+        meta["split"],
+        meta["examples"],
+        meta["statistics"],
+    )

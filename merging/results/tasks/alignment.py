@@ -1,0 +1,223 @@
+"""Tasks around an alignment: the permutation, its units and layers, files of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging.files.checkpoints.write import checkpoint_bytes
+from merging.landscape import layer_barriers, layer_distances, repair, variance_ratios
+from merging.matching import MatchProblem, MatchResult, describe_units, match
+from merging.models.dtypes import form_notes, in_form
+from merging.models.state_dict import distance, lerp
+from merging.results import requests
+from merging.results.compute.run_piece import Context
+from merging.results.compute.store import Store
+from merging.results.tasks.load_pair import Loaded, load
+from merging.results.tasks.task import (
+    Found,
+    Part,
+    Task,
+    aligned_b,
+    permutations_of,
+    to_arrays,
+    to_tensors,
+)
+from merging.results.uploads.load import load_params
+from merging.schema.errors import MergingError, StoppedError
+from merging.schema.records.alignment import LayerRow
+from merging.symmetry import certify
+
+
+def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    found = match(
+        request.method,
+        loaded.model,
+        loaded.params_a,
+        loaded.params_b,
+        spec=loaded.spec,
+        batches=loaded.data.train,
+        seed=request.seed,
+        options=json.loads(request.options),
+        on_progress=context.report,
+        on_partial=lambda result: context.partial(*_written(result, float("nan"))),
+        on_state=lambda state: context.keep_state(lambda: to_arrays(state())),
+        state=to_tensors(context.kept_state()),
+    )
+    if found.stopped:
+        context.flush_state()  # first: what follows may take longer than a piece has to stop
+        # What was found stays visible, but is not taken for the method's own result.
+        context.partial(*_written(found, _certified_difference(loaded, request, found)))
+        raise StoppedError("stopped as asked")
+    return _written(found, _certified_difference(loaded, request, found))
+
+
+def _certified_difference(
+    loaded: Loaded, request: requests.AlignmentRequest, found: MatchResult
+) -> float:
+    certificate = certify(
+        loaded.model,
+        loaded.spec,
+        loaded.example_inputs,
+        permutations=found.permutations,
+    )
+    if not certificate.ok:
+        raise MergingError(
+            f"the permutation found by {request.title.lower()} changes the function of model B by "
+            f"{certificate.max_relative_difference:.1e}, more than {certificate.tolerance:.0e}; "
+            "it is not used"
+        )
+    return certificate.max_relative_difference
+
+
+def _written(found: MatchResult, difference: float) -> Found:
+    arrays = {f"p{k}": perm.numpy() for k, perm in enumerate(found.permutations.values())}
+    return arrays, {
+        "groups": list(found.permutations),
+        "method": found.method,
+        "objective": list(found.objective),
+        "objective_name": found.objective_name,
+        "converged": found.converged,
+        "stopped": found.stopped,
+        "seconds": found.seconds,
+        "restarts": list(found.restarts),
+        "options": dict(found.options),
+        "seed": found.seed,
+        "max_relative_difference": difference,
+    }
+
+
+def _units(request: requests.UnitsRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    problem = MatchProblem(loaded.model, loaded.spec, loaded.params_a, loaded.params_b)
+    arrays: dict[str, np.ndarray] = {}
+    groups = []
+    for k, units in enumerate(
+        describe_units(problem, permutations_of(request.alignment, context.store))
+    ):
+        values = {name: getattr(units, name) for name in units.__dataclass_fields__}
+        arrays.update({
+            f"{n}{k}": values.pop(n) for n in list(values) if isinstance(values[n], np.ndarray)
+        })
+        groups.append({**values, "cycles": list(units.cycles)})
+    return arrays, {"groups": groups}
+
+
+def _layers(request: requests.LayersRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    aligned = aligned_b(loaded, request.alignment, context.store)
+    batches = loaded.data.test.take(requests.LAYER_EXAMPLES)
+    columns: list[dict[str, Any]] = []
+    for k, params_b in enumerate((loaded.params_b, aligned)):
+        columns += [
+            layer_distances(loaded.params_a, params_b),
+            layer_barriers(
+                loaded.model,
+                loaded.params_a,
+                params_b,
+                batches,
+                on_progress=lambda done, total, note, k=k: context.report(  # type: ignore[misc]
+                    k * total + done, 2 * total, note
+                ),
+            ),
+            variance_ratios(loaded.model, loaded.params_a, params_b, batches),
+        ]
+    missing = float("nan")
+    rows = [
+        LayerRow(
+            layer,
+            columns[0][layer][0],
+            columns[3][layer][0],
+            columns[0][layer][1],
+            columns[3][layer][1],
+            columns[1][layer],
+            columns[4][layer],
+            columns[2].get(layer, missing),
+            columns[5].get(layer, missing),
+        )
+        for layer in columns[0]
+    ]
+    return {}, {"rows": [asdict(row) for row in rows]}
+
+
+def _export(request: requests.ExportRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    method = "naive" if request.alignment is None else request.alignment.method
+    stem = f"{request.subject.model_a[:8]}-{request.subject.model_b[:8]}-{method}"
+    notes: list[str] = []
+    if request.what == "permutation":
+        if request.alignment is None:
+            raise MergingError("there is no permutation without a matching method; choose one")
+        data, name = _permutation_file(request.alignment, context.store), f"{stem}.npz"
+    else:
+        aligned = aligned_b(loaded, request.alignment, context.store)
+        params = aligned if request.what == "aligned" else _merged(request, loaded, aligned)
+        meta = {
+            "made_by": "One Basin",
+            "what": request.what,
+            "recipe": requests.canonical(request.payload),
+        }
+        moved = distance(loaded.params_a, params)
+        notes.append(f"{len(params)} tensors, {moved:.4g} from model A in weight space")
+        params, more = _as_brought(params, request, context.store)
+        notes += more
+        data = _model_file(params, meta, request.container)
+        name = f"{stem}-{request.what}.{request.container}"
+    return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
+
+
+def _as_brought(
+    params: dict[str, Tensor], request: requests.ExportRequest, store: Store
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A model in the form of the file that it comes from, and what a person should know of it."""
+    subject = request.subject
+    parent = load_params(subject.model_b if request.what == "aligned" else subject.model_a, store)
+    dtypes = {name: value.dtype for name, value in parent.items()}
+    return in_form(params, dtypes, request.prefix), form_notes(dtypes, request.prefix)
+
+
+def _model_file(params: dict[str, Tensor], meta: dict[str, str], container: str) -> bytes:
+    if container == "safetensors":
+        return checkpoint_bytes(params, meta)
+    file = io.BytesIO()
+    torch.save({name: value.clone() for name, value in params.items()}, file)
+    return file.getvalue()
+
+
+def _merged(
+    request: requests.ExportRequest, loaded: Loaded, aligned: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    if request.statistics == "interpolated":
+        return lerp(loaded.params_a, aligned, request.lam)
+    return repair(
+        loaded.model,
+        loaded.params_a,
+        aligned,
+        request.lam,
+        loaded.statistics_examples(request.statistics),
+        kind=request.statistics,
+    )
+
+
+def _permutation_file(alignment: requests.AlignmentRequest, store: Store) -> bytes:
+    file = io.BytesIO()
+    perms = {group: perm.numpy() for group, perm in permutations_of(alignment, store).items()}
+    np.savez_compressed(file, **perms)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({
+    "alignment": _alignment,
+    "units": _units,
+    "layers": _layers,
+    "export": _export,
+})

@@ -1,0 +1,156 @@
+"""Tasks of trained paths: training them, and loss and accuracy along them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from merging.files.checkpoints.lazy_params import Params
+from merging.landscape import (
+    Path,
+    Plane,
+    connect,
+    evaluate_family,
+    off_line,
+    path_of,
+    plane_policy,
+)
+from merging.landscape.paths.path import Kind
+from merging.models.state_dict import distance, dot, floating, subtract
+from merging.results import requests
+from merging.results.compute.run_piece import Context
+from merging.results.compute.store import Store
+from merging.results.tasks.load_pair import Loaded, load
+from merging.results.tasks.task import Found, Part, Task, aligned_b, statistics_words
+from merging.schema.errors import MergingError, StoppedError
+from merging.schema.records.trained_path import TrainedPath
+
+# Points along a path that is drawn on a plane.
+_DRAWN = 41
+
+
+def _path(request: requests.PathRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    found = connect(
+        loaded.model,
+        loaded.params_a,
+        aligned_b(loaded, request.alignment, context.store),
+        loaded.data.train,
+        request.kind,
+        json.loads(request.options),
+        request.seed,
+        context.report,
+        lambda path: context.partial({}, {"path": asdict(_described(path))}),
+    )
+    if found.stopped:
+        context.partial({}, {"path": asdict(_described(found))})
+        raise StoppedError("stopped as asked")
+    bends = np.stack([_flat(corner) for corner in found.corners[1:-1]])
+    return {"bends": bends}, {"path": asdict(_described(found)), "knots": list(found.knots)}
+
+
+def _described(path: Path) -> TrainedPath:
+    first, last = path.corners[0], path.corners[-1]
+    chord = distance(first, last)
+    return TrainedPath(
+        path.kind,
+        path.history,
+        path.converged,
+        path.stopped,
+        path.seconds,
+        len(path.corners) - 2,
+        path.length / chord,
+        off_line(first, last, path.bend) / chord,
+        path.options,
+        path.seed,
+    )
+
+
+def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
+    """All floating tensors end to end, float32 `[n]`."""
+    return torch.cat([params[name].reshape(-1) for name in floating(params)]).float().numpy()
+
+
+def read_path(request: requests.PathRequest, loaded: Loaded, store: Store) -> Path:
+    """A path that was trained before, with its weights.
+
+    Raises:
+        MergingError: If its result is missing.
+    """
+    (entry,) = request.entries(store)
+    if entry is None:
+        raise MergingError(f"the result of {request.title.lower()} is missing; run it again")
+    first = loaded.params_a
+    names = floating(first)
+    sizes = [first[name].numel() for name in names]
+    bends: list[Params] = []
+    for flat in torch.from_numpy(entry.arrays["bends"]):
+        parts = zip(names, flat.split(sizes), strict=True)
+        own = {name: part.view(first[name].shape).to(first[name].dtype) for name, part in parts}
+        bends.append({**first, **own})
+    last = aligned_b(loaded, request.alignment, store)
+    kind = cast("Kind", request.kind)
+    return path_of(kind, [first, *bends, last], entry.meta["knots"])
+
+
+def corner_params(point: requests.Corner, loaded: Loaded, store: Store) -> Params:
+    """State dict of a point of a plane or a simplex.
+
+    Raises:
+        MergingError: If the result that it rests on is missing.
+    """
+    if isinstance(point, requests.AlignmentRequest):
+        return aligned_b(loaded, point, store)
+    if isinstance(point, requests.PathRequest):
+        return read_path(point, loaded, store).bend
+    return loaded.params_a if point == "a" else loaded.params_b
+
+
+def path_on_plane(path: Path, plane: Plane) -> list[list[float]]:
+    """Where points of a path lie on a plane: x, y and distance from it.
+
+    Projection is affine, so the points are the path's own mixtures of its projected corners.
+    """
+    rows = path.weights(np.linspace(0, 1, _DRAWN))
+    places = np.array([plane.coordinates(corner) for corner in path.corners])
+    off = [
+        subtract(corner, plane.point(*place))
+        for corner, place in zip(path.corners, places.tolist(), strict=True)
+    ]
+    gram = np.array([[dot(p, q) for q in off] for p in off])
+    squares = np.einsum("ki,ij,kj->k", rows, gram, rows)
+    found = np.column_stack([rows @ places, np.sqrt(np.clip(squares, 0, None))])
+    return cast("list[list[float]]", found.T.tolist())
+
+
+def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context) -> Found:
+    loaded = load(request.subject, context.store)
+    path = read_path(request.path, loaded, context.store)
+    trained = request.path.read(context.store)
+    assert trained is not None, "read just now"
+    statistics = loaded.statistics_examples(request.statistics)
+    lams = np.array(part["positions"])
+    found = evaluate_family(
+        loaded.model,
+        path.corners,
+        path.weights(lams),
+        loaded.split(request.split),
+        prepare=plane_policy(request.statistics, loaded.model, statistics),
+        on_progress=context.report,
+    )
+    described: dict[str, Any] = {
+        "statistics": statistics_words(request.statistics, len(statistics)),
+        "split": request.split,
+        "path": asdict(trained),
+    }
+    return {"lams": lams, "losses": found.losses, "correct": found.correct}, described
+
+
+TASKS: Mapping[str, Task] = MappingProxyType({"path": _path, "path curve": _path_curve})

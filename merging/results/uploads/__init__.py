@@ -1,0 +1,1 @@
+"""What a person uploaded: kept under its fingerprint, and loaded by it."""

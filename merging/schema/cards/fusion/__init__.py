@@ -1,0 +1,1 @@
+"""One card per fusion rule, and the table of them."""

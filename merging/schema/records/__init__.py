@@ -1,0 +1,1 @@
+"""What was found: one frozen record per kind of result."""

@@ -1,0 +1,166 @@
+"""What was found of fused models, as frozen records: scores by task, scans of a coefficient.
+
+Loss is in nats per example, accuracy a fraction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """What one model does on one task.
+
+    Attributes:
+        examples: Number of examples.
+        loss: Mean loss.
+        loss_error: Its standard error over the examples.
+        accuracy: Fraction of right answers; NaN where numbers are predicted.
+        accuracy_error: Its standard error.
+        calibration_error: Expected calibration error over 15 bins of confidence; NaN where the
+            targets are no classes.
+        confidences: Mean confidence of every bin; NaN for empty ones.
+        rights: Fraction of right answers in every bin.
+        counts: Examples in every bin.
+    """
+
+    examples: int
+    loss: float
+    loss_error: float
+    accuracy: float
+    accuracy_error: float
+    calibration_error: float = NAN
+    confidences: tuple[float, ...] = ()
+    rights: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+    @staticmethod
+    def from_meta(meta: Mapping[str, Any]) -> TaskScore:
+        """The score from its JSON values."""
+        return TaskScore(**_tupled(meta))
+
+
+@dataclass(frozen=True)
+class MergedScore:
+    """A fused model, or what fused models are compared with, on all tasks.
+
+    Attributes:
+        name: The rule, or a reference: `"model 0"` and so on, `"base"`, `"joint"`, `"logits"`,
+            `"probabilities"`, `"vote"`.
+        tasks: One score per task.
+        disagreement: For every parent, the share of all tasks' examples that are answered
+            otherwise than by it.
+        distances: L2 distance in weight space from every parent.
+        base_distance: The same from the base; NaN without one.
+        mismatch: Norm of the gradient mismatch (Daheim et al. 2024, Eq. 6); NaN if unknown.
+        seconds: Wall-clock time of fusing.
+        bytes: Size of what must be kept to predict.
+        notes: What the rule said of its work.
+    """
+
+    name: str
+    tasks: tuple[TaskScore, ...]
+    disagreement: tuple[float, ...] = ()
+    distances: tuple[float, ...] = ()
+    base_distance: float = NAN
+    mismatch: float = NAN
+    seconds: float = NAN
+    bytes: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over the tasks."""
+        return sum(task.accuracy for task in self.tasks) / len(self.tasks)
+
+    @property
+    def accuracy_error(self) -> float:
+        """Its standard error over the examples."""
+        return _mean_error([task.accuracy_error for task in self.tasks])
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over the tasks."""
+        return sum(task.loss for task in self.tasks) / len(self.tasks)
+
+    @property
+    def loss_error(self) -> float:
+        """Its standard error over the examples."""
+        return _mean_error([task.loss_error for task in self.tasks])
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean expected calibration error over the tasks."""
+        return sum(task.calibration_error for task in self.tasks) / len(self.tasks)
+
+    @staticmethod
+    def from_meta(meta: Mapping[str, Any]) -> MergedScore:
+        """The score from its JSON values."""
+        tasks = tuple(TaskScore.from_meta(task) for task in meta["tasks"])
+        return MergedScore(**{**_tupled(meta), "tasks": tasks})
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A rule with one coefficient at several values.
+
+    Attributes:
+        rule: The rule's name.
+        values: `[k]` values of the coefficient, ascending.
+        loss: `[k, tasks]` mean losses.
+        accuracy: `[k, tasks]` fractions.
+        error: `[k, tasks]` standard errors of the accuracy over the examples.
+        mismatch: `[k]` gradient mismatch; NaN if unknown.
+        split: Which examples, in words.
+    """
+
+    rule: str
+    values: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    error: NDArray[np.float64]
+    mismatch: NDArray[np.float64]
+    split: str
+
+    @property
+    def best(self) -> float:
+        """The value of the highest mean accuracy (of the lowest loss where nothing is right)."""
+        mean = self.accuracy.mean(1)
+        k = np.argmin(self.loss.mean(1)) if np.isnan(mean).all() else np.nanargmax(mean)
+        return float(self.values[k])
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Weighted means of several models, over a grid of shares.
+
+    Attributes:
+        steps: Steps from one model to another; shares are multiples of 1 / steps.
+        shares: `[k, models]`, every row adds up to 1.
+        loss: `[k, tasks]` mean losses.
+        accuracy: `[k, tasks]` fractions.
+        split: Which examples, in words.
+    """
+
+    steps: int
+    shares: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    split: str
+
+
+def _tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}
+
+
+def _mean_error(errors: list[float]) -> float:
+    return math.sqrt(sum(error**2 for error in errors)) / len(errors)

@@ -1,0 +1,1 @@
+"""One rule per operator: what it lets pass, ties or fixes."""

@@ -1,0 +1,1 @@
+"""Curves along a line, with their words."""

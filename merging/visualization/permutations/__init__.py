@@ -1,0 +1,1 @@
+"""Permutations, groups and layers, with their words."""

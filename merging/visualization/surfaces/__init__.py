@@ -1,0 +1,1 @@
+"""Surfaces on a plane, with their words."""
