@@ -42,7 +42,7 @@ ALTERNATIVES = ("merging.matching.methods",)
 # The only modules that may know a library.
 ALONE = {
     "dask": {"merging.results.compute.cluster"},
-    "distributed": {"merging.results.compute.cluster", "merging.results.compute.conductor"},
+    "distributed": {"merging.results.compute"},
     "sqlite3": {"merging.results.compute"},
     "scipy.optimize": {"merging.matching.search.assignment"},
     "streamlit": {"pages", "app"},

@@ -24,7 +24,7 @@ ORDERS = {"apart": "cycle consistent"}
 SHORT = {
     "distillation": {"epochs": 2},
     "learned_soup": {"epochs": 2},
-    "remove_task": {"delta": 1.0, "least": 0.1},
+    "remove_task": {"delta": 1e4, "least": 1.0},
 }
 
 
