@@ -77,10 +77,10 @@ class Session:
         if not text and not freeze:
             return found
         spec = keep.keep_spec(text, found.config, self.store, freeze=freeze)
-        path = self.store.file(spec["fingerprint"]) if spec["fingerprint"] else None
+        path = self.store.file(spec.fingerprint) if spec.fingerprint else None
         self.spec = path.read_text("utf-8") if path is not None else ""
-        self.notes.append(f"A chosen spec: {spec['groups']} groups, {spec['units']:,} units.")
-        return replace(found, spec=spec["fingerprint"])
+        self.notes.append(f"A chosen spec: {spec.groups} groups, {spec.units:,} units.")
+        return replace(found, spec=spec.fingerprint)
 
     def _models(self, arguments: Namespace) -> Subject:
         if len(arguments.models) == 1:
@@ -97,12 +97,12 @@ class Session:
         architecture, found = _architecture(arguments), []
         for letter, path in zip("ab", arguments.models, strict=True):
             found.append(self._checkpoint(letter, Path(path), architecture))
-            architecture = architecture or found[0]["config"]
-        data, data_fingerprint = self._data(arguments.data, found[0]["config"])
+            architecture = architecture or found[0].config
+        data, data_fingerprint = self._data(arguments.data, found[0].config)
         return Subject(
-            found[0]["config"],
-            found[0]["fingerprint"],
-            found[1]["fingerprint"],
+            found[0].config,
+            found[0].fingerprint,
+            found[1].fingerprint,
             data,
             data_fingerprint,
         )
@@ -128,8 +128,7 @@ class Session:
         paths = [*arguments.models, *([arguments.base] if arguments.base else [])]
         architecture, found = _architecture(arguments), []
         for k, path in enumerate(paths):
-            kept = self._checkpoint(str(k), Path(path), architecture)
-            found.append(BroughtCheckpoint(**kept))
+            found.append(self._checkpoint(str(k), Path(path), architecture))
             architecture = architecture or found[0].config
         self.second_moments = tuple(one.second_moment for one in found)
         count = len(arguments.models)
@@ -141,11 +140,11 @@ class Session:
             Examples(*data) if data[0] else None,
         )
 
-    def _checkpoint(self, letter: str, path: Path, architecture: str) -> dict[str, Any]:
+    def _checkpoint(self, letter: str, path: Path, architecture: str) -> BroughtCheckpoint:
         found = keep.keep_checkpoint(path, path.name, self.store, architecture=architecture)
         self.sources[f"model_{letter}"] = str(path)
-        self.prefixes[letter] = found["prefix"]
-        self.notes += [f"{path.name}: {note}" for note in found["notes"]]
+        self.prefixes[letter] = found.prefix
+        self.notes += [f"{path.name}: {note}" for note in found.notes]
         return found
 
     def _data(self, given: str | None, config: str) -> tuple[str, str]:
@@ -159,8 +158,8 @@ class Session:
         else:
             found = keep.keep_data(path, path.name, config, self.store)
         self.sources["data"] = given
-        self.notes += found["notes"]
-        return found["fingerprint"], found["fingerprint"]
+        self.notes += found.notes
+        return found.fingerprint, found.fingerprint
 
     def compute(self, request: Request[Any]) -> Any:
         """The result of a request, computed here if it is not in the store; notes the recipe.
@@ -182,7 +181,7 @@ class Session:
         entries = [entry for entry in request.entries(self.store) if entry is not None]
         seconds = time.perf_counter() - start
         self.recipe = recipe(request, entries, self.sources, seconds, self.spec)
-        return request.decode(entries)
+        return request.result(entries)
 
     def write_recipe(self, path: Path) -> None:
         """Write the recipe of the last result."""

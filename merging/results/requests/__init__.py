@@ -67,6 +67,7 @@ from merging.results.requests.models import (
     SpecRequest,
     SymmetryRequest,
     TensorRow,
+    Verdict,
 )
 from merging.results.requests.path import (
     PATH_POSITIONS,
@@ -90,7 +91,6 @@ from merging.results.requests.request import (
 from merging.results.requests.simplex import (
     SIMPLEX_SIDES,
     SimplexRequest,
-    read_simplex,
     simplex_parts,
     simplex_piece_key,
 )
@@ -159,6 +159,7 @@ __all__ = [
     "TaskVectorsRequest",
     "TensorRow",
     "UnitsRequest",
+    "Verdict",
     "alignment",
     "brought_family",
     "bundled_family",
@@ -172,7 +173,6 @@ __all__ = [
     "on_split",
     "pair_family",
     "path",
-    "read_simplex",
     "simplex_parts",
     "simplex_piece_key",
     "swag",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from merging.results.compute.entry import Entry
-from merging.results.requests.request import Request, Statistics, Subject, added, canonical, tupled
+from merging.results.requests.request import Request, Statistics, Subject, added, canonical
+from merging.results.requests.wire import row_records, rows_entry, tupled
 from merging.schema.cards.matching import find_card, read_options
 from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
 
 # Test examples behind the layer-wise figures: two curves per layer are many.
 LAYER_EXAMPLES = 500
+
+_UNIT_ARRAYS = ("permutation", "before", "after", "matched", "margin")
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,19 @@ class AlignmentRequest(Request[Alignment]):
         """What a person reads while it is computed."""
         return find_card(self.method).title
 
-    def decode(self, entries: list[Entry]) -> Alignment:
-        """The alignment."""
-        arrays, meta = entries[0].arrays, dict(entries[0].meta)
+    def encode(self, found: Alignment) -> Entry:
+        """Return the alignment as it is stored: one array per group."""
+        arrays = {f"p{k}": perm for k, perm in enumerate(found.permutations.values())}
+        meta = {f.name: getattr(found, f.name) for f in fields(found)}
+        meta["groups"] = list(meta.pop("permutations"))
+        return Entry(arrays, {**meta, "options": dict(found.options)})
+
+    def decode(self, entry: Entry) -> Alignment:
+        """Return the alignment."""
+        meta = tupled(entry.meta)
         groups = meta.pop("groups")
-        meta["permutations"] = {group: arrays[f"p{k}"] for k, group in enumerate(groups)}
-        for name in ("objective", "restarts"):
-            meta[name] = tuple(meta[name])
-        return Alignment(**meta)
+        perms = {group: entry.arrays[f"p{k}"] for k, group in enumerate(groups)}
+        return Alignment(permutations=perms, **meta)
 
 
 def alignment(
@@ -74,14 +84,22 @@ class UnitsRequest(Request[list[GroupUnits]]):
         """The permutation."""
         return (self.alignment,)
 
-    def decode(self, entries: list[Entry]) -> list[GroupUnits]:
-        """One record per group."""
-        arrays = entries[0].arrays
+    def encode(self, found: list[GroupUnits]) -> Entry:
+        """Return one record per group as they are stored; arrays are numbered by group."""
+        arrays: dict[str, np.ndarray] = {}
+        groups = []
+        for k, units in enumerate(found):
+            arrays |= {f"{name}{k}": getattr(units, name) for name in _UNIT_ARRAYS}
+            names = [f.name for f in fields(units) if f.name not in _UNIT_ARRAYS]
+            groups.append({name: getattr(units, name) for name in names})
+        return Entry(arrays, {"groups": groups})
+
+    def decode(self, entry: Entry) -> list[GroupUnits]:
+        """Return one record per group."""
         units = []
-        for k, group in enumerate(entries[0].meta["groups"]):
-            names = ("permutation", "before", "after", "matched", "margin")
-            values: dict[str, Any] = {name: arrays[f"{name}{k}"] for name in names}
-            units.append(GroupUnits(**{**tupled(group), **values}))
+        for k, group in enumerate(entry.meta["groups"]):
+            values: dict[str, Any] = {n: entry.arrays[f"{n}{k}"] for n in _UNIT_ARRAYS}
+            units.append(GroupUnits(**tupled(group), **values))
         return units
 
 
@@ -98,9 +116,13 @@ class LayersRequest(Request[list[LayerRow]]):
         """The permutation."""
         return (self.alignment,)
 
-    def decode(self, entries: list[Entry]) -> list[LayerRow]:
-        """One row per layer."""
-        return [LayerRow(**row) for row in entries[0].meta["rows"]]
+    def encode(self, found: list[LayerRow]) -> Entry:
+        """Return one row per layer as they are stored."""
+        return rows_entry(found)
+
+    def decode(self, entry: Entry) -> list[LayerRow]:
+        """Return one row per layer."""
+        return row_records(LayerRow, entry)
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,18 @@ class Download:
     name: str
     data: bytes
     notes: tuple[str, ...] = ()
+
+
+def download_entry(found: Download) -> Entry:
+    """Return a file to hand over as it is stored."""
+    data = np.frombuffer(found.data, dtype=np.uint8)
+    return Entry({"data": data}, {"name": found.name, "notes": found.notes})
+
+
+def read_download(entry: Entry) -> Download:
+    """Return the file that `download_entry` wrote."""
+    meta = entry.meta
+    return Download(meta["name"], entry.arrays["data"].tobytes(), tuple(meta["notes"]))
 
 
 @dataclass(frozen=True)
@@ -141,7 +175,10 @@ class ExportRequest(Request[Download]):
         """The permutation."""
         return () if self.alignment is None else (self.alignment,)
 
-    def decode(self, entries: list[Entry]) -> Download:
-        """The file."""
-        arrays, meta = entries[0].arrays, entries[0].meta
-        return Download(meta["name"], arrays["data"].tobytes(), tuple(meta["notes"]))
+    def encode(self, found: Download) -> Entry:
+        """Return the file as it is stored."""
+        return download_entry(found)
+
+    def decode(self, entry: Entry) -> Download:
+        """Return the file."""
+        return read_download(entry)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.family import Family
 from merging.results.requests.request import Request
+from merging.results.requests.wire import tupled
 from merging.schema.records.common_order import CommonOrder
 
 Order = Literal["first", "merge many", "cycle consistent"]
@@ -35,11 +36,20 @@ class OrderRequest(Request[CommonOrder]):
         """What a person reads while it is computed."""
         return f"Lining up {len(self.family.models)} models ({ORDER_TITLES[self.kind].lower()})"
 
-    def decode(self, entries: list[Entry]) -> CommonOrder:
-        """The order."""
-        arrays, meta = entries[0].arrays, dict(entries[0].meta)
+    def encode(self, found: CommonOrder) -> Entry:
+        """Return the order as it is stored: one array per model and group."""
+        arrays = {
+            f"m{m}p{k}": perm
+            for m, perms in enumerate(found.permutations)
+            for k, perm in enumerate(perms.values())
+        }
+        meta = {f.name: getattr(found, f.name) for f in fields(found)}
+        perms = meta.pop("permutations")
+        return Entry(arrays, {**meta, "groups": list(perms[0]), "models": len(perms)})
+
+    def decode(self, entry: Entry) -> CommonOrder:
+        """Return the order."""
+        arrays, meta = entry.arrays, tupled(entry.meta)
         groups, models = meta.pop("groups"), range(meta.pop("models"))
-        meta["objective"] = tuple(meta["objective"])
-        return CommonOrder(
-            tuple({g: arrays[f"m{m}p{k}"] for k, g in enumerate(groups)} for m in models), **meta
-        )
+        perms = ({g: arrays[f"m{m}p{k}"] for k, g in enumerate(groups)} for m in models)
+        return CommonOrder(permutations=tuple(perms), **meta)

@@ -33,10 +33,14 @@ class CurvatureRequest(Request[dict[str, NDArray[np.float32]]]):
     examples: int = CURVATURE_EXAMPLES
     seed: int = 0
 
-    def decode(self, entries: list[Entry]) -> dict[str, NDArray[np.float32]]:
-        """One array per tensor."""
-        names = entries[0].meta["names"]
-        return {name: entries[0].arrays[f"t{k}"] for k, name in enumerate(names)}
+    def encode(self, found: dict[str, NDArray[np.float32]]) -> Entry:
+        """Return one array per tensor as they are stored."""
+        arrays = {f"t{k}": value for k, value in enumerate(found.values())}
+        return Entry(arrays, {"names": list(found)})
+
+    def decode(self, entry: Entry) -> dict[str, NDArray[np.float32]]:
+        """Return one array per tensor."""
+        return {name: entry.arrays[f"t{k}"] for k, name in enumerate(entry.meta["names"])}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from merging.results.compute.entry import Entry
-from merging.schema.records.curve import Curve
+from merging.schema.records.curve import Curve, mean_curve
 
 
 def interleaved(positions: Sequence[float], stride: int, later: int) -> list[list[float]]:
@@ -31,20 +31,34 @@ def interleaved(positions: Sequence[float], stride: int, later: int) -> list[lis
     return [[positions[k] for k in chunk] for chunk in chunks if chunk]
 
 
-def curve_of(entries: Sequence[Entry]) -> Curve:
-    """The curve through the positions that are there."""
+def curve_entry(curve: Curve) -> Entry:
+    """Return a curve as it is stored: the examples' own values, of which its means are taken."""
+    arrays: dict[str, np.ndarray] = {
+        "lams": curve.lams,
+        "losses": curve.example_losses,
+        "correct": curve.example_correct,
+    }
+    return Entry(arrays, {"statistics": curve.statistics, "split": curve.split})
+
+
+def read_curve(entry: Entry) -> Curve:
+    """Return the curve that `curve_entry` wrote."""
+    lams, losses, correct = (entry.arrays[name] for name in ("lams", "losses", "correct"))
+    meta = entry.meta
+    return mean_curve(lams, losses, correct, statistics=meta["statistics"], split=meta["split"])
+
+
+def joined_curve(curves: Sequence[Curve]) -> Curve:
+    """Return the curve through the positions of several."""
     lams, losses, correct = (
-        np.concatenate([entry.arrays[name] for entry in entries])
-        for name in ("lams", "losses", "correct")
+        np.concatenate([getattr(curve, name) for curve in curves])
+        for name in ("lams", "example_losses", "example_correct")
     )
-    order = np.argsort(lams)
-    losses, correct = losses[order], correct[order]
-    return Curve(
+    order, first = np.argsort(lams), curves[0]
+    return mean_curve(
         lams[order],
-        losses.mean(1, dtype=np.float64),
-        correct.mean(1, dtype=np.float64),
-        losses,
-        correct,
-        entries[0].meta["statistics"],
-        entries[0].meta["split"],
+        losses[order],
+        correct[order],
+        statistics=first.statistics,
+        split=first.split,
     )

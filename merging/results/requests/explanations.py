@@ -11,6 +11,12 @@ from merging.results.requests.family import Family
 from merging.results.requests.fusion import FusedStatistics, FusionRequest, fusion, lacking
 from merging.results.requests.request import Request
 from merging.results.requests.tuning import KNOBS, ScanRequest
+from merging.results.requests.wire import (
+    flat_entry,
+    flat_record,
+    row_records,
+    rows_entry,
+)
 from merging.schema.cards.fusion.table import find_way
 from merging.schema.records.explanations import (
     ImpliedWeights,
@@ -83,12 +89,13 @@ class TaskVectorsRequest(Request[TaskVectorSummary]):
     words: ClassVar[str] = "Comparing what fine-tuning added"
     family: Family
 
-    def decode(self, entries: list[Entry]) -> TaskVectorSummary:
-        """The comparison."""
-        meta = entries[0].meta
-        return TaskVectorSummary(
-            **entries[0].arrays, any_conflict=meta["any_conflict"], tensors=tuple(meta["tensors"])
-        )
+    def encode(self, found: TaskVectorSummary) -> Entry:
+        """Return the comparison as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> TaskVectorSummary:
+        """Return the comparison."""
+        return flat_record(TaskVectorSummary, entry)
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,13 @@ class ImpliedWeightsRequest(Request[ImpliedWeights]):
         """The curvatures."""
         return self.fusion.needs()
 
-    def decode(self, entries: list[Entry]) -> ImpliedWeights:
-        """The histograms."""
-        return ImpliedWeights(**entries[0].arrays)
+    def encode(self, found: ImpliedWeights) -> Entry:
+        """Return the histograms as they are stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> ImpliedWeights:
+        """Return the histograms."""
+        return flat_record(ImpliedWeights, entry)
 
 
 @dataclass(frozen=True)
@@ -120,9 +131,13 @@ class ErrorsRequest(Request[list[TensorErrors]]):
         """The curvatures."""
         return self.fusion.needs()
 
-    def decode(self, entries: list[Entry]) -> list[TensorErrors]:
-        """One row per rule and tensor."""
-        return [TensorErrors(**row) for row in entries[0].meta["rows"]]
+    def encode(self, found: list[TensorErrors]) -> Entry:
+        """Return one row per rule and tensor, as they are stored."""
+        return rows_entry(found)
+
+    def decode(self, entry: Entry) -> list[TensorErrors]:
+        """Return one row per rule and tensor."""
+        return row_records(TensorErrors, entry)
 
 
 @dataclass(frozen=True)
@@ -151,6 +166,10 @@ class RemovalRequest(Request[list[Removal]]):
     lr: float = 3e-4
     seed: int = 0
 
-    def decode(self, entries: list[Entry]) -> list[Removal]:
-        """One row per model."""
-        return [Removal(**row) for row in entries[0].meta["rows"]]
+    def encode(self, found: list[Removal]) -> Entry:
+        """Return one row per model, as they are stored."""
+        return rows_entry(found)
+
+    def decode(self, entry: Entry) -> list[Removal]:
+        """Return one row per model."""
+        return row_records(Removal, entry)

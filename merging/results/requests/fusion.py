@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from merging.results.compute.entry import Entry
-from merging.results.requests.alignment import Download
+from merging.results.requests.alignment import Download, download_entry, read_download
 from merging.results.requests.common_order import OrderRequest
 from merging.results.requests.curvature import CurvatureRequest, Labels, Moments
 from merging.results.requests.family import Family
@@ -40,6 +40,16 @@ FIRST_RULES: Mapping[str, tuple[str, ...]] = {
 FIRST_FACTOR = 0.3
 # Training examples per task that gradient mismatch is taken on.
 MISMATCH_EXAMPLES = 400
+
+
+def score_entry(found: MergedScore) -> Entry:
+    """Return scores as they are stored."""
+    return Entry({}, {"score": asdict(found)})
+
+
+def read_score(entry: Entry) -> MergedScore:
+    """Return the scores that `score_entry` wrote."""
+    return MergedScore.from_meta(entry.meta["score"])
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,13 @@ class FusionRequest(Request[MergedScore]):
             for model, data in on
         )
 
-    def decode(self, entries: list[Entry]) -> MergedScore:
-        """The scores."""
-        return MergedScore.from_meta(entries[0].meta["score"])
+    def encode(self, found: MergedScore) -> Entry:
+        """Return the scores as they are stored."""
+        return score_entry(found)
+
+    def decode(self, entry: Entry) -> MergedScore:
+        """Return the scores."""
+        return read_score(entry)
 
 
 def fusion(
@@ -172,9 +186,17 @@ class ReferencesRequest(Request[list[MergedScore]]):
         """One reference each."""
         return [{"reference": name} for name in self.names()]
 
-    def decode(self, entries: list[Entry]) -> list[MergedScore]:
-        """One score per reference."""
-        return [MergedScore.from_meta(entry.meta["score"]) for entry in entries]
+    def encode(self, found: MergedScore) -> Entry:
+        """Return the scores of one reference as they are stored."""
+        return score_entry(found)
+
+    def decode(self, entry: Entry) -> MergedScore:
+        """Return the scores of one reference."""
+        return read_score(entry)
+
+    def join(self, found: list[MergedScore]) -> list[MergedScore]:
+        """Return one score per reference."""
+        return found
 
 
 @dataclass(frozen=True)
@@ -199,7 +221,10 @@ class FusionExportRequest(Request[Download]):
         """What the rule needs."""
         return self.fusion.needs()
 
-    def decode(self, entries: list[Entry]) -> Download:
-        """The file."""
-        arrays, meta = entries[0].arrays, entries[0].meta
-        return Download(meta["name"], arrays["data"].tobytes(), tuple(meta["notes"]))
+    def encode(self, found: Download) -> Entry:
+        """Return the file as it is stored."""
+        return download_entry(found)
+
+    def decode(self, entry: Entry) -> Download:
+        """Return the file."""
+        return read_download(entry)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.alignment import AlignmentRequest
-from merging.results.requests.curve_pieces import curve_of, interleaved
+from merging.results.requests.curve_pieces import (
+    curve_entry,
+    interleaved,
+    joined_curve,
+    read_curve,
+)
 from merging.results.requests.path import Corner, PathRequest, needs_of
 from merging.results.requests.request import Request, Split, Statistics, Subject, digest
+from merging.results.requests.wire import flat_entry, flat_record
 from merging.schema.records.curve import Curve
-from merging.schema.records.surface import PlanePath, PlanePoint, Surface
+from merging.schema.records.surface import (
+    PlanePath,
+    PlanePoint,
+    Surface,
+    SurfaceModels,
+    SurfacePoints,
+)
 
 # Training examples that stand for the training split on screens, and for RESET.
 SHOWN_EXAMPLES = 1000
@@ -60,9 +72,17 @@ class CurveRequest(Request[Curve]):
         chunks = interleaved(self.positions(), _LAM_PIECES + 1, _LAM_PIECES - 1)
         return [{"positions": chunk} for chunk in chunks]
 
-    def decode(self, entries: list[Entry]) -> Curve:
-        """The curve through the positions that are there."""
-        return curve_of(entries)
+    def encode(self, found: Curve) -> Entry:
+        """Return the curve through a piece's positions as it is stored."""
+        return curve_entry(found)
+
+    def decode(self, entry: Entry) -> Curve:
+        """Return the curve through a piece's positions."""
+        return read_curve(entry)
+
+    def join(self, found: list[Curve]) -> Curve:
+        """Return the curve through the positions that are there."""
+        return joined_curve(found)
 
 
 @dataclass(frozen=True)
@@ -123,43 +143,62 @@ class SurfaceRequest(Request[Surface]):
             shared.pop("shown")
         return digest({**shared, **part})
 
-    def shows(self, entries: list[Entry]) -> bool:
-        """Whether any point is there."""
-        return any("level" in entry.meta for entry in entries)
+    def shows(self, found: list[SurfaceModels | SurfacePoints]) -> bool:
+        """Return whether any point is there."""
+        return any(isinstance(piece, SurfacePoints) for piece in found)
 
-    def decode(self, entries: list[Entry]) -> Surface:
-        """The surface with the points that are there."""
+    def encode(self, found: SurfaceModels | SurfacePoints) -> Entry:
+        """Return a piece as it is stored: the models on the plane, or some points of the grid."""
+        if isinstance(found, SurfacePoints):
+            return flat_entry(found)
+        points = [asdict(point) for point in found.points]
+        paths = [
+            {
+                "kind": path.kind,
+                "places": np.stack([path.x, path.y, path.residual]).tolist(),
+            }
+            for path in found.paths
+        ]
+        # Without a path the entry is what it was before there were any: packs are still right.
+        return Entry({}, {"points": points, **({"paths": paths} if paths else {})})
+
+    def decode(self, entry: Entry) -> SurfaceModels | SurfacePoints:
+        """Return a piece: the models on the plane, or some points of the grid."""
+        if "level" in entry.meta:
+            return flat_record(SurfacePoints, entry)
+        points = tuple(PlanePoint(**point) for point in entry.meta["points"])
+        return SurfaceModels(points, tuple(map(_plane_path, entry.meta.get("paths", ()))))
+
+    def join(self, found: list[SurfaceModels | SurfacePoints]) -> Surface:
+        """Return the surface with the points that are there."""
         n = LEVEL_SIDES[self.level]
         grids = np.full((3, n, n), np.nan)
         evaluated = np.zeros((n, n), dtype=bool)
-        points: tuple[PlanePoint, ...] = ()
-        paths: tuple[PlanePath, ...] = ()
-        meta: Mapping[str, Any] = entries[0].meta
-        for entry in entries:
-            if "points" in entry.meta:
-                points = tuple(PlanePoint(**point) for point in entry.meta["points"])
-                paths = tuple(_plane_path(path) for path in entry.meta.get("paths", ()))
+        models = SurfaceModels()
+        for piece in found:
+            if isinstance(piece, SurfaceModels):
+                models = piece
                 continue
-            meta = entry.meta
-            rows, columns = entry.arrays["cells"] * 2 ** (self.level - meta["level"])
-            grids[:, rows, columns] = entry.arrays["values"]
+            window = piece
+            rows, columns = piece.cells * 2 ** (self.level - piece.level)
+            grids[:, rows, columns] = piece.values
             evaluated[rows, columns] = True
         return Surface(
-            np.linspace(meta["x"][0], meta["x"][1], n),
-            np.linspace(meta["y"][0], meta["y"][1], n),
-            grids[0],
-            grids[1],
-            grids[2],
-            evaluated,
-            points,
-            meta["scale"],
-            self.split,
-            meta["examples"],
-            meta["statistics"],
-            paths,
+            x=np.linspace(*window.x, n),
+            y=np.linspace(*window.y, n),
+            loss=grids[0],
+            accuracy=grids[1],
+            standard_error=grids[2],
+            evaluated=evaluated,
+            points=models.points,
+            scale=window.scale,
+            split=self.split,
+            examples=window.examples,
+            statistics=window.statistics,
+            paths=models.paths,
         )
 
 
 def _plane_path(path: Mapping[str, Any]) -> PlanePath:
     x, y, residual = np.array(path["places"], dtype=np.float64)
-    return PlanePath(path["kind"], x, y, residual)
+    return PlanePath(kind=path["kind"], x=x, y=y, residual=residual)

@@ -10,6 +10,7 @@ from merging.results.requests.common_order import OrderRequest
 from merging.results.requests.family import Family
 from merging.results.requests.fusion import FusedStatistics, JudgedSplit
 from merging.results.requests.request import Request
+from merging.results.requests.wire import flat_entry, flat_record
 from merging.schema.records.scores import Mixtures
 
 _MOST_MIXTURES = 300  # points of the grid of shares
@@ -37,12 +38,13 @@ class MixturesRequest(Request[Mixtures]):
             steps += 1
         return steps
 
-    def decode(self, entries: list[Entry]) -> Mixtures:
-        """The grid."""
-        arrays, meta = entries[0].arrays, entries[0].meta
-        return Mixtures(
-            meta["steps"], arrays["shares"], arrays["loss"], arrays["accuracy"], meta["split"]
-        )
+    def encode(self, found: Mixtures) -> Entry:
+        """Return the grid as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> Mixtures:
+        """Return the grid."""
+        return flat_record(Mixtures, entry)
 
 
 def _points(models: int, steps: int) -> int:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal
 
 from merging.results.compute.entry import Entry
-from merging.results.requests.request import Request, Subject, added, tupled
+from merging.results.requests.request import Request, Subject, added
+from merging.results.requests.wire import (
+    flat_entry,
+    flat_record,
+    row_records,
+    rows_entry,
+    tupled,
+)
 from merging.schema.records.diagnosis import Diagnosis, EndPoint, Forecast
 from merging.schema.records.symmetry import FrozenAxis, GroupCertificate, SymmetrySummary
 
@@ -21,13 +28,17 @@ class SymmetryRequest(Request[SymmetrySummary]):
     config: str
     spec: str = added("")
 
-    def decode(self, entries: list[Entry]) -> SymmetrySummary:
-        """The summary."""
-        meta = dict(entries[0].meta["summary"])
+    def encode(self, found: SymmetrySummary) -> Entry:
+        """Return the summary as it is stored; the spec lies beside it."""
+        return Entry({}, {"summary": {**asdict(found), "spec": "{}"}, "spec": found.spec})
+
+    def decode(self, entry: Entry) -> SymmetrySummary:
+        """Return the summary."""
+        meta = dict(entry.meta["summary"])
         meta["groups"] = tuple(GroupCertificate(**tupled(group)) for group in meta["groups"])
         meta["frozen"] = tuple(FrozenAxis(**axis) for axis in meta["frozen"])
         meta["unknown_operators"] = tuple(meta["unknown_operators"])
-        meta["spec"] = entries[0].meta["spec"]
+        meta["spec"] = entry.meta["spec"]
         return SymmetrySummary(**meta)
 
 
@@ -57,9 +68,13 @@ class SpecRequest(Request[ChosenSpec]):
     upload: str = ""
     frozen: tuple[str, ...] = ()
 
-    def decode(self, entries: list[Entry]) -> ChosenSpec:
-        """What was kept."""
-        return ChosenSpec(**entries[0].meta)
+    def encode(self, found: ChosenSpec) -> Entry:
+        """Return what was kept, as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> ChosenSpec:
+        """Return what was kept."""
+        return flat_record(ChosenSpec, entry)
 
 
 @dataclass(frozen=True)
@@ -70,9 +85,13 @@ class EndPointsRequest(Request[dict[str, list[EndPoint]]]):
     words: ClassVar[str] = "Evaluating both models"
     subject: Subject
 
-    def decode(self, entries: list[Entry]) -> dict[str, list[EndPoint]]:
-        """One list per model, `"a"` and `"b"`."""
-        return {model: [EndPoint(**row) for row in entries[0].meta[model]] for model in ("a", "b")}
+    def encode(self, found: dict[str, list[EndPoint]]) -> Entry:
+        """Return one list per model as they are stored."""
+        return Entry({}, {model: [asdict(row) for row in rows] for model, rows in found.items()})
+
+    def decode(self, entry: Entry) -> dict[str, list[EndPoint]]:
+        """Return one list per model, `"a"` and `"b"`."""
+        return {model: [EndPoint(**row) for row in entry.meta[model]] for model in ("a", "b")}
 
 
 @dataclass(frozen=True)
@@ -83,9 +102,13 @@ class DiagnosisRequest(Request[Diagnosis]):
     words: ClassVar[str] = "Examining the two models"
     subject: Subject
 
-    def decode(self, entries: list[Entry]) -> Diagnosis:
-        """What was found."""
-        return Diagnosis(**tupled(entries[0].meta))
+    def encode(self, found: Diagnosis) -> Entry:
+        """Return what was found, as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> Diagnosis:
+        """Return what was found."""
+        return flat_record(Diagnosis, entry)
 
 
 @dataclass(frozen=True)
@@ -97,9 +120,13 @@ class ForecastRequest(Request[Forecast]):
     words: ClassVar[str] = "Looking at the two models"
     subject: Subject
 
-    def decode(self, entries: list[Entry]) -> Forecast:
-        """The forecast."""
-        return Forecast(**tupled(entries[0].meta))
+    def encode(self, found: Forecast) -> Entry:
+        """Return the forecast, as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> Forecast:
+        """Return the forecast."""
+        return flat_record(Forecast, entry)
 
 
 @dataclass(frozen=True)
@@ -149,9 +176,13 @@ class CheckpointRequest(Request[BroughtCheckpoint]):
         """What a person reads while it is computed."""
         return f"Reading {self.name}"
 
-    def decode(self, entries: list[Entry]) -> BroughtCheckpoint:
-        """What was read."""
-        return BroughtCheckpoint(**tupled(entries[0].meta))
+    def encode(self, found: BroughtCheckpoint) -> Entry:
+        """Return what was read, as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> BroughtCheckpoint:
+        """Return what was read."""
+        return flat_record(BroughtCheckpoint, entry)
 
 
 @dataclass(frozen=True)
@@ -183,9 +214,16 @@ class DataRequest(Request[BroughtData]):
         """What a person reads while it is computed."""
         return f"Reading {self.name}"
 
-    def decode(self, entries: list[Entry]) -> BroughtData:
-        """What was read."""
-        return BroughtData(**tupled(entries[0].meta))
+    def encode(self, found: BroughtData) -> Entry:
+        """Return what was read, as it is stored."""
+        return flat_entry(found)
+
+    def decode(self, entry: Entry) -> BroughtData:
+        """Return what was read."""
+        return flat_record(BroughtData, entry)
+
+
+Verdict = Literal["does not fit", "fits, in another precision", "equal values", "fits"]
 
 
 @dataclass(frozen=True)
@@ -195,7 +233,7 @@ class TensorRow:
     name: str
     shape_a: str
     shape_b: str
-    verdict: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -208,6 +246,10 @@ class FitRequest(Request[list[TensorRow]]):
     model_a: str
     model_b: str
 
-    def decode(self, entries: list[Entry]) -> list[TensorRow]:
-        """One row per tensor; what does not fit comes first."""
-        return [TensorRow(**row) for row in entries[0].meta["rows"]]
+    def encode(self, found: list[TensorRow]) -> Entry:
+        """Return one row per tensor as they are stored."""
+        return rows_entry(found)
+
+    def decode(self, entry: Entry) -> list[TensorRow]:
+        """Return one row per tensor; what does not fit comes first."""
+        return row_records(TensorRow, entry)

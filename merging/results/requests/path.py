@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.alignment import AlignmentRequest
-from merging.results.requests.curve_pieces import curve_of, interleaved
-from merging.results.requests.request import Request, Split, Subject, canonical, tupled
+from merging.results.requests.curve_pieces import curve_entry, interleaved, joined_curve, read_curve
+from merging.results.requests.request import Request, Split, Subject, canonical
+from merging.results.requests.wire import tupled
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import PATH_CARDS, find_path_card
 from merging.schema.records.curve import Curve
-from merging.schema.records.trained_path import TrainedPath
+from merging.schema.records.trained_path import StoredPath, TrainedPath
 
 # Positions along a path: as many as on a line, so that barriers compare.
 PATH_POSITIONS = 25
@@ -46,9 +47,24 @@ class PathRequest(Request[TrainedPath]):
         """The permutation."""
         return () if self.alignment is None else (self.alignment,)
 
-    def decode(self, entries: list[Entry]) -> TrainedPath:
-        """The path, without its weights."""
-        return _trained_path(entries[0].meta["path"])
+    def encode(self, found: StoredPath) -> Entry:
+        """Return the path as it is stored; while it is trained, without its weights."""
+        meta: dict[str, Any] = {"path": asdict(found.path)}
+        if found.bends is None:
+            return Entry({}, meta)
+        return Entry({"bends": found.bends}, {**meta, "knots": found.knots})
+
+    def decode(self, entry: Entry) -> StoredPath:
+        """Return the path, with its weights if they are there."""
+        return StoredPath(
+            path=_trained_path(entry.meta["path"]),
+            bends=entry.arrays.get("bends"),
+            knots=tuple(entry.meta.get("knots", ())),
+        )
+
+    def join(self, found: list[StoredPath]) -> TrainedPath:
+        """Return the path, without its weights."""
+        return found[0].path
 
 
 def path(
@@ -78,7 +94,7 @@ def path(
     return PathRequest(subject, alignment, kind, canonical(asdict(chosen)), seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PathCurve:
     """A trained path, and loss and accuracy along it; `curve.lams` are positions on the path."""
 
@@ -117,9 +133,18 @@ class PathCurveRequest(Request[PathCurve]):
         chunks = interleaved(every, _PATH_PIECES, _PATH_PIECES - 1)
         return [{"positions": chunk} for chunk in chunks]
 
-    def decode(self, entries: list[Entry]) -> PathCurve:
-        """The curve through the positions that are there."""
-        return PathCurve(_trained_path(entries[0].meta["path"]), curve_of(entries))
+    def encode(self, found: PathCurve) -> Entry:
+        """Return the path, and the curve through a piece's positions, as they are stored."""
+        entry = curve_entry(found.curve)
+        return Entry(entry.arrays, {**entry.meta, "path": asdict(found.path)})
+
+    def decode(self, entry: Entry) -> PathCurve:
+        """Return the path, and the curve through a piece's positions."""
+        return PathCurve(_trained_path(entry.meta["path"]), read_curve(entry))
+
+    def join(self, found: list[PathCurve]) -> PathCurve:
+        """Return the curve through the positions that are there."""
+        return PathCurve(found[0].path, joined_curve([piece.curve for piece in found]))
 
 
 def _trained_path(meta: Mapping[str, Any]) -> TrainedPath:

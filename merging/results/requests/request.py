@@ -130,24 +130,37 @@ class Request(Generic[Result]):
         """The result, or None while a piece is missing."""
         found = self.entries(store)
         whole = [entry for entry in found if entry is not None]
-        return self.decode(whole) if len(whole) == len(found) else None
+        return self.result(whole) if len(whole) == len(found) else None
 
     def read_partial(self, store: Store) -> Result | None:
         """What is there so far, if that can be shown already."""
         keys = [self.piece_key(part) for part in self.parts()]
         if len(keys) > 1:
-            found = [entry for entry in self.entries(store) if entry is not None]
-            return self.decode(found) if self.shows(found) else None
+            found = [self.decode(entry) for entry in self.entries(store) if entry is not None]
+            return self.join(found) if self.shows(found) else None
         entry = store.get_partial(keys[0])
-        return self.decode([entry]) if entry is not None else None
+        return self.result([entry]) if entry is not None else None
 
-    def shows(self, entries: list[Entry]) -> bool:
-        """Whether some pieces are enough to show something."""
-        return bool(entries)
+    def result(self, entries: list[Entry]) -> Result:
+        """Return the result from the stored pieces that are there."""
+        return self.join([self.decode(entry) for entry in entries])
 
-    def decode(self, entries: list[Entry]) -> Result:
-        """The result from its stored pieces."""
+    def shows(self, found: list[Any]) -> bool:
+        """Return whether what some pieces found is enough to show something."""
+        return bool(found)
+
+    def encode(self, found: Any) -> Entry:
+        """Return what a piece found as it is stored; `decode` reads it."""
         raise NotImplementedError
+
+    def decode(self, entry: Entry) -> Any:
+        """Return what a piece found from what is stored of it."""
+        raise NotImplementedError
+
+    def join(self, found: list[Any]) -> Result:
+        """Return the result from what its pieces found; most kinds have one piece."""
+        (whole,) = found
+        return whole
 
 
 def _fields(record: Any) -> dict[str, Any]:
@@ -170,8 +183,3 @@ def _plain(value: Any) -> Any:
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, with the schema version."""
     return hashlib.sha256(canonical({"schema": SCHEMA, "value": value}).encode()).hexdigest()
-
-
-def tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values as records hold them: lists become tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}

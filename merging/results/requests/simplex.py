@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Any, ClassVar, Literal
 
@@ -57,9 +57,33 @@ class SimplexRequest(Request[SimplexLoss]):
         """Finer requests share the pieces of coarser ones."""
         return simplex_piece_key(self, part)
 
-    def decode(self, entries: list[Entry]) -> SimplexLoss:
-        """The losses that are there."""
-        return read_simplex(entries, self.names, self.level)
+    def encode(self, found: SimplexLoss) -> Entry:
+        """Return the losses of a piece as they are stored."""
+        values = np.stack([found.loss, found.accuracy, found.standard_error])
+        names = ("split", "examples", "statistics")
+        meta = {name: getattr(found, name) for name in names}
+        return Entry({"weights": found.weights, "values": values}, meta)
+
+    def decode(self, entry: Entry) -> SimplexLoss:
+        """Return the losses of a piece."""
+        loss, accuracy, error = entry.arrays["values"]
+        return SimplexLoss(
+            names=self.names,
+            weights=entry.arrays["weights"],
+            loss=loss,
+            accuracy=accuracy,
+            standard_error=error,
+            resolution=SIMPLEX_SIDES[self.level],
+            **entry.meta,
+        )
+
+    def join(self, found: list[SimplexLoss]) -> SimplexLoss:
+        """Return the losses that are there."""
+        names = ("weights", "loss", "accuracy", "standard_error")
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(piece, name) for piece in found]) for name in names
+        }
+        return replace(found[0], **arrays)
 
 
 def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
@@ -87,30 +111,3 @@ def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
 def simplex_piece_key(request: Request[Any], part: Mapping[str, Any]) -> str:
     """The key of a piece of a request that has a `level`: the same whatever level is asked."""
     return digest({**{k: v for k, v in request.payload.items() if k != "level"}, **part})
-
-
-def read_simplex(entries: Sequence[Entry], names: tuple[str, ...], level: int) -> SimplexLoss:
-    """The losses of a simplex from its pieces, whatever its corners are.
-
-    Args:
-        entries: Pieces as the task of a simplex writes them.
-        names: The corners.
-        level: Index into `SIMPLEX_SIDES`.
-
-    Returns:
-        The losses that are there.
-    """
-    weights = np.concatenate([entry.arrays["weights"] for entry in entries])
-    loss, accuracy, error = np.concatenate([entry.arrays["values"] for entry in entries], axis=1)
-    meta = entries[0].meta
-    return SimplexLoss(
-        names,
-        weights,
-        loss,
-        accuracy,
-        error,
-        SIMPLEX_SIDES[level],
-        meta["split"],
-        meta["examples"],
-        meta["statistics"],
-    )

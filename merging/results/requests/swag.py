@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from merging.results.compute.entry import Entry
 from merging.results.requests.path import Corner, needs_of
 from merging.results.requests.request import Request, Split, Subject, canonical
+from merging.results.requests.wire import flat_entry
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import SWAG_CARD
 from merging.schema.records.surface import PlanePoint
@@ -43,17 +44,23 @@ class SwagRequest(Request[list[SwagSamples]]):
         """One model after the other."""
         return [{"model": k} for k in range(len(self.around))]
 
-    def decode(self, entries: list[Entry]) -> list[SwagSamples]:
-        """The samples that are there, one record per model."""
-        return [_samples(entry) for entry in entries]
+    def encode(self, found: SwagSamples) -> Entry:
+        """Return the samples around one model as they are stored."""
+        entry = flat_entry(found)
+        points = [asdict(point) for point in found.points]
+        return Entry(entry.arrays, {**entry.meta, "points": points, "mean": asdict(found.mean)})
 
+    def decode(self, entry: Entry) -> SwagSamples:
+        """Return the samples around one model."""
+        meta = dict(entry.meta)
+        points = tuple(PlanePoint(**point) for point in meta.pop("points"))
+        mean = PlanePoint(**meta.pop("mean"))
+        values: dict[str, Any] = {**entry.arrays, **meta}
+        return SwagSamples(points=points, mean=mean, **values)
 
-def _samples(entry: Entry) -> SwagSamples:
-    meta = dict(entry.meta)
-    points = tuple(PlanePoint(**point) for point in meta.pop("points"))
-    mean = PlanePoint(**meta.pop("mean"))
-    loss, accuracy = entry.arrays["loss"], entry.arrays["accuracy"]
-    return SwagSamples(points=points, mean=mean, loss=loss, accuracy=accuracy, **meta)
+    def join(self, found: list[SwagSamples]) -> list[SwagSamples]:
+        """Return the samples that are there, one record per model."""
+        return found
 
 
 def swag(

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.results.compute.entry import Entry
-from merging.results.requests.fusion import FusionRequest, JudgedSplit
+from merging.results.requests.fusion import FusionRequest, JudgedSplit, read_score, score_entry
 from merging.results.requests.request import Request, canonical
 from merging.schema.cards.fusion.table import find_way, read_rule_options
-from merging.schema.records.scores import MergedScore, Scan
+from merging.schema.records.scores import Scan, ScanPoint
 
 # The coefficient that a rule is tuned by, and the values that are tried.
 KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -95,20 +95,28 @@ class ScanRequest(Request[Scan]):
         """One value each."""
         return [{"value": value} for value in self.values]
 
-    def decode(self, entries: list[Entry]) -> Scan:
-        """The values that are there."""
-        metas = sorted((entry.meta for entry in entries), key=lambda meta: meta["value"])
-        scores = [MergedScore.from_meta(meta["score"]) for meta in metas]
+    def encode(self, found: ScanPoint) -> Entry:
+        """Return the scores at one value as they are stored."""
+        return Entry({}, {**score_entry(found.score).meta, "value": found.value})
+
+    def decode(self, entry: Entry) -> ScanPoint:
+        """Return the scores at one value."""
+        return ScanPoint(entry.meta["value"], read_score(entry))
+
+    def join(self, found: list[ScanPoint]) -> Scan:
+        """Return the values that are there."""
+        points = sorted(found, key=lambda point: point.value)
+        scores = [point.score for point in points]
 
         def table(name: str) -> NDArray[np.float64]:
             return np.array([[getattr(task, name) for task in score.tasks] for score in scores])
 
         return Scan(
-            self.fusion.rule,
-            np.array([meta["value"] for meta in metas]),
-            table("loss"),
-            table("accuracy"),
-            table("accuracy_error"),
-            np.array([score.mismatch for score in scores]),
-            self.fusion.split,
+            rule=self.fusion.rule,
+            values=np.array([point.value for point in points]),
+            loss=table("loss"),
+            accuracy=table("accuracy"),
+            error=table("accuracy_error"),
+            mismatch=np.array([score.mismatch for score in scores]),
+            split=self.fusion.split,
         )

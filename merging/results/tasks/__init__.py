@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
 
 from merging.results import requests
@@ -26,7 +28,7 @@ from merging.results.tasks import (
     regions,
 )
 from merging.results.tasks.border import guarded
-from merging.results.tasks.task import Found, Task
+from merging.results.tasks.task import Task
 
 TASKS: Mapping[str, Task] = MappingProxyType({
     **models.TASKS,
@@ -41,7 +43,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({
 })
 
 
-def run_piece(payload: str, context: Context) -> Found:
+def run_piece(payload: str, context: Context) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Compute one piece of a request.
 
     Args:
@@ -49,7 +51,7 @@ def run_piece(payload: str, context: Context) -> Found:
         context: The store, and whom to tell about progress.
 
     Returns:
-        Arrays and JSON values, as the request's `decode` reads them.
+        What the request makes of the record that was found: arrays and JSON values.
 
     Raises:
         MergingError: If the request cannot be met; the message is for a person.
@@ -58,4 +60,5 @@ def run_piece(payload: str, context: Context) -> Found:
     values = json.loads(payload)
     request = requests.from_payload(values["request"])
     with guarded(payload):
-        return TASKS[request.task](request, values["part"], context)
+        entry = request.encode(TASKS[request.task](request, values["part"], context))
+    return entry.arrays, entry.meta

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +20,9 @@ from merging.models.state_dict import distance, lerp
 from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
+from merging.results.requests.alignment import Download
 from merging.results.tasks.load_pair import Loaded, load
 from merging.results.tasks.task import (
-    Found,
     Part,
     Task,
     aligned_b,
@@ -33,12 +32,17 @@ from merging.results.tasks.task import (
 )
 from merging.results.uploads.load import load_params
 from merging.schema.errors import MergingError, StoppedError
-from merging.schema.records.alignment import LayerRow
+from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
 from merging.symmetry import certify
 
 
-def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Found:
+def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Alignment:
     loaded = load(request.subject, context.store)
+
+    def show(result: MatchResult, difference: float = float("nan")) -> None:
+        entry = request.encode(_record(result, difference))
+        context.partial(entry.arrays, entry.meta)
+
     found = match(
         request.method,
         loaded.model,
@@ -49,16 +53,16 @@ def _alignment(request: requests.AlignmentRequest, part: Part, context: Context)
         seed=request.seed,
         options=json.loads(request.options),
         on_progress=context.report,
-        on_partial=lambda result: context.partial(*_written(result, float("nan"))),
+        on_partial=show,
         on_state=lambda state: context.keep_state(lambda: to_arrays(state())),
         state=to_tensors(context.kept_state()),
     )
     if found.stopped:
         context.flush_state()  # first: what follows may take longer than a piece has to stop
         # What was found stays visible, but is not taken for the method's own result.
-        context.partial(*_written(found, _certified_difference(loaded, request, found)))
+        show(found, _certified_difference(loaded, request, found))
         raise StoppedError("stopped as asked")
-    return _written(found, _certified_difference(loaded, request, found))
+    return _record(found, _certified_difference(loaded, request, found))
 
 
 def _certified_difference(
@@ -79,40 +83,29 @@ def _certified_difference(
     return certificate.max_relative_difference
 
 
-def _written(found: MatchResult, difference: float) -> Found:
-    arrays = {f"p{k}": perm.numpy() for k, perm in enumerate(found.permutations.values())}
-    return arrays, {
-        "groups": list(found.permutations),
-        "method": found.method,
-        "objective": list(found.objective),
-        "objective_name": found.objective_name,
-        "converged": found.converged,
-        "stopped": found.stopped,
-        "seconds": found.seconds,
-        "restarts": list(found.restarts),
-        "options": dict(found.options),
-        "seed": found.seed,
-        "max_relative_difference": difference,
-    }
+def _record(found: MatchResult, difference: float) -> Alignment:
+    return Alignment(
+        method=found.method,
+        permutations={group: perm.numpy() for group, perm in found.permutations.items()},
+        objective=tuple(found.objective),
+        objective_name=found.objective_name,
+        converged=found.converged,
+        stopped=found.stopped,
+        seconds=found.seconds,
+        restarts=tuple(found.restarts),
+        options=found.options,
+        seed=found.seed,
+        max_relative_difference=difference,
+    )
 
 
-def _units(request: requests.UnitsRequest, part: Part, context: Context) -> Found:
+def _units(request: requests.UnitsRequest, part: Part, context: Context) -> list[GroupUnits]:
     loaded = load(request.subject, context.store)
     problem = MatchProblem(loaded.model, loaded.spec, loaded.params_a, loaded.params_b)
-    arrays: dict[str, np.ndarray] = {}
-    groups = []
-    for k, units in enumerate(
-        describe_units(problem, permutations_of(request.alignment, context.store))
-    ):
-        values = {name: getattr(units, name) for name in units.__dataclass_fields__}
-        arrays.update({
-            f"{n}{k}": values.pop(n) for n in list(values) if isinstance(values[n], np.ndarray)
-        })
-        groups.append({**values, "cycles": list(units.cycles)})
-    return arrays, {"groups": groups}
+    return describe_units(problem, permutations_of(request.alignment, context.store))
 
 
-def _layers(request: requests.LayersRequest, part: Part, context: Context) -> Found:
+def _layers(request: requests.LayersRequest, part: Part, context: Context) -> list[LayerRow]:
     loaded = load(request.subject, context.store)
     aligned = aligned_b(loaded, request.alignment, context.store)
     batches = loaded.data.test.take(requests.LAYER_EXAMPLES)
@@ -132,24 +125,23 @@ def _layers(request: requests.LayersRequest, part: Part, context: Context) -> Fo
             variance_ratios(loaded.model, loaded.params_a, params_b, batches),
         ]
     missing = float("nan")
-    rows = [
+    return [
         LayerRow(
-            layer,
-            columns[0][layer][0],
-            columns[3][layer][0],
-            columns[0][layer][1],
-            columns[3][layer][1],
-            columns[1][layer],
-            columns[4][layer],
-            columns[2].get(layer, missing),
-            columns[5].get(layer, missing),
+            layer=layer,
+            distance_before=columns[0][layer][0],
+            distance_after=columns[3][layer][0],
+            cosine_before=columns[0][layer][1],
+            cosine_after=columns[3][layer][1],
+            barrier_before=columns[1][layer],
+            barrier_after=columns[4][layer],
+            variance_before=columns[2].get(layer, missing),
+            variance_after=columns[5].get(layer, missing),
         )
         for layer in columns[0]
     ]
-    return {}, {"rows": [asdict(row) for row in rows]}
 
 
-def _export(request: requests.ExportRequest, part: Part, context: Context) -> Found:
+def _export(request: requests.ExportRequest, part: Part, context: Context) -> Download:
     loaded = load(request.subject, context.store)
     method = "naive" if request.alignment is None else request.alignment.method
     stem = f"{request.subject.model_a[:8]}-{request.subject.model_b[:8]}-{method}"
@@ -172,7 +164,7 @@ def _export(request: requests.ExportRequest, part: Part, context: Context) -> Fo
         notes += more
         data = _model_file(params, meta, request.container)
         name = f"{stem}-{request.what}.{request.container}"
-    return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
+    return Download(name, data, tuple(notes))
 
 
 def _as_brought(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from merging.files.checkpoints.lazy_params import Params
 from merging.fusion import diagonal_fisher, on_sum_scale
@@ -15,7 +17,7 @@ from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.load_family import Members, ordered
-from merging.results.tasks.task import Found, Part, Task
+from merging.results.tasks.task import Part, Task
 from merging.results.uploads.load import data_of, load_params, network_of
 from merging.schema.cards.fusion.table import find_way
 from merging.schema.errors import MergingError
@@ -73,7 +75,9 @@ def _from_moments(
     return ordered(whole, request.order, store), own
 
 
-def _curvature(request: requests.CurvatureRequest, part: Part, context: Context) -> Found:
+def _curvature(
+    request: requests.CurvatureRequest, part: Part, context: Context
+) -> dict[str, NDArray[np.float32]]:
     network = network_of(request.config, context.store)
     fisher = diagonal_fisher(
         network.model,
@@ -83,8 +87,7 @@ def _curvature(request: requests.CurvatureRequest, part: Part, context: Context)
         examples=request.examples,
         seed=request.seed,
     )
-    arrays = {f"t{k}": value.float().numpy() for k, value in enumerate(fisher.values())}
-    return arrays, {"names": list(fisher)}
+    return {name: value.float().numpy() for name, value in fisher.items()}
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({"curvature": _curvature})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -29,10 +28,15 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.curvature import scaled_fishers
 from merging.results.tasks.load_family import Members, load_members
-from merging.results.tasks.task import Found, Part, Task
+from merging.results.tasks.task import Part, Task
 from merging.results.uploads.load import Stored, data_of
 from merging.schema.errors import MergingError
-from merging.schema.records.explanations import Removal, TensorErrors
+from merging.schema.records.explanations import (
+    ImpliedWeights,
+    Removal,
+    TaskVectorSummary,
+    TensorErrors,
+)
 
 
 def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: Store) -> float:
@@ -75,7 +79,9 @@ def _gradients(members: Members, states: Sequence[Mapping[str, Tensor]]) -> list
     return found
 
 
-def _task_vectors(request: requests.TaskVectorsRequest, part: Part, context: Context) -> Found:
+def _task_vectors(
+    request: requests.TaskVectorsRequest, part: Part, context: Context
+) -> TaskVectorSummary:
     members = load_members(request.family, context.store)
     if members.base is None:
         raise MergingError("task vectors are steps from a base, and these models have none")
@@ -83,17 +89,19 @@ def _task_vectors(request: requests.TaskVectorsRequest, part: Part, context: Con
     by_tensor = compare_by_tensor(members.base, members.models)
     parts = np.stack([found.norms**2 for found in by_tensor.values()], axis=1)
     total = np.maximum(parts.sum(1, keepdims=True), np.finfo(float).tiny)
-    return {
-        "norms": whole.norms,
-        "cosines": whole.cosines,
-        "conflicts": whole.conflicts,
-        "contributions": parts / total,
-    }, {"any_conflict": whole.any_conflict, "tensors": list(by_tensor)}
+    return TaskVectorSummary(
+        norms=whole.norms,
+        cosines=whole.cosines,
+        conflicts=whole.conflicts,
+        any_conflict=whole.any_conflict,
+        tensors=tuple(by_tensor),
+        contributions=parts / total,
+    )
 
 
 def _implied_weights(
     request: requests.ImpliedWeightsRequest, part: Part, context: Context
-) -> Found:
+) -> ImpliedWeights:
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     fishers, base_fisher = scaled_fishers(fusion, members, context.store)
@@ -107,10 +115,10 @@ def _implied_weights(
         base_fisher,
     )
     found = weight_histogram(problem)
-    return {"edges": found.edges, "counts": found.counts, "means": found.means}, {}
+    return ImpliedWeights(edges=found.edges, counts=found.counts, means=found.means)
 
 
-def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> Found:
+def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> list[TensorErrors]:
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     if members.base is None or members.joint is None:
@@ -131,13 +139,21 @@ def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> Fo
             curvatures=curvatures,
             delta=requests.PRIOR_PRECISION,
         )
-        for name, e in found.items():
-            row = TensorErrors(rule, name, e.measured, e.predicted, e.residual, e.bound)
-            rows.append(asdict(row))
-    return {}, {"rows": rows}
+        rows += [
+            TensorErrors(
+                rule=rule,
+                tensor=name,
+                measured=e.measured,
+                predicted=e.predicted,
+                residual=e.residual,
+                bound=e.bound,
+            )
+            for name, e in found.items()
+        ]
+    return rows
 
 
-def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> Found:
+def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> list[Removal]:
     family, k = request.family, request.removed
     members = load_members(family, context.store)
     if members.joint is None or family.base_on is None:
@@ -169,7 +185,7 @@ def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> 
             members.joint, tuned, h0, ht, weight=scale, delta=request.delta
         )
         rows.append(_still_known("removal", scale, removed, members, k, clamped))
-    return {}, {"rows": [asdict(row) for row in rows]}
+    return rows
 
 
 def _still_known(
@@ -179,7 +195,13 @@ def _still_known(
         float(evaluate(members.model, state, task.test).accuracy[0]) for task in members.tasks
     ]
     own = accuracies.pop(k)
-    return Removal(name, scale, own, sum(accuracies) / max(1, len(accuracies)), clamped)
+    return Removal(
+        name=name,
+        scale=scale,
+        removed_accuracy=own,
+        others_accuracy=sum(accuracies) / max(1, len(accuracies)),
+        clamped=clamped,
+    )
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -24,14 +24,15 @@ from merging.results.compute.store import Store
 from merging.results.tasks.explanations import mismatch_of
 from merging.results.tasks.load_family import Members, load_members, ordered
 from merging.results.tasks.merged_model import Merged, merge
-from merging.results.tasks.task import Found, Part, Task
+from merging.results.tasks.task import Part, Task
 from merging.results.uploads.load import Stored, certified
 from merging.schema.errors import MergingError, StoppedError
-from merging.schema.records.scores import MergedScore, TaskScore
+from merging.schema.records.common_order import CommonOrder
+from merging.schema.records.scores import MergedScore, Mixtures, ScanPoint, TaskScore
 from merging.symmetry import certify
 
 
-def _order(request: requests.OrderRequest, part: Part, context: Context) -> Found:
+def _order(request: requests.OrderRequest, part: Part, context: Context) -> CommonOrder:
     members = load_members(request.family, context.store)
     _check_widths(request.family)
     network, spec = certified(request.family.config, context.store)
@@ -49,20 +50,15 @@ def _order(request: requests.OrderRequest, part: Part, context: Context) -> Foun
         certificate = certify(network.model, spec, network.example_inputs, permutations=perms)
         if not certificate.ok:
             raise MergingError("a permutation changes the function of its model; it is not used")
-    groups = list(found.permutations[0])
-    arrays = {
-        f"m{model}p{k}": perms[group].numpy()
-        for model, perms in enumerate(found.permutations)
-        for k, group in enumerate(groups)
-    }
-    return arrays, {
-        "groups": groups,
-        "models": len(found.permutations),
-        "objective": list(found.objective),
-        "pairwise_cycle_error": found.cycle_error.pairwise,
-        "cycle_error": found.cycle_error.result,
-        "seconds": found.seconds,
-    }
+    return CommonOrder(
+        permutations=tuple(
+            {group: perm.numpy() for group, perm in perms.items()} for perms in found.permutations
+        ),
+        objective=tuple(found.objective),
+        pairwise_cycle_error=found.cycle_error.pairwise,
+        cycle_error=found.cycle_error.result,
+        seconds=found.seconds,
+    )
 
 
 def _check_widths(family: requests.Family) -> None:
@@ -78,11 +74,11 @@ def _check_widths(family: requests.Family) -> None:
         )
 
 
-def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> Found:
+def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> MergedScore:
     members = load_members(request.family, context.store)
     merged = merge(request, members, context)
     outputs = merged.outputs(members, members.splits(request.split))
-    return {}, {"score": asdict(_judged(request, members, merged, outputs, context.store))}
+    return _judged(request, members, merged, outputs, context.store)
 
 
 def _judged(
@@ -94,16 +90,21 @@ def _judged(
 ) -> MergedScore:
     base = members.base
     return MergedScore(
-        request.rule,
-        _task_scores(outputs, members.splits(request.split)),
-        _disagreement(outputs, request.family, request.split, store),
-        merged.distances(),
-        float("nan") if base is None or not merged.is_one else distance(merged.params, base),
-        _mismatch(request, merged, store),
+        name=request.rule,
+        tasks=_task_scores(outputs, members.splits(request.split)),
+        disagreement=_disagreement(outputs, request.family, request.split, store),
+        distances=merged.distances(),
+        base_distance=float("nan") if base is None else _distance(merged, base),
+        mismatch=_mismatch(request, merged, store),
         seconds=merged.seconds,
         bytes=merged.bytes,
         notes=dict(merged.made.notes),
     )
+
+
+def _distance(merged: Merged, base: Mapping[str, Tensor]) -> float:
+    """Return the distance from the base; NaN of several models with a common trunk."""
+    return distance(merged.params, base) if merged.is_one else float("nan")
 
 
 def _mismatch(request: requests.FusionRequest, merged: Merged, store: Store) -> float:
@@ -120,7 +121,11 @@ def _task_scores(outputs: Sequence[Tensor], splits: Sequence[Batches]) -> tuple[
 def _task_score(outputs: Tensor, targets: Tensor) -> TaskScore:
     losses, right = (values.double() for values in score(outputs, targets))
     found = TaskScore(
-        len(targets), float(losses.mean()), _error(losses), float(right.mean()), _error(right)
+        examples=len(targets),
+        loss=float(losses.mean()),
+        loss_error=_error(losses),
+        accuracy=float(right.mean()),
+        accuracy_error=_error(right),
     )
     if targets.dim() != 1 or targets.is_floating_point():
         return found
@@ -166,7 +171,7 @@ def _bytes(params: Mapping[str, Tensor]) -> int:
     return sum(value.nbytes for value in params.values())
 
 
-def _references(request: requests.ReferencesRequest, part: Part, context: Context) -> Found:
+def _references(request: requests.ReferencesRequest, part: Part, context: Context) -> MergedScore:
     members, name = load_members(request.family, context.store), part["reference"]
     splits = members.splits(request.split)
     sizes = [_bytes(params) for params in members.models]
@@ -184,11 +189,10 @@ def _references(request: requests.ReferencesRequest, part: Part, context: Contex
         else:
             outputs = [ensemble(found, name) for found in zip(*parents, strict=True)]
     disagreement = _disagreement(outputs, request.family, request.split, context.store)
-    found = MergedScore(name, _task_scores(outputs, splits), disagreement, bytes=size)
-    return {}, {"score": asdict(found)}
+    return MergedScore(name, _task_scores(outputs, splits), disagreement, bytes=size)
 
 
-def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
+def _scan(request: requests.ScanRequest, part: Part, context: Context) -> ScanPoint:
     """Fuse at one value, and judge by no more than a scan shows."""
     value = part["value"]
     chosen = requests.with_knob(request.fusion, request.knob, value)
@@ -201,10 +205,10 @@ def _scan(request: requests.ScanRequest, part: Part, context: Context) -> Found:
         _task_scores(outputs, splits),
         mismatch=_mismatch(chosen, merged, context.store),
     )
-    return {}, {"value": value, "score": asdict(found)}
+    return ScanPoint(value, found)
 
 
-def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Found:
+def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Mixtures:
     members = load_members(request.family, context.store)
     _check_widths(request.family)
     parents = ordered(members.models, request.order, context.store)
@@ -228,11 +232,13 @@ def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -
         )
         for k, batches in enumerate(splits)
     ]
-    return {
-        "shares": shares,
-        "loss": np.stack([one.loss for one in found], axis=1),
-        "accuracy": np.stack([one.accuracy for one in found], axis=1),
-    }, {"steps": steps, "split": request.split}
+    return Mixtures(
+        steps=steps,
+        shares=shares,
+        loss=np.stack([one.loss for one in found], axis=1),
+        accuracy=np.stack([one.accuracy for one in found], axis=1),
+        split=request.split,
+    )
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({

@@ -9,20 +9,19 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from merging.files.checkpoints.lazy_params import Params
 from merging.files.checkpoints.write import checkpoint_bytes
 from merging.fusion.model_card import write_card
 from merging.models.dtypes import form_notes, in_form
 from merging.results import requests
 from merging.results.compute.run_piece import Context
+from merging.results.requests.alignment import Download
 from merging.results.tasks.load_family import load_members
 from merging.results.tasks.merged_model import merge
-from merging.results.tasks.task import Found, Part, Task
+from merging.results.tasks.task import Part, Task
 
 
-def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Found:
+def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Download:
     """Write what was merged in the form of the first model that was brought."""
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
@@ -40,7 +39,7 @@ def _export(request: requests.FusionExportRequest, part: Part, context: Context)
         weights = [checkpoint_bytes(params, meta) for params in written]
         name, data = f"{stem}.zip", _zipped(weights, {"README.md": card, "recipe.json": recipe})
     notes = [*_counted(heads, request.what), *form_notes(members.dtypes, prefix)]
-    return {"data": np.frombuffer(data, dtype=np.uint8)}, {"name": name, "notes": notes}
+    return Download(name, data, tuple(notes))
 
 
 def _together(heads: Sequence[Params]) -> Params:

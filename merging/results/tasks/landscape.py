@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ import torch
 from merging.landscape import (
     LEVELS,
     Plane,
+    curve_of,
     evaluate_family,
     evaluate_points,
     filter_normalized_plane,
@@ -28,11 +27,12 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.load_pair import Loaded, load
 from merging.results.tasks.path import corner_params, path_on_plane, read_path
-from merging.results.tasks.task import Found, Part, Task, aligned_b, statistics_words
-from merging.schema.records.surface import PlanePoint
+from merging.results.tasks.task import Part, Task, aligned_b, statistics_words
+from merging.schema.records.curve import Curve
+from merging.schema.records.surface import PlanePoint, SurfaceModels, SurfacePoints
 
 
-def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Found:
+def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Curve:
     loaded = load(request.subject, context.store)
     params_b = aligned_b(loaded, request.alignment, context.store)
     batches = loaded.split(request.split)
@@ -48,19 +48,16 @@ def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Foun
         on_progress=context.report,
     )
     words = statistics_words(request.statistics, len(statistics))
-    return (
-        {"lams": lams, "losses": found.losses, "correct": found.correct},
-        {"statistics": words, "split": request.split},
-    )
+    return curve_of(lams, found, statistics=words, split=request.split)
 
 
-def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> Found:
+def _surface(
+    request: requests.SurfaceRequest, part: Part, context: Context
+) -> SurfaceModels | SurfacePoints:
     loaded = load(request.subject, context.store)
     plane = _plane(request, loaded, context.store)
     if "models" in part:
-        points, paths = _shown(request, plane, loaded, context.store)
-        # Without a path the result is what it was before there were any: packs are still right.
-        return {}, {"points": points, **({"paths": paths} if paths else {})}
+        return _shown(request, plane, loaded, context.store)
     level = part["level"]
     cells = np.argwhere(new_points(level))[part["start"] : part["stop"]]
     axes = strip_axes if isinstance(request.points[-1], requests.PathRequest) else grid_axes
@@ -75,16 +72,15 @@ def _surface(request: requests.SurfaceRequest, part: Part, context: Context) -> 
         prepare=plane_policy(request.statistics, loaded.model, statistics),
         on_progress=context.report,
     )
-    return (
-        {"cells": cells.T.astype(np.int16), "values": values.astype(np.float32)},
-        {
-            "level": level,
-            "x": [float(x[0]), float(x[-1])],
-            "y": [float(y[0]), float(y[-1])],
-            "scale": plane.corners[1][0] if plane.orthonormal else 1.0,
-            "examples": len(batches),
-            "statistics": statistics_words(request.statistics, len(statistics)),
-        },
+    return SurfacePoints(
+        cells=cells.T.astype(np.int16),
+        values=values.astype(np.float32),
+        level=level,
+        x=(float(x[0]), float(x[-1])),
+        y=(float(y[0]), float(y[-1])),
+        scale=plane.corners[1][0] if plane.orthonormal else 1.0,
+        examples=len(batches),
+        statistics=statistics_words(request.statistics, len(statistics)),
     )
 
 
@@ -97,17 +93,18 @@ def _plane(request: requests.SurfaceRequest, loaded: Loaded, store: Store) -> Pl
 
 def _shown(
     request: requests.SurfaceRequest, plane: Plane, loaded: Loaded, store: Store
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The models and the paths of a surface, on its plane."""
+) -> SurfaceModels:
     every = (*request.points, *request.shown)
     points = {}
     for point, name in zip(every, requests.corner_names(every), strict=True):
         params = corner_params(point, loaded, store)
-        points[name] = PlanePoint(name, *plane.coordinates(params), plane.residual(params))
+        x, y = plane.coordinates(params)
+        points[name] = PlanePoint(name=name, x=x, y=y, residual=plane.residual(params))
     paths = {p.key: p for p in every if isinstance(p, requests.PathRequest)}.values()
-    return [asdict(point) for point in points.values()], [
-        {"kind": p.kind, "places": path_on_plane(read_path(p, loaded, store), plane)} for p in paths
-    ]
+    return SurfaceModels(
+        tuple(points.values()),
+        tuple(path_on_plane(read_path(path, loaded, store), plane) for path in paths),
+    )
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({"curve": _curve, "surface": _surface})

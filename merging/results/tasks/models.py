@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from merging.models.state_dict import in_order
 from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.tasks.load_pair import load
-from merging.results.tasks.task import Found, Part, Task
+from merging.results.tasks.task import Part, Task
 from merging.results.uploads.keep import (
     keep_arrays,
     keep_checkpoint,
@@ -32,19 +31,20 @@ from merging.results.uploads.keep import (
 )
 from merging.results.uploads.load import certified, load_params
 from merging.schema.errors import SymmetryError
-from merging.schema.records.diagnosis import EndPoint
+from merging.schema.records.diagnosis import Diagnosis, EndPoint, Forecast
+from merging.schema.records.symmetry import SymmetrySummary
 from merging.symmetry import certify, summarise
 
 
-def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> Found:
+def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> SymmetrySummary:
     start = time.perf_counter()
     network, spec = certified(request.config, context.store, request.spec)
     certificate = certify(network.model, spec, network.example_inputs, seed=1)
     summary = summarise(spec, certificate, time.perf_counter() - start)
-    return {}, {"summary": asdict(summary), "spec": spec.to_json()}
+    return replace(summary, spec=spec.to_json())
 
 
-def _spec(request: requests.SpecRequest, part: Part, context: Context) -> Found:
+def _spec(request: requests.SpecRequest, part: Part, context: Context) -> requests.ChosenSpec:
     text = ""
     if request.upload:
         try:
@@ -52,58 +52,60 @@ def _spec(request: requests.SpecRequest, part: Part, context: Context) -> Found:
             text = path.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise SymmetryError(f"the permutation spec is no text ({error})") from error
-    return {}, keep_spec(text, request.config, context.store, freeze=request.frozen)
+    return keep_spec(text, request.config, context.store, freeze=request.frozen)
 
 
-def _end_points(request: requests.EndPointsRequest, part: Part, context: Context) -> Found:
+def _end_points(
+    request: requests.EndPointsRequest, part: Part, context: Context
+) -> dict[str, list[EndPoint]]:
     loaded = load(request.subject, context.store)
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[EndPoint]] = {}
     for letter, params in (("a", loaded.params_a), ("b", loaded.params_b)):
         for split in (loaded.data.train, loaded.data.test):
             found = evaluate(loaded.model, params, split)
             point = EndPoint(
-                split.name,
-                len(split),
-                float(found.loss[0]),
-                float(found.standard_error[0]),
-                float(found.accuracy[0]),
+                split=split.name,
+                examples=len(split),
+                loss=float(found.loss[0]),
+                loss_standard_error=float(found.standard_error[0]),
+                accuracy=float(found.accuracy[0]),
             )
-            rows.setdefault(letter, []).append(asdict(point))
-    return {}, rows
+            rows.setdefault(letter, []).append(point)
+    return rows
 
 
-def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context) -> Found:
+def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context) -> Diagnosis:
     loaded = load(request.subject, context.store)
     network, _ = certified(request.subject.config, context.store)
-    found = examine(
+    return examine(
         network, loaded.spec, loaded.params_a, loaded.params_b, on_progress=context.report
     )
-    return {}, asdict(found)
 
 
-def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -> Found:
+def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -> Forecast:
     subject = request.subject
     loaded = load(subject, context.store)
     params_a, params_b = (
         in_order(load_params(model, context.store), loaded.params_a)
         for model in (subject.model_a, subject.model_b)
     )
-    found = foresee(loaded.model, loaded.spec, params_a, params_b, loaded.data.test)
-    return {}, asdict(found)
+    return foresee(loaded.model, loaded.spec, params_a, params_b, loaded.data.test)
 
 
-def _read_checkpoint(request: requests.CheckpointRequest, part: Part, context: Context) -> Found:
+def _read_checkpoint(
+    request: requests.CheckpointRequest, part: Part, context: Context
+) -> requests.BroughtCheckpoint:
     architecture = request.architecture
     with _source(request, context) as source:
-        return {}, keep_checkpoint(source, request.name, context.store, architecture=architecture)
+        return keep_checkpoint(source, request.name, context.store, architecture=architecture)
 
 
-def _read_data(request: requests.DataRequest, part: Part, context: Context) -> Found:
+def _read_data(request: requests.DataRequest, part: Part, context: Context) -> requests.BroughtData:
     if request.function:
         found = own_data(request.function)
-        return {}, keep_arrays(found, request.name, request.config, context.store)
+        return keep_arrays(found, request.name, request.config, context.store)
     with _source(request, context) as source:
-        return {}, keep_data(source, request.name, request.config, context.store)
+        return keep_data(source, request.name, request.config, context.store)
 
 
 def _source(
@@ -115,27 +117,30 @@ def _source(
     return nullcontext(uploaded(request.upload, request.name, context.store))
 
 
-def _fit(request: requests.FitRequest, part: Part, context: Context) -> Found:
+def _fit(request: requests.FitRequest, part: Part, context: Context) -> list[requests.TensorRow]:
     params_a, params_b = (
         load_params(model, context.store) for model in (request.model_a, request.model_b)
     )
     rows = [
-        asdict(requests.TensorRow(name, *_side_by_side(params_a.get(name), params_b.get(name))))
+        _side_by_side(name, params_a.get(name), params_b.get(name))
         for name in dict.fromkeys([*params_a, *params_b])
     ]
-    rows.sort(key=lambda row: row["verdict"] != "does not fit")
-    return {}, {"rows": rows}
+    return sorted(rows, key=lambda row: row.verdict != "does not fit")
 
 
-def _side_by_side(a: Tensor | None, b: Tensor | None) -> tuple[str, str, str]:
+def _side_by_side(name: str, a: Tensor | None, b: Tensor | None) -> requests.TensorRow:
+    return requests.TensorRow(
+        name=name, shape_a=_shape_words(a), shape_b=_shape_words(b), verdict=_verdict(a, b)
+    )
+
+
+def _verdict(a: Tensor | None, b: Tensor | None) -> requests.Verdict:
     if a is None or b is None or a.shape != b.shape:
-        verdict = "does not fit"
-    elif a.dtype != b.dtype:
+        return "does not fit"
+    if a.dtype != b.dtype:
         both = a.is_floating_point() and b.is_floating_point()
-        verdict = "fits, in another precision" if both else "does not fit"
-    else:
-        verdict = "equal values" if torch.equal(a, b) else "fits"
-    return _shape_words(a), _shape_words(b), verdict
+        return "fits, in another precision" if both else "does not fit"
+    return "equal values" if torch.equal(a, b) else "fits"
 
 
 def _shape_words(value: Tensor | None) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from merging.landscape import (
     Path,
     Plane,
     connect,
+    curve_of,
     evaluate_family,
     off_line,
     path_of,
@@ -27,17 +27,23 @@ from merging.models.state_dict import distance, dot, floating, subtract
 from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
+from merging.results.requests.path import PathCurve
 from merging.results.tasks.load_pair import Loaded, load
-from merging.results.tasks.task import Found, Part, Task, aligned_b, statistics_words
+from merging.results.tasks.task import Part, Task, aligned_b, statistics_words
 from merging.schema.errors import MergingError, StoppedError
-from merging.schema.records.trained_path import TrainedPath
+from merging.schema.records.surface import PlanePath
+from merging.schema.records.trained_path import StoredPath, TrainedPath
 
 # Points along a path that is drawn on a plane.
 _DRAWN = 41
 
 
-def _path(request: requests.PathRequest, part: Part, context: Context) -> Found:
+def _path(request: requests.PathRequest, part: Part, context: Context) -> StoredPath:
     loaded = load(request.subject, context.store)
+
+    def show(path: Path) -> None:
+        context.partial({}, request.encode(StoredPath(_described(path))).meta)
+
     found = connect(
         loaded.model,
         loaded.params_a,
@@ -47,29 +53,29 @@ def _path(request: requests.PathRequest, part: Part, context: Context) -> Found:
         json.loads(request.options),
         request.seed,
         context.report,
-        lambda path: context.partial({}, {"path": asdict(_described(path))}),
+        show,
     )
     if found.stopped:
-        context.partial({}, {"path": asdict(_described(found))})
+        show(found)
         raise StoppedError("stopped as asked")
     bends = np.stack([_flat(corner) for corner in found.corners[1:-1]])
-    return {"bends": bends}, {"path": asdict(_described(found)), "knots": list(found.knots)}
+    return StoredPath(_described(found), bends, tuple(found.knots))
 
 
 def _described(path: Path) -> TrainedPath:
     first, last = path.corners[0], path.corners[-1]
     chord = distance(first, last)
     return TrainedPath(
-        path.kind,
-        path.history,
-        path.converged,
-        path.stopped,
-        path.seconds,
-        len(path.corners) - 2,
-        path.length / chord,
-        off_line(first, last, path.bend) / chord,
-        path.options,
-        path.seed,
+        kind=path.kind,
+        history=path.history,
+        converged=path.converged,
+        stopped=path.stopped,
+        seconds=path.seconds,
+        bends=len(path.corners) - 2,
+        length=path.length / chord,
+        distance=off_line(first, last, path.bend) / chord,
+        options=path.options,
+        seed=path.seed,
     )
 
 
@@ -87,17 +93,19 @@ def read_path(request: requests.PathRequest, loaded: Loaded, store: Store) -> Pa
     (entry,) = request.entries(store)
     if entry is None:
         raise MergingError(f"the result of {request.title.lower()} is missing; run it again")
+    stored = request.decode(entry)
+    assert stored.bends is not None, "a result has its weights"
     first = loaded.params_a
     names = floating(first)
     sizes = [first[name].numel() for name in names]
     bends: list[Params] = []
-    for flat in torch.from_numpy(entry.arrays["bends"]):
+    for flat in torch.from_numpy(stored.bends):
         parts = zip(names, flat.split(sizes), strict=True)
         own = {name: part.view(first[name].shape).to(first[name].dtype) for name, part in parts}
         bends.append({**first, **own})
     last = aligned_b(loaded, request.alignment, store)
     kind = cast("Kind", request.kind)
-    return path_of(kind, [first, *bends, last], entry.meta["knots"])
+    return path_of(kind, [first, *bends, last], stored.knots)
 
 
 def corner_params(point: requests.Corner, loaded: Loaded, store: Store) -> Params:
@@ -113,8 +121,8 @@ def corner_params(point: requests.Corner, loaded: Loaded, store: Store) -> Param
     return loaded.params_a if point == "a" else loaded.params_b
 
 
-def path_on_plane(path: Path, plane: Plane) -> list[list[float]]:
-    """Where points of a path lie on a plane: x, y and distance from it.
+def path_on_plane(path: Path, plane: Plane) -> PlanePath:
+    """Return where points of a path lie on a plane.
 
     Projection is affine, so the points are the path's own mixtures of its projected corners.
     """
@@ -126,11 +134,11 @@ def path_on_plane(path: Path, plane: Plane) -> list[list[float]]:
     ]
     gram = np.array([[dot(p, q) for q in off] for p in off])
     squares = np.einsum("ki,ij,kj->k", rows, gram, rows)
-    found = np.column_stack([rows @ places, np.sqrt(np.clip(squares, 0, None))])
-    return cast("list[list[float]]", found.T.tolist())
+    x, y = (rows @ places).T
+    return PlanePath(kind=path.kind, x=x, y=y, residual=np.sqrt(np.clip(squares, 0, None)))
 
 
-def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context) -> Found:
+def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context) -> PathCurve:
     loaded = load(request.subject, context.store)
     path = read_path(request.path, loaded, context.store)
     trained = request.path.read(context.store)
@@ -145,12 +153,8 @@ def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context
         prepare=plane_policy(request.statistics, loaded.model, statistics),
         on_progress=context.report,
     )
-    described: dict[str, Any] = {
-        "statistics": statistics_words(request.statistics, len(statistics)),
-        "split": request.split,
-        "path": asdict(trained),
-    }
-    return {"lams": lams, "losses": found.losses, "correct": found.correct}, described
+    words = statistics_words(request.statistics, len(statistics))
+    return PathCurve(trained, curve_of(lams, found, statistics=words, split=request.split))
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({"path": _path, "path curve": _path_curve})

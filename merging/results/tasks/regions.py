@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.files.data.batches import Batches
 from merging.landscape import (
     Plane,
     check_corners,
@@ -27,65 +23,47 @@ from merging.landscape import (
     plane_through,
     reset,
 )
-from merging.landscape.evaluate.evaluation import Prepare
 from merging.results import requests
 from merging.results.compute.run_piece import Context
+from merging.results.requests.simplex import SIMPLEX_SIDES
 from merging.results.tasks.load_pair import load
 from merging.results.tasks.path import corner_params
-from merging.results.tasks.task import Found, Part, Task, statistics_words
+from merging.results.tasks.task import Part, Task, statistics_words
 from merging.schema.errors import StoppedError
+from merging.schema.records.simplex import SimplexLoss
 from merging.schema.records.surface import PlanePoint
+from merging.schema.records.swag import SwagSamples
 
 
-def _simplex(request: requests.SimplexRequest, part: Part, context: Context) -> Found:
+def _simplex(request: requests.SimplexRequest, part: Part, context: Context) -> SimplexLoss:
     loaded = load(request.subject, context.store)
     statistics = loaded.statistics_examples(request.statistics)
-    arrays, meta = simplex_piece(
-        loaded.model,
-        [corner_params(point, loaded, context.store) for point in request.points],
-        loaded.split(request.split),
-        part,
-        context,
-        plane_policy(request.statistics, loaded.model, statistics),
-    )
-    words = statistics_words(request.statistics, len(statistics))
-    return arrays, {**meta, "split": request.split, "statistics": words}
-
-
-def simplex_piece(
-    model: nn.Module,
-    corners: Sequence[Mapping[str, Tensor]],
-    batches: Batches,
-    part: Part,
-    context: Context,
-    prepare: Prepare | None = None,
-) -> Found:
-    """A piece of a simplex, whatever its corners are, for `requests.read_simplex`.
-
-    Args:
-        model: The architecture.
-        corners: State dicts.
-        batches: Examples.
-        part: One of `requests.simplex_parts`.
-        context: Whom to tell about progress.
-        prepare: As of `evaluate_family`.
-
-    Returns:
-        The losses, and the number of examples; the caller adds `split` and `statistics`.
-
-    Raises:
-        MergingError: If there are fewer than three models, or they do not fit.
-    """
+    corners = [corner_params(point, loaded, context.store) for point in request.points]
     check_corners(corners)
     fresh = new_simplex_points(part["level"], len(corners))[part["start"] : part["stop"]]
+    batches = loaded.split(request.split)
     found = evaluate_family(
-        model, corners, fresh, batches, prepare=prepare, on_progress=context.report
+        loaded.model,
+        corners,
+        fresh,
+        batches,
+        prepare=plane_policy(request.statistics, loaded.model, statistics),
+        on_progress=context.report,
     )
-    values = np.stack([found.loss, found.accuracy, found.standard_error])
-    return {"weights": fresh, "values": values}, {"examples": len(batches)}
+    return SimplexLoss(
+        names=request.names,
+        weights=fresh,
+        loss=found.loss,
+        accuracy=found.accuracy,
+        standard_error=found.standard_error,
+        resolution=SIMPLEX_SIDES[part["level"]],
+        split=request.split,
+        examples=len(batches),
+        statistics=statistics_words(request.statistics, len(statistics)),
+    )
 
 
-def _swag(request: requests.SwagRequest, part: Part, context: Context) -> Found:
+def _swag(request: requests.SwagRequest, part: Part, context: Context) -> SwagSamples:
     start = time.perf_counter()
     loaded = load(request.subject, context.store)
     options = json.loads(request.options)
@@ -114,24 +92,26 @@ def _swag(request: requests.SwagRequest, part: Part, context: Context) -> Found:
         params = params if few is None else reset(loaded.model, params, few)
         alone = evaluate(loaded.model, params, batches)
         values.append((float(alone.loss[0]), float(alone.accuracy[0])))
-        points.append(asdict(_projected(f"sample {k + 1}", params, plane)))
+        points.append(_projected(f"sample {k + 1}", params, plane))
         context.report(k + 1, options["samples"], "samples evaluated")
     loss, accuracy = np.array(values).T
-    described: dict[str, Any] = {
-        "around": requests.corner_names([point])[0],
-        "points": points,
-        "mean": asdict(_projected("mean", found.mean, plane)),
-        "snapshots": found.snapshots,
-        "seconds": time.perf_counter() - start,
-        "split": request.split,
-        "examples": len(batches),
-        "statistics": "interpolated" if few is None else statistics_words("reset", len(few)),
-    }
-    return {"loss": loss, "accuracy": accuracy}, described
+    return SwagSamples(
+        around=requests.corner_names([point])[0],
+        points=tuple(points),
+        loss=loss,
+        accuracy=accuracy,
+        mean=_projected("mean", found.mean, plane),
+        snapshots=found.snapshots,
+        seconds=time.perf_counter() - start,
+        split=request.split,
+        examples=len(batches),
+        statistics="interpolated" if few is None else statistics_words("reset", len(few)),
+    )
 
 
 def _projected(name: str, params: Params, plane: Plane) -> PlanePoint:
-    return PlanePoint(name, *plane.coordinates(params), plane.residual(params))
+    x, y = plane.coordinates(params)
+    return PlanePoint(name=name, x=x, y=y, residual=plane.residual(params))
 
 
 TASKS: Mapping[str, Task] = MappingProxyType({"simplex": _simplex, "swag": _swag})

@@ -1,11 +1,10 @@
-"""What tasks of all kinds share: what they return, and the aligned model B."""
+"""What tasks of all kinds share: their form, and the aligned model B."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +15,9 @@ from merging.results.tasks.load_pair import Loaded
 from merging.schema.errors import MergingError
 from merging.symmetry.permutation import permute
 
-Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 Part = Mapping[str, Any]
-Task = Callable[[Any, Part, Context], Found]
+# What it returns is a record, which the request encodes.
+Task = Callable[[Any, Part, Context], Any]
 
 
 def aligned_b(

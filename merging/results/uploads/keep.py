@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,13 @@ from merging.results.compute.store import Store
 from merging.results.requests import (
     canonical,
 )
+from merging.results.requests.models import BroughtCheckpoint, BroughtData, ChosenSpec
 from merging.results.uploads.load import Stored, _certified, network_of
 from merging.schema.errors import CheckpointError, MergingError
 from merging.symmetry import check_by_hand, frozen, read_spec
 
 
-def keep_spec(
-    text: str, config: str, store: Store, *, freeze: Sequence[str] = ()
-) -> dict[str, Any]:
+def keep_spec(text: str, config: str, store: Store, *, freeze: Sequence[str] = ()) -> ChosenSpec:
     """Prove a spec that a person chose, and keep it.
 
     Args:
@@ -50,7 +50,7 @@ def keep_spec(
         freeze: Groups to leave out of it.
 
     Returns:
-        The fields of `requests.ChosenSpec`; no fingerprint if it is the derived spec itself.
+        What was kept; no fingerprint if it is the derived spec itself.
 
     Raises:
         SymmetryError: If it does not fit the architecture, or changes its function; the group is
@@ -65,7 +65,7 @@ def keep_spec(
     if written != derived.to_json():
         mark = hashlib.sha256(written.encode()).hexdigest()
         store.put_file(mark, written.encode(), ".json")
-    return {"fingerprint": mark, "groups": len(spec.sizes), "units": spec.units}
+    return ChosenSpec(mark, len(spec.sizes), spec.units)
 
 
 def uploaded(upload: str, name: str, store: Store) -> Path:
@@ -82,7 +82,7 @@ def uploaded(upload: str, name: str, store: Store) -> Path:
 
 def keep_checkpoint(
     source: bytes | Path, name: str, store: Store, *, architecture: str = ""
-) -> dict[str, Any]:
+) -> BroughtCheckpoint:
     """Read a brought checkpoint, find its architecture, and keep it as safetensors.
 
     The architecture is that of a `.pt2` archive itself; else the one that is given; else what a
@@ -97,7 +97,7 @@ def keep_checkpoint(
         architecture: Canonical JSON of a config, or a name such as `torchvision:resnet18`.
 
     Returns:
-        The fields of `requests.BroughtCheckpoint`.
+        What was kept.
 
     Raises:
         MergingError: If the file is no checkpoint, or its architecture cannot be found.
@@ -124,8 +124,8 @@ def keep_checkpoint(
         meta = checkpoint.meta
         kept = _keep_weights(_specs(whole), on_disk, meta, config, name, store)
     if "optimizer" in meta and meta["format"] != "safetensors":  # whose notes are anybody's
-        mark, note = _keep_second_moment(source, name, kept["config"], store)
-        kept |= {"second_moment": mark, "notes": [*kept["notes"], note]}
+        mark, note = _keep_second_moment(source, name, kept.config, store)
+        kept = replace(kept, second_moment=mark, notes=(*kept.notes, note))
     return kept
 
 
@@ -159,18 +159,18 @@ def _keep_weights(
     config: Mapping[str, Any],
     name: str,
     store: Store,
-) -> dict[str, Any]:
+) -> BroughtCheckpoint:
     check_finite(params, name)
-    return {
-        "name": name,
-        "fingerprint": _stored(specs, params, _notes_kept(meta), store),
-        "config": canonical(config),
-        "tensors": len(specs),
-        "parameters": sum(math.prod(spec.shape) for spec in specs.values()),
-        "notes": _notes(meta),
-        "prefix": meta.get("stripped_prefix", ""),
-        "keeps_statistics": any(key.rpartition(".")[2] == "running_mean" for key in specs),
-    }
+    return BroughtCheckpoint(
+        name=name,
+        fingerprint=_stored(specs, params, _notes_kept(meta), store),
+        config=canonical(config),
+        tensors=len(specs),
+        parameters=sum(math.prod(spec.shape) for spec in specs.values()),
+        notes=tuple(_notes(meta)),
+        prefix=meta.get("stripped_prefix", ""),
+        keeps_statistics=any(key.rpartition(".")[2] == "running_mean" for key in specs),
+    )
 
 
 def _stored(
@@ -216,7 +216,7 @@ def _notes(meta: Mapping[str, str]) -> list[str]:
     return notes
 
 
-def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dict[str, Any]:
+def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> BroughtData:
     """Read uploaded examples, check that they fit an architecture, and keep them.
 
     Args:
@@ -226,7 +226,7 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
         store: The store.
 
     Returns:
-        The fields of `requests.BroughtData`.
+        What was kept.
 
     Raises:
         MergingError: If the file holds no examples for this architecture.
@@ -234,7 +234,7 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> dic
     return keep_arrays(read_data(source, name), name, config, store)
 
 
-def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> dict[str, Any]:
+def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> BroughtData:
     """Check that examples fit an architecture, and keep them.
 
     Args:
@@ -244,7 +244,7 @@ def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> d
         store: The store.
 
     Returns:
-        The fields of `requests.BroughtData`.
+        What was kept.
 
     Raises:
         MergingError: If they do not fit.
@@ -259,11 +259,11 @@ def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> d
         store.put_file(mark, path, ".npz")
     finally:
         path.unlink(missing_ok=True)
-    return {
-        "name": name,
-        "fingerprint": mark,
-        "examples": len(y),
-        "classes": found.classes,
-        "kind": found.kind,
-        "notes": list(notes),
-    }
+    return BroughtData(
+        name=name,
+        fingerprint=mark,
+        examples=len(y),
+        classes=found.classes,
+        notes=tuple(notes),
+        kind=found.kind,
+    )

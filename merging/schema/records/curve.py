@@ -138,3 +138,34 @@ class Curve:
         if metric == "accuracy":
             return self.example_correct.astype(np.float64)
         raise UnknownNameError(f"unknown metric {metric!r}; choose from 'loss', 'accuracy'")
+
+
+def mean_curve(
+    lams: NDArray[np.float64],
+    example_losses: NDArray[np.float32],
+    example_correct: NDArray[np.bool_] | NDArray[np.float32],
+    *,
+    statistics: str = "interpolated",
+    split: str = "",
+) -> Curve:
+    """Return the curve whose loss and accuracy are means over the examples, in float64.
+
+    Args:
+        lams: `[k]` positions.
+        example_losses: `[k, n]`.
+        example_correct: `[k, n]`.
+        statistics: As of `Curve`.
+        split: As of `Curve`.
+
+    Returns:
+        The curve.
+    """
+    return Curve(
+        lams=lams,
+        loss=example_losses.mean(1, dtype=np.float64),
+        accuracy=example_correct.mean(1, dtype=np.float64),
+        example_losses=example_losses,
+        example_correct=example_correct,
+        statistics=statistics,
+        split=split,
+    )

@@ -110,6 +110,14 @@ class MergedScore:
 
 
 @dataclass(frozen=True)
+class ScanPoint:
+    """A rule with one coefficient at one value, and how good it is there."""
+
+    value: float
+    score: MergedScore
+
+
+@dataclass(frozen=True)
 class Scan:
     """A rule with one coefficient at several values.
 

@@ -86,3 +86,36 @@ class Surface:
     def complete(self) -> bool:
         """Whether every point of the grid has been evaluated."""
         return bool(self.evaluated.all())
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceModels:
+    """The models and the trained paths of a surface, on its plane."""
+
+    points: tuple[PlanePoint, ...] = ()
+    paths: tuple[PlanePath, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SurfacePoints:
+    """Some points of a surface's grid.
+
+    Attributes:
+        cells: int16 `[2, k]` rows and columns on the grid of `level`.
+        values: float32 `[3, k]` loss, accuracy, and standard error of the loss.
+        level: Index of the grid, from coarse to fine.
+        x: First and last coordinate along the first basis vector.
+        y: First and last coordinate along the second.
+        scale: As of `Surface`.
+        examples: Number of examples behind every value.
+        statistics: What was done about the statistics of hidden units, in words.
+    """
+
+    cells: NDArray[np.int16]
+    values: NDArray[np.float32]
+    level: int
+    x: tuple[float, float]
+    y: tuple[float, float]
+    scale: float
+    examples: int
+    statistics: str

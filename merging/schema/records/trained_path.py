@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class TrainedPath:
@@ -33,3 +36,19 @@ class TrainedPath:
     distance: float
     options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPath:
+    """A trained path with what it can be followed by again.
+
+    Attributes:
+        path: The path.
+        bends: float32 `[corners - 2, n]` its inner corners, all floating tensors end to end; None
+            while it is trained.
+        knots: Positions of all corners on the path.
+    """
+
+    path: TrainedPath
+    bends: NDArray[np.float32] | None = None
+    knots: tuple[float, ...] = ()

@@ -191,7 +191,7 @@ def brought(store: Store) -> requests.Subject:
         (store.folder.parent / f"{letter}.pt2").write_bytes(data)
         marks.append(keep_checkpoint(data, f"{letter}.pt2", store))
     a, b = marks
-    return requests.Subject(a["config"], a["fingerprint"], b["fingerprint"], "", "")
+    return requests.Subject(a.config, a.fingerprint, b.fingerprint, "", "")
 
 
 def test_models_that_were_brought_have_stand_in_names(tmp_path, capsys):
@@ -211,9 +211,9 @@ def test_models_that_were_brought_have_stand_in_names(tmp_path, capsys):
 def test_a_spec_that_was_chosen_is_a_file(tmp_path, capsys):
     store = Store(tmp_path / "mine")
     chosen = keep_spec("", SUBJECT.config, store, freeze=["layers.0.weight[0]"])
-    request = requests.alignment(replace(SUBJECT, spec=chosen["fingerprint"]), "weight")
+    request = requests.alignment(replace(SUBJECT, spec=chosen.fingerprint), "weight")
     expected = Session(store).compute(request).permutations
-    (tmp_path / "spec.json").write_bytes(store.file(chosen["fingerprint"]).read_bytes())
+    (tmp_path / "spec.json").write_bytes(store.file(chosen.fingerprint).read_bytes())
     assert "`spec.json` for the permutation spec" in as_code.note(request)
     found = run(as_code.python(request))["found"].permutations
     assert list(found) == list(expected) == ["layers.1.weight[0]", "layers.2.weight[0]"]
@@ -341,7 +341,7 @@ def brought_family(store: Store, data: str) -> requests.Family:
         merging.write_checkpoint(file, {key: value.half() for key, value in params.items()})
         marks.append(keep_checkpoint(file, file.name, store))
     on = () if not data else (requests.Examples(data, load_dataset(data).fingerprint),)
-    one, two, base = (mark["fingerprint"] for mark in marks)
+    one, two, base = (mark.fingerprint for mark in marks)
     known = (0 if on else -1,) * 2
     return requests.Family(marks[0]["config"], (one, two), on, known, base, on[0] if on else None)
 
@@ -413,9 +413,9 @@ def test_curvature_from_optimizers_is_read_from_the_files(rule, order, tmp_path,
         states = {"model": family.model.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save(states, f"{name}.pt")
         kept.append(keep_checkpoint(Path(f"{name}.pt"), f"{name}.pt", store))
-    marks = [one["fingerprint"] for one in kept]
+    marks = [one.fingerprint for one in kept]
     whole = requests.Family(kept[0]["config"], tuple(marks[:2]), (), (-1, -1), marks[2])
-    own = [one["second_moment"] for one in kept]
+    own = [one.second_moment for one in kept]
     moments = requests.Moments(tuple(own[:2]), own[2], scale=5000.0)
     if order:
         whole, moments = whole.without_base(), moments.without_base()

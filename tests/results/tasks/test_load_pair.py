@@ -52,7 +52,7 @@ def kept(params, store, name="mine.safetensors"):
 
 def brought(params_a, params_b, store):
     a, b = kept(params_a, store, "a.bin"), kept(params_b, store, "b.bin")
-    return replace(SUBJECT, config=a["config"], model_a=a["fingerprint"], model_b=b["fingerprint"])
+    return replace(SUBJECT, config=a.config, model_a=a.fingerprint, model_b=b.fingerprint)
 
 
 def test_a_bundled_subject_is_the_pair(pair, store):
@@ -74,12 +74,12 @@ def test_it_is_loaded_once(store):
 
 def test_an_upload_is_kept_as_safetensors(pair, store):
     found = kept(saved(pair.params_a), store, "mine.pt")
-    assert found["fingerprint"] == fingerprint(pair.params_a) == SUBJECT.model_a
-    assert found["name"] == "mine.pt"
-    path = store.file(found["fingerprint"])
+    assert found.fingerprint == fingerprint(pair.params_a) == SUBJECT.model_a
+    assert found.name == "mine.pt"
+    path = store.file(found.fingerprint)
     assert path is not None
     assert path.suffix == ".safetensors"
-    assert fingerprint(merging.read_checkpoint(path)[0]) == found["fingerprint"]
+    assert fingerprint(merging.read_checkpoint(path)[0]) == found.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_an_upload_is_kept_as_safetensors(pair, store):
 )
 def test_the_format_does_not_count_and_notes_say_what_was_done(write, notes, pair, store):
     found = kept(write(dict(pair.params_b)), store)
-    assert found["fingerprint"] == SUBJECT.model_b
-    assert json.loads(found["config"]) == pair.card["config"]
-    assert len(found["notes"]) == len(notes)
-    for note, expected in zip(found["notes"], notes, strict=True):
+    assert found.fingerprint == SUBJECT.model_b
+    assert json.loads(found.config) == pair.card["config"]
+    assert len(found.notes) == len(notes)
+    for note, expected in zip(found.notes, notes, strict=True):
         assert note.replace("'", "") == expected.replace("'", "")
 
 
@@ -115,8 +115,8 @@ def test_every_bundled_architecture_is_recognised(store):
     for name in merging.list_pairs():
         card = merging.load_pair(name).card
         found = kept(merging.load_pair(name).params_a, store)
-        assert found["fingerprint"] == card["fingerprint_a"]
-        assert found["config"] == requests.bundled_subject(name).config, name
+        assert found.fingerprint == card["fingerprint_a"]
+        assert found.config == requests.bundled_subject(name).config, name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -135,7 +135,7 @@ def test_half_precision_is_computed_in_float32(dtype, pair, store):
 def test_what_is_kept_keeps_its_dtype(pair, store):
     halves = {name: value.half() for name, value in pair.params_a.items()}
     found = kept(halves, store)
-    params = load.load_params(found["fingerprint"], store)
+    params = load.load_params(found.fingerprint, store)
     assert {value.dtype for value in params.values()} == {torch.float16}
 
 
@@ -214,10 +214,10 @@ def test_examples_are_kept_in_one_random_order_and_halved(store):
     x = np.arange(21, dtype=np.float32)[:, None].repeat(64, 1)
     y = np.arange(21) % 10
     found = keep.keep_data(npz(x=x, y=y), "mine.npz", SUBJECT.config, store)
-    assert (found["examples"], found["classes"]) == (21, 10)
-    assert "first 10 examples" in found["notes"][0]
-    assert "other 11" in found["notes"][0]
-    subject = replace(SUBJECT, data=found["fingerprint"], data_fingerprint=found["fingerprint"])
+    assert (found.examples, found.classes) == (21, 10)
+    assert "first 10 examples" in found.notes[0]
+    assert "other 11" in found.notes[0]
+    subject = replace(SUBJECT, data=found.fingerprint, data_fingerprint=found.fingerprint)
     data = load_pair.load(subject, store).data
     assert (len(data.train), len(data.test)) == (10, 11)
     values = torch.cat([data.train.inputs, data.test.inputs])[:, 0]
@@ -232,7 +232,7 @@ def test_equal_examples_have_one_fingerprint(store):
     one, other = (
         keep.keep_data(data, name, SUBJECT.config, store) for name in ("mine.npz", "yours.npz")
     )
-    assert one["fingerprint"] == other["fingerprint"]
+    assert one.fingerprint == other.fingerprint
 
 
 def test_no_temporary_file_is_left(store):
@@ -249,7 +249,7 @@ def test_classes_are_counted_from_the_outputs(name):
 @pytest.mark.parametrize("n", [2, 3])
 def test_few_examples_are_enough_for_a_curve(n, store, pair):
     found = keep.keep_data(examples((64,), n), "mine.npz", SUBJECT.config, store)
-    subject = replace(SUBJECT, data=found["fingerprint"], data_fingerprint=found["fingerprint"])
+    subject = replace(SUBJECT, data=found.fingerprint, data_fingerprint=found.fingerprint)
     loaded = load_pair.load(subject, store)
     assert len(loaded.data.train) == n // 2
     assert evaluate(loaded.model, loaded.params_a, loaded.data.test).losses.shape == (1, n - n // 2)
@@ -257,8 +257,8 @@ def test_few_examples_are_enough_for_a_curve(n, store, pair):
 
 def test_a_spec_without_a_group_is_kept_and_used(store):
     chosen = keep.keep_spec("", SUBJECT.config, store, freeze=["layers.0.weight[0]"])
-    assert (chosen["groups"], chosen["units"]) == (2, 512)
-    loaded = load_pair.load(replace(SUBJECT, spec=chosen["fingerprint"]), store)
+    assert (chosen.groups, chosen.units) == (2, 512)
+    loaded = load_pair.load(replace(SUBJECT, spec=chosen.fingerprint), store)
     assert list(loaded.spec.sizes) == ["layers.1.weight[0]", "layers.2.weight[0]"]
     assert len(load_pair.load(SUBJECT, store).spec.sizes) == 3
 
