@@ -33,7 +33,7 @@ EXAMPLES = {
 def test_the_example_runs(example):
     page, line, text = EXAMPLES[example]
     # Empty lines put the block where it is in the page, so that a traceback names its line.
-    exec(compile("\n" * line + text, str(page), "exec"), {"__name__": "example"})
+    exec(compile("\n" * line + text, str(page), "exec", dont_inherit=True), {"__name__": "example"})
 
 
 def test_the_readme_has_an_example():

@@ -1,7 +1,7 @@
 """How the pieces of requests are computed; runs in a worker (see `results.compute.run_piece`).
 
-One module per module of `results.requests` (files of fusions have one of their own), each with
-the table of its tasks.
+One module per module of `results.requests` (files of fusions have one of their own). A task is a
+function of the request, the part and the context; it returns a record, which the request encodes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,36 @@ from merging.results.tasks import (
 from merging.results.tasks.border import guarded
 from merging.results.tasks.task import Task
 
-TASKS: Mapping[str, Task] = MappingProxyType({
-    **models.TASKS,
-    **alignment.TASKS,
-    **landscape.TASKS,
-    **curvature.TASKS,
-    **fusion.TASKS,
-    **fusion_export.TASKS,
-    **explanations.TASKS,
-    **path.TASKS,
-    **regions.TASKS,
+TASKS: Mapping[type[requests.Request[Any]], Task] = MappingProxyType({
+    requests.SymmetryRequest: models.find_groups,
+    requests.SpecRequest: models.prove_spec,
+    requests.EndPointsRequest: models.evaluate_end_points,
+    requests.DiagnosisRequest: models.diagnose,
+    requests.ForecastRequest: models.forecast,
+    requests.CheckpointRequest: models.read_checkpoint,
+    requests.DataRequest: models.read_examples,
+    requests.FitRequest: models.compare_tensors,
+    requests.AlignmentRequest: alignment.align,
+    requests.UnitsRequest: alignment.compare_units,
+    requests.LayersRequest: alignment.compare_layers,
+    requests.ExportRequest: alignment.write_file,
+    requests.CurveRequest: landscape.evaluate_curve,
+    requests.SurfaceRequest: landscape.evaluate_surface,
+    requests.CurvatureRequest: curvature.take_curvature,
+    requests.OrderRequest: fusion.line_up,
+    requests.FusionRequest: fusion.fuse_and_judge,
+    requests.ReferencesRequest: fusion.judge_reference,
+    requests.ScanRequest: fusion.judge_value,
+    requests.MixturesRequest: fusion.evaluate_mixtures,
+    requests.FusionExportRequest: fusion_export.write_fused,
+    requests.TaskVectorsRequest: explanations.compare_vectors,
+    requests.ImpliedWeightsRequest: explanations.count_weights,
+    requests.ErrorsRequest: explanations.split_errors,
+    requests.RemovalRequest: explanations.take_out_task,
+    requests.PathRequest: path.train_path,
+    requests.PathCurveRequest: path.evaluate_path_curve,
+    requests.SimplexRequest: regions.evaluate_mixtures,
+    requests.SwagRequest: regions.sample_swag,
 })
 
 
@@ -60,5 +80,5 @@ def run_piece(payload: str, context: Context) -> tuple[dict[str, np.ndarray], di
     values = json.loads(payload)
     request = requests.from_payload(values["request"])
     with guarded(payload):
-        entry = request.encode(TASKS[request.task](request, values["part"], context))
+        entry = request.encode(TASKS[type(request)](request, values["part"], context))
     return entry.arrays, entry.meta

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,21 +20,19 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.requests.alignment import Download
 from merging.results.tasks.load_pair import Loaded, load
-from merging.results.tasks.task import (
-    Part,
-    Task,
-    aligned_b,
-    permutations_of,
-    to_arrays,
-    to_tensors,
-)
+from merging.results.tasks.task import Part, aligned_b, permutations_of, to_arrays, to_tensors
 from merging.results.uploads.load import load_params
 from merging.schema.errors import MergingError, StoppedError
 from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
 from merging.symmetry import certify
 
 
-def _alignment(request: requests.AlignmentRequest, part: Part, context: Context) -> Alignment:
+def align(request: requests.AlignmentRequest, part: Part, context: Context) -> Alignment:
+    """Find the permutation of model B, and certify it.
+
+    Raises:
+        StoppedError: If somebody stopped it.
+    """
     loaded = load(request.subject, context.store)
 
     def show(result: MatchResult, difference: float = float("nan")) -> None:
@@ -99,13 +95,15 @@ def _record(found: MatchResult, difference: float) -> Alignment:
     )
 
 
-def _units(request: requests.UnitsRequest, part: Part, context: Context) -> list[GroupUnits]:
+def compare_units(request: requests.UnitsRequest, part: Part, context: Context) -> list[GroupUnits]:
+    """Compare the units of every group, before and after alignment."""
     loaded = load(request.subject, context.store)
     problem = MatchProblem(loaded.model, loaded.spec, loaded.params_a, loaded.params_b)
     return describe_units(problem, permutations_of(request.alignment, context.store))
 
 
-def _layers(request: requests.LayersRequest, part: Part, context: Context) -> list[LayerRow]:
+def compare_layers(request: requests.LayersRequest, part: Part, context: Context) -> list[LayerRow]:
+    """Compare the two models layer by layer, before and after alignment."""
     loaded = load(request.subject, context.store)
     aligned = aligned_b(loaded, request.alignment, context.store)
     batches = loaded.data.test.take(requests.LAYER_EXAMPLES)
@@ -141,7 +139,12 @@ def _layers(request: requests.LayersRequest, part: Part, context: Context) -> li
     ]
 
 
-def _export(request: requests.ExportRequest, part: Part, context: Context) -> Download:
+def write_file(request: requests.ExportRequest, part: Part, context: Context) -> Download:
+    """Write the permutation, or the aligned or merged model, as a file.
+
+    Raises:
+        MergingError: If what it needs is missing, or the result must not be used.
+    """
     loaded = load(request.subject, context.store)
     method = "naive" if request.alignment is None else request.alignment.method
     stem = f"{request.subject.model_a[:8]}-{request.subject.model_b[:8]}-{method}"
@@ -205,11 +208,3 @@ def _permutation_file(alignment: requests.AlignmentRequest, store: Store) -> byt
     perms = {group: perm.numpy() for group, perm in permutations_of(alignment, store).items()}
     np.savez_compressed(file, **perms)  # type: ignore[arg-type]
     return file.getvalue()
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({
-    "alignment": _alignment,
-    "units": _units,
-    "layers": _layers,
-    "export": _export,
-})

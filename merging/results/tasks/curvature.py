@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +14,7 @@ from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.load_family import Members, ordered
-from merging.results.tasks.task import Part, Task
+from merging.results.tasks.task import Part
 from merging.results.uploads.load import data_of, load_params, network_of
 from merging.schema.cards.fusion.table import find_way
 from merging.schema.errors import MergingError
@@ -75,9 +72,10 @@ def _from_moments(
     return ordered(whole, request.order, store), own
 
 
-def _curvature(
+def take_curvature(
     request: requests.CurvatureRequest, part: Part, context: Context
 ) -> dict[str, NDArray[np.float32]]:
+    """Take the diagonal Fisher of one model on one task's examples."""
     network = network_of(request.config, context.store)
     fisher = diagonal_fisher(
         network.model,
@@ -88,6 +86,3 @@ def _curvature(
         seed=request.seed,
     )
     return {name: value.float().numpy() for name, value in fisher.items()}
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({"curvature": _curvature})

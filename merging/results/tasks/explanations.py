@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 from torch import Tensor
@@ -28,7 +27,7 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.curvature import scaled_fishers
 from merging.results.tasks.load_family import Members, load_members
-from merging.results.tasks.task import Part, Task
+from merging.results.tasks.task import Part
 from merging.results.uploads.load import Stored, data_of
 from merging.schema.errors import MergingError
 from merging.schema.records.explanations import (
@@ -79,9 +78,14 @@ def _gradients(members: Members, states: Sequence[Mapping[str, Tensor]]) -> list
     return found
 
 
-def _task_vectors(
+def compare_vectors(
     request: requests.TaskVectorsRequest, part: Part, context: Context
 ) -> TaskVectorSummary:
+    """Compare the task vectors of a family.
+
+    Raises:
+        MergingError: If what it needs is missing, or the result must not be used.
+    """
     members = load_members(request.family, context.store)
     if members.base is None:
         raise MergingError("task vectors are steps from a base, and these models have none")
@@ -99,9 +103,10 @@ def _task_vectors(
     )
 
 
-def _implied_weights(
+def count_weights(
     request: requests.ImpliedWeightsRequest, part: Part, context: Context
 ) -> ImpliedWeights:
+    """Count the weights that gradient matching gives to single entries."""
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     fishers, base_fisher = scaled_fishers(fusion, members, context.store)
@@ -118,7 +123,14 @@ def _implied_weights(
     return ImpliedWeights(edges=found.edges, counts=found.counts, means=found.means)
 
 
-def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> list[TensorErrors]:
+def split_errors(
+    request: requests.ErrorsRequest, part: Part, context: Context
+) -> list[TensorErrors]:
+    """Split what sets two rules apart from the joint model.
+
+    Raises:
+        MergingError: If what it needs is missing, or the result must not be used.
+    """
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     if members.base is None or members.joint is None:
@@ -153,7 +165,12 @@ def _errors(request: requests.ErrorsRequest, part: Part, context: Context) -> li
     return rows
 
 
-def _removal(request: requests.RemovalRequest, part: Part, context: Context) -> list[Removal]:
+def take_out_task(request: requests.RemovalRequest, part: Part, context: Context) -> list[Removal]:
+    """Take one task out of the joint model again.
+
+    Raises:
+        MergingError: If what it needs is missing, or the result must not be used.
+    """
     family, k = request.family, request.removed
     members = load_members(family, context.store)
     if members.joint is None or family.base_on is None:
@@ -202,11 +219,3 @@ def _still_known(
         others_accuracy=sum(accuracies) / max(1, len(accuracies)),
         clamped=clamped,
     )
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({
-    "task vectors": _task_vectors,
-    "implied weights": _implied_weights,
-    "errors": _errors,
-    "removal": _removal,
-})

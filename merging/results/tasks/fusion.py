@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from merging.results.compute.store import Store
 from merging.results.tasks.explanations import mismatch_of
 from merging.results.tasks.load_family import Members, load_members, ordered
 from merging.results.tasks.merged_model import Merged, merge
-from merging.results.tasks.task import Part, Task
+from merging.results.tasks.task import Part
 from merging.results.uploads.load import Stored, certified
 from merging.schema.errors import MergingError, StoppedError
 from merging.schema.records.common_order import CommonOrder
@@ -32,7 +31,13 @@ from merging.schema.records.scores import MergedScore, Mixtures, ScanPoint, Task
 from merging.symmetry import certify
 
 
-def _order(request: requests.OrderRequest, part: Part, context: Context) -> CommonOrder:
+def line_up(request: requests.OrderRequest, part: Part, context: Context) -> CommonOrder:
+    """Bring the models of a family into one order of units.
+
+    Raises:
+        MergingError: If what it needs is missing, or the result must not be used.
+        StoppedError: If somebody stopped it.
+    """
     members = load_members(request.family, context.store)
     _check_widths(request.family)
     network, spec = certified(request.family.config, context.store)
@@ -74,7 +79,8 @@ def _check_widths(family: requests.Family) -> None:
         )
 
 
-def _fusion(request: requests.FusionRequest, part: Part, context: Context) -> MergedScore:
+def fuse_and_judge(request: requests.FusionRequest, part: Part, context: Context) -> MergedScore:
+    """Fuse models, and judge the result on all tasks."""
     members = load_members(request.family, context.store)
     merged = merge(request, members, context)
     outputs = merged.outputs(members, members.splits(request.split))
@@ -171,7 +177,10 @@ def _bytes(params: Mapping[str, Tensor]) -> int:
     return sum(value.nbytes for value in params.values())
 
 
-def _references(request: requests.ReferencesRequest, part: Part, context: Context) -> MergedScore:
+def judge_reference(
+    request: requests.ReferencesRequest, part: Part, context: Context
+) -> MergedScore:
+    """Judge one of the models that fused ones are compared with."""
     members, name = load_members(request.family, context.store), part["reference"]
     splits = members.splits(request.split)
     sizes = [_bytes(params) for params in members.models]
@@ -192,8 +201,8 @@ def _references(request: requests.ReferencesRequest, part: Part, context: Contex
     return MergedScore(name, _task_scores(outputs, splits), disagreement, bytes=size)
 
 
-def _scan(request: requests.ScanRequest, part: Part, context: Context) -> ScanPoint:
-    """Fuse at one value, and judge by no more than a scan shows."""
+def judge_value(request: requests.ScanRequest, part: Part, context: Context) -> ScanPoint:
+    """Fuse with a coefficient at one value, and judge by no more than a scan shows."""
     value = part["value"]
     chosen = requests.with_knob(request.fusion, request.knob, value)
     members = load_members(chosen.family, context.store)
@@ -208,7 +217,8 @@ def _scan(request: requests.ScanRequest, part: Part, context: Context) -> ScanPo
     return ScanPoint(value, found)
 
 
-def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Mixtures:
+def evaluate_mixtures(request: requests.MixturesRequest, part: Part, context: Context) -> Mixtures:
+    """Evaluate weighted means over a grid of shares."""
     members = load_members(request.family, context.store)
     _check_widths(request.family)
     parents = ordered(members.models, request.order, context.store)
@@ -239,12 +249,3 @@ def _mixtures(request: requests.MixturesRequest, part: Part, context: Context) -
         accuracy=np.stack([one.accuracy for one in found], axis=1),
         split=request.split,
     )
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({
-    "order": _order,
-    "fusion": _fusion,
-    "references": _references,
-    "scan": _scan,
-    "mixtures": _mixtures,
-})

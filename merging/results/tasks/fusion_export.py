@@ -6,7 +6,6 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from merging.files.checkpoints.lazy_params import Params
@@ -18,11 +17,11 @@ from merging.results.compute.run_piece import Context
 from merging.results.requests.alignment import Download
 from merging.results.tasks.load_family import load_members
 from merging.results.tasks.merged_model import merge
-from merging.results.tasks.task import Part, Task
+from merging.results.tasks.task import Part
 
 
-def _export(request: requests.FusionExportRequest, part: Part, context: Context) -> Download:
-    """Write what was merged in the form of the first model that was brought."""
+def write_fused(request: requests.FusionExportRequest, part: Part, context: Context) -> Download:
+    """Write what was merged in the form of the first model's file."""
     fusion = request.fusion
     members = load_members(fusion.family, context.store)
     merged = merge(fusion, members, context)
@@ -87,6 +86,3 @@ def _zipped(weights: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
             # Without a time of its own, so that the same model makes the same file.
             archive.writestr(zipfile.ZipInfo(name), data)
     return file.getvalue()
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({"fusion export": _export})

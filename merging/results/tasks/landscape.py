@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 import torch
 
@@ -27,12 +24,13 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.load_pair import Loaded, load
 from merging.results.tasks.path import corner_params, path_on_plane, read_path
-from merging.results.tasks.task import Part, Task, aligned_b, statistics_words
+from merging.results.tasks.task import Part, aligned_b, statistics_words
 from merging.schema.records.curve import Curve
 from merging.schema.records.surface import PlanePoint, SurfaceModels, SurfacePoints
 
 
-def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Curve:
+def evaluate_curve(request: requests.CurveRequest, part: Part, context: Context) -> Curve:
+    """Evaluate the positions of a piece on the line."""
     loaded = load(request.subject, context.store)
     params_b = aligned_b(loaded, request.alignment, context.store)
     batches = loaded.split(request.split)
@@ -51,9 +49,10 @@ def _curve(request: requests.CurveRequest, part: Part, context: Context) -> Curv
     return curve_of(lams, found, statistics=words, split=request.split)
 
 
-def _surface(
+def evaluate_surface(
     request: requests.SurfaceRequest, part: Part, context: Context
 ) -> SurfaceModels | SurfacePoints:
+    """Project the models on the plane, or evaluate some points of it."""
     loaded = load(request.subject, context.store)
     plane = _plane(request, loaded, context.store)
     if "models" in part:
@@ -105,6 +104,3 @@ def _shown(
         tuple(points.values()),
         tuple(path_on_plane(read_path(path, loaded, store), plane) for path in paths),
     )
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({"curve": _curve, "surface": _surface})

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ from merging.models.state_dict import in_order
 from merging.results import requests
 from merging.results.compute.run_piece import Context
 from merging.results.tasks.load_pair import load
-from merging.results.tasks.task import Part, Task
+from merging.results.tasks.task import Part
 from merging.results.uploads.keep import (
     keep_arrays,
     keep_checkpoint,
@@ -36,7 +34,8 @@ from merging.schema.records.symmetry import SymmetrySummary
 from merging.symmetry import certify, summarise
 
 
-def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -> SymmetrySummary:
+def find_groups(request: requests.SymmetryRequest, part: Part, context: Context) -> SymmetrySummary:
+    """Find the permutation groups of an architecture, and certify them."""
     start = time.perf_counter()
     network, spec = certified(request.config, context.store, request.spec)
     certificate = certify(network.model, spec, network.example_inputs, seed=1)
@@ -44,7 +43,12 @@ def _symmetry(request: requests.SymmetryRequest, part: Part, context: Context) -
     return replace(summary, spec=spec.to_json())
 
 
-def _spec(request: requests.SpecRequest, part: Part, context: Context) -> requests.ChosenSpec:
+def prove_spec(request: requests.SpecRequest, part: Part, context: Context) -> requests.ChosenSpec:
+    """Prove a spec that a person chose, and keep it.
+
+    Raises:
+        SymmetryError: If what was uploaded is no text.
+    """
     text = ""
     if request.upload:
         try:
@@ -55,9 +59,10 @@ def _spec(request: requests.SpecRequest, part: Part, context: Context) -> reques
     return keep_spec(text, request.config, context.store, freeze=request.frozen)
 
 
-def _end_points(
+def evaluate_end_points(
     request: requests.EndPointsRequest, part: Part, context: Context
 ) -> dict[str, list[EndPoint]]:
+    """Evaluate both models on both splits."""
     loaded = load(request.subject, context.store)
     rows: dict[str, list[EndPoint]] = {}
     for letter, params in (("a", loaded.params_a), ("b", loaded.params_b)):
@@ -74,7 +79,8 @@ def _end_points(
     return rows
 
 
-def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context) -> Diagnosis:
+def diagnose(request: requests.DiagnosisRequest, part: Part, context: Context) -> Diagnosis:
+    """Examine two models, and look for a planted permutation."""
     loaded = load(request.subject, context.store)
     network, _ = certified(request.subject.config, context.store)
     return examine(
@@ -82,7 +88,8 @@ def _diagnosis(request: requests.DiagnosisRequest, part: Part, context: Context)
     )
 
 
-def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -> Forecast:
+def forecast(request: requests.ForecastRequest, part: Part, context: Context) -> Forecast:
+    """Foresee what matching two models will take."""
     subject = request.subject
     loaded = load(subject, context.store)
     params_a, params_b = (
@@ -92,15 +99,19 @@ def _forecast(request: requests.ForecastRequest, part: Part, context: Context) -
     return foresee(loaded.model, loaded.spec, params_a, params_b, loaded.data.test)
 
 
-def _read_checkpoint(
+def read_checkpoint(
     request: requests.CheckpointRequest, part: Part, context: Context
 ) -> requests.BroughtCheckpoint:
+    """Read, check and keep a checkpoint."""
     architecture = request.architecture
     with _source(request, context) as source:
         return keep_checkpoint(source, request.name, context.store, architecture=architecture)
 
 
-def _read_data(request: requests.DataRequest, part: Part, context: Context) -> requests.BroughtData:
+def read_examples(
+    request: requests.DataRequest, part: Part, context: Context
+) -> requests.BroughtData:
+    """Read, check and keep examples."""
     if request.function:
         found = own_data(request.function)
         return keep_arrays(found, request.name, request.config, context.store)
@@ -117,7 +128,10 @@ def _source(
     return nullcontext(uploaded(request.upload, request.name, context.store))
 
 
-def _fit(request: requests.FitRequest, part: Part, context: Context) -> list[requests.TensorRow]:
+def compare_tensors(
+    request: requests.FitRequest, part: Part, context: Context
+) -> list[requests.TensorRow]:
+    """Compare the tensors of two checkpoints; what does not fit comes first."""
     params_a, params_b = (
         load_params(model, context.store) for model in (request.model_a, request.model_b)
     )
@@ -149,15 +163,3 @@ def _shape_words(value: Tensor | None) -> str:
     return (
         f"{' × '.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
     )
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({
-    "symmetry": _symmetry,
-    "spec": _spec,
-    "end points": _end_points,
-    "diagnosis": _diagnosis,
-    "forecast": _forecast,
-    "read checkpoint": _read_checkpoint,
-    "read data": _read_data,
-    "fit": _fit,
-})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -29,7 +28,7 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.requests.path import PathCurve
 from merging.results.tasks.load_pair import Loaded, load
-from merging.results.tasks.task import Part, Task, aligned_b, statistics_words
+from merging.results.tasks.task import Part, aligned_b, statistics_words
 from merging.schema.errors import MergingError, StoppedError
 from merging.schema.records.surface import PlanePath
 from merging.schema.records.trained_path import StoredPath, TrainedPath
@@ -38,7 +37,12 @@ from merging.schema.records.trained_path import StoredPath, TrainedPath
 _DRAWN = 41
 
 
-def _path(request: requests.PathRequest, part: Part, context: Context) -> StoredPath:
+def train_path(request: requests.PathRequest, part: Part, context: Context) -> StoredPath:
+    """Train a path from A to B.
+
+    Raises:
+        StoppedError: If somebody stopped it.
+    """
     loaded = load(request.subject, context.store)
 
     def show(path: Path) -> None:
@@ -138,7 +142,10 @@ def path_on_plane(path: Path, plane: Plane) -> PlanePath:
     return PlanePath(kind=path.kind, x=x, y=y, residual=np.sqrt(np.clip(squares, 0, None)))
 
 
-def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context) -> PathCurve:
+def evaluate_path_curve(
+    request: requests.PathCurveRequest, part: Part, context: Context
+) -> PathCurve:
+    """Evaluate the positions of a piece on a trained path."""
     loaded = load(request.subject, context.store)
     path = read_path(request.path, loaded, context.store)
     trained = request.path.read(context.store)
@@ -155,6 +162,3 @@ def _path_curve(request: requests.PathCurveRequest, part: Part, context: Context
     )
     words = statistics_words(request.statistics, len(statistics))
     return PathCurve(trained, curve_of(lams, found, statistics=words, split=request.split))
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({"path": _path, "path curve": _path_curve})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -28,14 +26,17 @@ from merging.results.compute.run_piece import Context
 from merging.results.requests.simplex import SIMPLEX_SIDES
 from merging.results.tasks.load_pair import load
 from merging.results.tasks.path import corner_params
-from merging.results.tasks.task import Part, Task, statistics_words
+from merging.results.tasks.task import Part, statistics_words
 from merging.schema.errors import StoppedError
 from merging.schema.records.simplex import SimplexLoss
 from merging.schema.records.surface import PlanePoint
 from merging.schema.records.swag import SwagSamples
 
 
-def _simplex(request: requests.SimplexRequest, part: Part, context: Context) -> SimplexLoss:
+def evaluate_mixtures(
+    request: requests.SimplexRequest, part: Part, context: Context
+) -> SimplexLoss:
+    """Evaluate the points of a piece of a simplex."""
     loaded = load(request.subject, context.store)
     statistics = loaded.statistics_examples(request.statistics)
     corners = [corner_params(point, loaded, context.store) for point in request.points]
@@ -63,7 +64,12 @@ def _simplex(request: requests.SimplexRequest, part: Part, context: Context) -> 
     )
 
 
-def _swag(request: requests.SwagRequest, part: Part, context: Context) -> SwagSamples:
+def sample_swag(request: requests.SwagRequest, part: Part, context: Context) -> SwagSamples:
+    """Collect SWAG around one model, and evaluate its samples.
+
+    Raises:
+        StoppedError: If somebody stopped it.
+    """
     start = time.perf_counter()
     loaded = load(request.subject, context.store)
     options = json.loads(request.options)
@@ -112,6 +118,3 @@ def _swag(request: requests.SwagRequest, part: Part, context: Context) -> SwagSa
 def _projected(name: str, params: Params, plane: Plane) -> PlanePoint:
     x, y = plane.coordinates(params)
     return PlanePoint(name=name, x=x, y=y, residual=plane.residual(params))
-
-
-TASKS: Mapping[str, Task] = MappingProxyType({"simplex": _simplex, "swag": _swag})

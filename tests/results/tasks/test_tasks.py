@@ -78,7 +78,7 @@ def equal(params, others):
 
 
 def test_every_kind_of_request_has_its_task():
-    assert set(tasks.TASKS) == set(requests.KINDS)
+    assert set(tasks.TASKS) == set(requests.KINDS.values())
 
 
 def test_symmetry_is_that_of_the_library(pair, spec, store):
