@@ -343,7 +343,7 @@ def brought_family(store: Store, data: str) -> requests.Family:
     on = () if not data else (requests.Examples(data, load_dataset(data).fingerprint),)
     one, two, base = (mark.fingerprint for mark in marks)
     known = (0 if on else -1,) * 2
-    return requests.Family(marks[0]["config"], (one, two), on, known, base, on[0] if on else None)
+    return requests.Family(marks[0].config, (one, two), on, known, base, on[0] if on else None)
 
 
 @pytest.mark.parametrize("data", ["mnist", ""])
@@ -374,8 +374,7 @@ def test_models_of_other_widths_are_fused_from_their_files(tmp_path, capsys):
         merging.write_checkpoint(f"{k}.safetensors", params)
         marks.append(keep_checkpoint(Path(f"{k}.safetensors"), f"{k}", store))
     examples = requests.Examples("mnist", load_dataset("mnist").fingerprint)
-    brought = [requests.BroughtCheckpoint(**mark) for mark in marks]
-    wanted = requests.fusion(requests.brought_family(brought, examples=examples), "transport")
+    wanted = requests.fusion(requests.brought_family(marks, examples=examples), "transport")
     expected = safetensors.torch.load(
         Session(store).compute(requests.FusionExportRequest(wanted)).data
     )
@@ -414,7 +413,7 @@ def test_curvature_from_optimizers_is_read_from_the_files(rule, order, tmp_path,
         torch.save(states, f"{name}.pt")
         kept.append(keep_checkpoint(Path(f"{name}.pt"), f"{name}.pt", store))
     marks = [one.fingerprint for one in kept]
-    whole = requests.Family(kept[0]["config"], tuple(marks[:2]), (), (-1, -1), marks[2])
+    whole = requests.Family(kept[0].config, tuple(marks[:2]), (), (-1, -1), marks[2])
     own = [one.second_moment for one in kept]
     moments = requests.Moments(tuple(own[:2]), own[2], scale=5000.0)
     if order:

@@ -265,7 +265,7 @@ def test_a_spec_without_a_group_is_kept_and_used(store):
 
 def test_the_derived_spec_brought_back_is_no_other_spec(store):
     text = load.certified(SUBJECT.config, store)[1].to_json()
-    assert keep.keep_spec(text, SUBJECT.config, store)["fingerprint"] == ""
+    assert keep.keep_spec(text, SUBJECT.config, store).fingerprint == ""
 
 
 def test_a_wrong_spec_is_not_kept(store):
