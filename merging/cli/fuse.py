@@ -2,129 +2,102 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from merging.cli.arguments import read_option
-from merging.cli.session import Session
+from merging.cli.opened import OpenedModels, open_models
+from merging.cli.session import Answer, Computed, Session
+from merging.cli.wanted_fusion import Fuse
 from merging.fusion.fuse_files import fuse_files
 from merging.results import requests
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way
 from merging.schema.errors import MergingError
 
 
-def fuse(arguments: Namespace, session: Session) -> dict[str, Any]:
+def fuse(asked: Fuse, session: Session) -> Answer:
     """Fuse models by a rule, judge the result where there are examples, and write it.
 
     Raises:
         MergingError: If models do not fit, or the rule lacks what it needs.
     """
-    options = dict(read_option(text) for text in arguments.option)
-    if _streams(arguments):
-        return _from_files(arguments, options)
-    family = _chosen(session.family(arguments), arguments)
-    order = None
-    if arguments.order != "none":
-        order = requests.OrderRequest(family, arguments.order, arguments.seed)
-    wanted = requests.fusion(
-        family,
-        arguments.rule,
-        options,
-        weights=_weights(arguments, len(family.models)),
-        order=order,
-        statistics=arguments.statistics,
-        labels=arguments.labels,
-        seed=arguments.seed,
-        split=arguments.split,
-        moments=_moments(arguments, session),
-    )
-    found: dict[str, Any] = {"rule": find_way(arguments.rule).title}
+    if asked.streams:
+        return _from_files(asked)
+    models = open_models(asked.named, session.store)
+    family = asked.family(models.family)
+    first = asked.chosen(len(models.family.models))[0]
+    fusion = asked.request(family, _moments(asked, models))
+    found: dict[str, Any] = {"rule": asked.card.title}
     if family.configs:
-        found["as wide as"] = arguments.models[_first(arguments)]
-    scan = requests.tuning(wanted) if arguments.tune else None
-    if arguments.tune and scan is None:
-        raise MergingError(f"{found['rule']} has no coefficient to tune; leave --tune out")
-    if scan is not None:
-        result = session.compute(scan)
-        wanted = requests.tuned(wanted, result)
-        found["best on validation examples"] = {scan.knob: result.best}
-    if arguments.out:
-        what: Any = "folder" if arguments.out.endswith(".zip") else "weights"
-        file = session.compute(
-            requests.FusionExportRequest(wanted, what, _prefix(arguments, session))
-        )
-        Path(arguments.out).write_bytes(file.data)
-        found["written"] = arguments.out
+        found["as wide as"] = asked.named.models[first]
+    if asked.tune:
+        fusion, said = _tuned(asked, fusion, session)
+        found |= said
+    last = None
+    if asked.out:
+        last = session.run(_file(asked.out, fusion, models.prefix(first)))
+        Path(asked.out).write_bytes(last.result.data)
+        found["written"] = asked.out
     if family.tasks:
-        found |= _judged(session, wanted)
-    elif not arguments.out:
+        last = session.run(fusion)
+        found |= _judged(last)
+    if last is None:
         raise MergingError("without examples there is nothing to say: give --data, or --out")
-    return found
+    return Answer(found, models.origin.notes, last.recipe(models.origin))
 
 
-def _chosen(family: requests.Family, arguments: Namespace) -> requests.Family:
-    """The models that were asked for, with their base unless that is to be left out."""
-    found = family.without_base() if arguments.no_base else family
-    return found.of(_members(arguments, len(family.models)))
-
-
-def _members(arguments: Namespace, count: int) -> tuple[int, ...]:
-    """Numbers of the models that were asked for.
+def _tuned(
+    asked: Fuse, fusion: requests.FusionRequest, session: Session
+) -> tuple[requests.FusionRequest, dict[str, Any]]:
+    """Choose the coefficient on validation examples, and say which it is.
 
     Raises:
-        MergingError: If there are no such models.
+        MergingError: If the rule has none.
     """
-    if arguments.members is None:
-        return tuple(range(count))
-    numbers = arguments.members.split(",")
-    if not all(text.isdecimal() and int(text) < count for text in numbers):
-        raise MergingError(
-            f"--members takes numbers from 0 to {count - 1} with commas between, such as 0,1, not "
-            f"{arguments.members!r}"
-        )
-    return tuple(dict.fromkeys(int(text) for text in numbers))
+    scan = requests.tuning(fusion)
+    if scan is None:
+        raise MergingError(f"{asked.card.title} has no coefficient to tune; leave --tune out")
+    result = session.compute(scan)
+    return requests.tuned(fusion, result), {"best on validation examples": {scan.knob: result.best}}
 
 
-def _moments(arguments: Namespace, session: Session) -> requests.Moments | None:
-    """Adam's second moments in the files, if curvature is to be from there.
+def _file(out: str, fusion: requests.FusionRequest, prefix: str) -> requests.FusionExportRequest:
+    what: Literal["folder", "weights"] = "folder" if out.endswith(".zip") else "weights"
+    return requests.FusionExportRequest(fusion, what, prefix)
+
+
+def _moments(asked: Fuse, models: OpenedModels) -> requests.Moments | None:
+    """Return Adam's second moments in the files, if curvature is to be from there.
 
     Raises:
         MergingError: If a model has none.
     """
-    if not _from_optimizer(arguments):
+    if not asked.from_optimizer:
         return None
-    count, found = len(arguments.models), session.second_moments
-    if not found:
+    if not models.files:
         raise MergingError(
             "bundled models come without the state of an optimizer; leave --fisher-from out"
         )
-    members = _members(arguments, count)
-    if not all(found[k] for k in members):
-        lacking = arguments.models[next(k for k in members if not found[k])]
-        notes = [n for n in session.notes if n.startswith(f"{Path(lacking).name}: No curvature")]
-        why = notes[0] if notes else f"{lacking}: holds no state of an optimizer"
-        raise MergingError(f"{why.rstrip('.')}; leave --fisher-from out, and give --data")
-    base = found[count] if len(found) > count and not arguments.no_base else ""
-    return requests.Moments(found[:count], base, arguments.moment_scale).of(members)
+    chosen = asked.chosen(len(models.files))
+    for number in chosen:
+        if not models.files[number].second_moment:
+            why = _why_no_moment(asked, models, number)
+            raise MergingError(f"{why}; leave --fisher-from out, and give --data")
+    base = models.base.second_moment if models.base and not asked.no_base else ""
+    moments = requests.Moments(
+        tuple(file.second_moment for file in models.files), base, asked.moment_scale
+    )
+    return moments.of(chosen)
 
 
-def _from_optimizer(arguments: Namespace) -> bool:
-    return arguments.fisher_from == "optimizer" and find_way(arguments.rule).needs_fishers
+def _why_no_moment(asked: Fuse, models: OpenedModels, number: int) -> str:
+    file = models.files[number]
+    notes = [note for note in file.notes if note.startswith("No curvature")]
+    if notes:
+        return f"{file.name}: {notes[0].rstrip('.')}"
+    return f"{asked.named.models[number]}: holds no state of an optimizer"
 
 
-def _prefix(arguments: Namespace, session: Session) -> str:
-    """What was cut off the names of the first model's file; nothing of bundled ones."""
-    return session.prefixes.get(str(_first(arguments)), "")
-
-
-def _first(arguments: Namespace) -> int:
-    """Number of the model whose form, and whose widths, the result has."""
-    return 0 if arguments.members is None else int(arguments.members.split(",")[0])
-
-
-def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
-    score = session.compute(wanted)
+def _judged(computed: Computed) -> dict[str, Any]:
+    score = computed.result
     return {
         "accuracy": score.accuracy,
         "accuracy standard error": score.accuracy_error,
@@ -137,55 +110,20 @@ def _judged(session: Session, wanted: requests.FusionRequest) -> dict[str, Any]:
     }
 
 
-def _streams(arguments: Namespace) -> bool:
-    """Whether tensors can go from file to file one by one: nothing else has to be known."""
-    card = find_way(arguments.rule)
-    measured = card.needs_fishers and not _from_optimizer(arguments)
-    needs = card.needs_data or measured or card.needs_grams or card.needs_sizes
-    named = len(arguments.models) == 1
-    judged = arguments.data or arguments.tune or arguments.order != "none"
-    changed = arguments.statistics != "merged" or arguments.members or arguments.no_base
-    noted = arguments.recipe_out  # what makes a result again computes it from requests
-    out = arguments.out or ".zip"
-    return (
-        not (named or judged or changed or noted or needs or out.endswith(".zip"))
-        and arguments.rule in RULE_CARDS
-    )
-
-
-def _from_files(arguments: Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    weights = _weights(arguments, len(arguments.models))
+def _from_files(asked: Fuse) -> Answer:
+    """Fuse files tensor by tensor, so that whole models need not fit in memory."""
+    named = asked.named
+    assert asked.out is not None, "what streams has a file to write"
     done = fuse_files(
-        arguments.rule,
-        arguments.models,
-        arguments.out,
-        base=arguments.base,
-        weights=weights or None,
-        fishers="optimizer" if _from_optimizer(arguments) else None,
-        moment_scale=arguments.moment_scale,
-        options=options,
-        seed=arguments.seed,
+        asked.rule,
+        named.models,
+        asked.out,
+        base=named.base or None,
+        weights=asked.weights_of(len(named.models)) or None,
+        fishers="optimizer" if asked.from_optimizer else None,
+        moment_scale=asked.moment_scale,
+        options=asked.options,
+        seed=asked.seed,
     )
-    return {
-        "rule": find_way(arguments.rule).title,
-        "written": [str(path) for path in done.files],
-        "notes": dict(done.notes),
-    }
-
-
-def _weights(arguments: Namespace, count: int) -> tuple[float, ...]:
-    """One number per model; one number alone is for all of them.
-
-    Raises:
-        MergingError: If it is no list of numbers.
-    """
-    if arguments.weights is None:
-        return ()
-    try:
-        given = tuple(float(text) for text in arguments.weights.split(","))
-    except ValueError:
-        raise MergingError(
-            f"--weights takes numbers with commas between, such as 0.5,0.5, not "
-            f"{arguments.weights!r}"
-        ) from None
-    return given * count if len(given) == 1 else given
+    written = [str(path) for path in done.files]
+    return Answer({"rule": asked.card.title, "written": written, "notes": dict(done.notes)})

@@ -6,29 +6,53 @@ import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from merging.cli import arguments as cli_arguments
-from merging.cli import commands, fuse, replay
-from merging.cli.arguments import _add_choices
-from merging.cli.session import Session
+from merging.cli import arguments, commands, fusion_arguments
+from merging.cli.fuse import fuse
+from merging.cli.replay import replay
+from merging.cli.session import Answer, Session, open_session
 from merging.files.user_function import OWN_DATA, OWN_MODEL, is_function
 from merging.schema.errors import MergingError
 
-_COMMANDS: dict[str, Callable[[Namespace, Session], dict[str, Any]]] = {
-    "inspect": commands.inspect,
-    "doctor": commands.doctor,
-    "match": commands.match,
-    "interpolate": commands.interpolate,
-    "surface": commands.surface,
-    "connect": commands.connect,
-    "merge": commands.merge,
-    "fuse": fuse.fuse,
-    "replay": replay.replay,
-}
 
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        declare: Says which arguments there are.
+        read: Makes a frozen record of them.
+        run: Does what the record asks for; its first line of documentation is the help text.
+    """
+
+    declare: Callable[[ArgumentParser], None]
+    read: Callable[[Namespace], Any]
+    run: Callable[[Any, Session], Answer]
+
+    @property
+    def words(self) -> str:
+        """What the command does, in a sentence."""
+        return (self.run.__doc__ or "").split("\n")[0]
+
+
+COMMANDS: Mapping[str, Command] = MappingProxyType({
+    "inspect": Command(arguments.add_inspect, arguments.read_inspect, commands.inspect),
+    "doctor": Command(arguments.add_pair, arguments.read_doctor, commands.doctor),
+    "match": Command(arguments.add_match, arguments.read_match, commands.match),
+    "interpolate": Command(
+        arguments.add_interpolate, arguments.read_interpolate, commands.interpolate
+    ),
+    "surface": Command(arguments.add_surface, arguments.read_surface, commands.surface),
+    "connect": Command(arguments.add_connect, arguments.read_connect, commands.connect),
+    "merge": Command(arguments.add_merge, arguments.read_merge, commands.merge),
+    "fuse": Command(fusion_arguments.add_fuse, fusion_arguments.read_fuse, fuse),
+    "replay": Command(arguments.add_replay, arguments.read_replay, replay),
+})
 
 _MOST_SHOWN = 12
 
@@ -42,30 +66,39 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 if something is wrong, or if a replayed result differs.
     """
-    arguments = _parser().parse_args(words)
-    for variable, name in ((OWN_MODEL, "model"), (OWN_DATA, "data")):
-        given = getattr(arguments, name, None) or ""
-        if is_function(given):
-            os.environ[variable] = given
-            sys.path.insert(0, str(Path.cwd()))
+    given = parser().parse_args(words)
+    command = COMMANDS[given.command]
     try:
-        session = Session()
-        found = _COMMANDS[arguments.command](arguments, session)
-        if arguments.recipe_out:
-            session.write_recipe(Path(arguments.recipe_out))
+        _let_own_functions(given)
+        answer = command.run(command.read(given), open_session())
+        if given.recipe_out and answer.recipe is not None:
+            answer.recipe.write(Path(given.recipe_out))
     except (MergingError, OSError) as error:
         print(f"one-basin: {error}", file=sys.stderr)
         return 1
-    if arguments.json:
-        print(json.dumps(found))
-    else:
-        for note in session.notes:
-            print(note, file=sys.stderr)
-        print("\n".join(_lines(found)))
-    return int(found.get("equal") is False)
+    _show(answer, as_json=given.json)
+    return int(answer.failed)
 
 
-def _lines(found: dict[str, Any], indent: str = "") -> list[str]:
+def _let_own_functions(given: Namespace) -> None:
+    """Allow the functions that the command line names: they make a model, or examples."""
+    for variable, name in ((OWN_MODEL, "model"), (OWN_DATA, "data")):
+        function = getattr(given, name, None) or ""
+        if is_function(function):
+            os.environ[variable] = function
+            sys.path.insert(0, str(Path.cwd()))
+
+
+def _show(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.found))
+        return
+    for note in answer.notes:
+        print(note, file=sys.stderr)
+    print("\n".join(_lines(answer.found)))
+
+
+def _lines(found: Mapping[str, Any], indent: str = "") -> list[str]:
     lines = []
     for name, value in found.items():
         if isinstance(value, dict):
@@ -83,47 +116,12 @@ def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser("python -m merging", description="Line up two networks and merge them.")
-    children = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, command in _COMMANDS.items():
-        words = (command.__doc__ or "").split("\n")[0]
-        child = children.add_parser(name, help=words, description=words)
-        child.add_argument("--json", action="store_true", help="print JSON")
-        child.add_argument("--recipe-out", metavar="FILE", help="write the result's recipe")
-        child.add_argument(
-            "--model",
-            metavar="ARCHITECTURE",
-            help="package.module:function that returns a model and its example inputs, or "
-            "torchvision:name, or timm:name; bundled families, .pt2 archives and Hugging Face "
-            "folders need none",
-        )
-        if name == "replay":
-            child.add_argument("recipe", help="a file of --recipe-out")
-            continue
-        if name == "fuse":
-            cli_arguments.add_arguments(child)
-            continue
-        child.add_argument(
-            "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"
-        )
-        child.add_argument(
-            "--data",
-            help="a bundled data set's name, a file of examples, or package.module:function that "
-            "returns inputs and targets",
-        )
-        child.add_argument(
-            "--spec", metavar="FILE", help="a permutation spec as JSON, in place of the derived one"
-        )
-        child.add_argument(
-            "--freeze",
-            action="append",
-            default=[],
-            metavar="GROUP",
-            help="a permutation group to leave as it is; may be given several times",
-        )
-        if name == "inspect":
-            child.add_argument("--spec-out", metavar="FILE", help="write the spec as JSON")
-        if name not in ("inspect", "doctor"):
-            _add_choices(child, name)
-    return parser
+def parser() -> ArgumentParser:
+    """Return the parser of all commands."""
+    whole = ArgumentParser("python -m merging", description="Line up two networks and merge them.")
+    children = whole.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        child = children.add_parser(name, help=command.words, description=command.words)
+        arguments.add_shared(child)
+        command.declare(child)
+    return whole

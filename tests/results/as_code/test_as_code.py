@@ -170,11 +170,11 @@ def test_a_command_writes_the_file(name, results, tmp_path, capsys):
 def test_a_command_asks_for_what_the_page_asked_for(name, capsys, monkeypatch):
     asked: list[requests.Request] = []
 
-    def compute(self, request):
+    def run(self, request):
         asked.append(request)
         raise merging.MergingError("enough")
 
-    monkeypatch.setattr(Session, "compute", compute)
+    monkeypatch.setattr(Session, "run", run)
     assert main(words_of(REQUESTS[name])) == 1
     capsys.readouterr()
     wanted = REQUESTS[name]
@@ -305,11 +305,11 @@ def test_python_fuses_as_the_page_does(name, fused):
 def test_a_command_asks_for_the_fusion_of_the_page(name, capsys, monkeypatch):
     asked: list[requests.Request] = []
 
-    def compute(self, request):
+    def run(self, request):
         asked.append(request)
         raise merging.MergingError("enough")
 
-    monkeypatch.setattr(Session, "compute", compute)
+    monkeypatch.setattr(Session, "run", run)
     for wanted in (FUSIONS[name], requests.FusionExportRequest(FUSIONS[name], "folder")):
         assert main(words_of(wanted)) == 1
         assert asked.pop() == wanted
