@@ -23,19 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
-
-from assets.experiment_run import Accuracies, Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiment_convex import measure_convex
-from experiment_report import write_report
-
+from assets.experiment_convex import measure_convex
+from assets.experiment_report import write_report
+from assets.experiment_run import Run
+from assets.experiment_trained import Trained, accuracy, curvature, gradients, is_slow, prepare
 from merging.files.checkpoints.lazy_params import Params
-from merging.files.data.batches import Batches, Dataset, concatenate
-from merging.fusion import diagonal_fisher, fuse, remove_task
-from merging.fusion.explain.mismatch import decompose_error, gradient_mismatch, loss_gradient
+from merging.files.data.batches import Batches, concatenate
+from merging.fusion import fuse, remove_task
+from merging.fusion.explain.mismatch import decompose_error, gradient_mismatch
 from merging.fusion.explain.task_vectors import compare_task_vectors, weight_histogram
 from merging.fusion.problem import FusionProblem
 from merging.models.state_dict import scale
@@ -59,73 +57,14 @@ LEAST = (1e-12, 1.0, 10.0, 100.0)
 SPARED = 0.03  # what the other sets may lose on validation where a setting is chosen
 CONVEX = ("mnist-mild", "mnist-classes")
 RUNS = 4
-# Convolutions are slow: fewer runs, and fewer examples of each set where networks of linear layers
-# take all training examples for gradients and all validation examples for coefficients.
+# Convolutions are slow.
 CNN_RUNS = 3
-CNN_EXAMPLES = 300
 DECOMPOSED_DELTA = 1.0
 _STEEP = 1e-6
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A family with its curvatures on the scale of the sum, and its data sets in order."""
-
-    recipe: FamilyRecipe
-    family: Family
-    sets: tuple[Dataset, ...]
-    fishers: list[Params]
-    base_fisher: Params
-    seed: int
-
-    def fused(self, rule: str, weight: float = 1.0, **options: float) -> Params:
-        """Fuse all models with equal weights."""
-        return fuse(
-            rule,
-            models=self.family.models,
-            base=self.family.base,
-            weights=[weight] * len(self.family.models),
-            fishers=self.fishers,
-            base_fisher=self.base_fisher,
-            options=options,
-            seed=self.seed,
-        )
-
-    def tested(self, params: Params, split: str = "test") -> Accuracies:
-        """Accuracy on every data set."""
-        splits = [getattr(data, split) for data in self.sets]
-        if split == "validation" and _slow(self.recipe):
-            splits = [part.take(CNN_EXAMPLES) for part in splits]
-        return np.array([_accuracy(self.family, [params], part) for part in splits])
-
-
-def _accuracy(family: Family, models: Sequence[Params], split: Batches) -> float:
-    """Of the mean of the models' probabilities; for one model, of its own answers."""
-    right = 0
-    with torch.no_grad():
-        for x, y in split:
-            answers = [functional_call(family.model, m, (x,)).softmax(1) for m in models]
-            right += int((torch.stack(answers).mean(0).argmax(1) == y).sum())
-    return right / len(split)
-
-
-def curvature(family: Family, params: Params, data: Batches, seed: int) -> Params:
-    """Diagonal Fisher information, summed over the examples."""
-    return scale(diagonal_fisher(family.model, params, data, seed=seed), len(data))
-
-
-def prepare(recipe: FamilyRecipe, run: int) -> Trained:
-    """Train a family (the bundled one is read) and take its curvatures."""
-    family = load_family(recipe.name) if run == 0 else train_family(recipe, run=run)
-    assert family.base is not None
-    pairs = zip(family.models, family.tasks, strict=True)
-    fishers = [curvature(family, params, data.train, run) for params, data in pairs]
-    base_fisher = curvature(family, family.base, family.data.train, run)
-    return Trained(recipe, family, (family.data, *family.tasks), fishers, base_fisher, run)
-
-
 def measure(recipe: FamilyRecipe, run: int) -> Run:
-    """Everything about one training of one family of tasks."""
+    """Measure everything about one training of one family of tasks."""
     t = prepare(recipe, run)
     found = Run(["base data", *(member.title for member in recipe.models)])
     compare_references(t, found)
@@ -148,14 +87,14 @@ def compare_references(t: Trained, found: Run) -> None:
     found.references["Each model on its own task"] = np.array(own)
     found.references["Mean over the models"] = np.mean(tests, axis=0)
     found.references["Ensemble of the models"] = np.array([
-        _accuracy(family, family.models, data.test) for data in t.sets
+        accuracy(family, family.models, data.test) for data in t.sets
     ])
     found.references["Joint model"] = t.tested(family.joint)
 
 
 def compare_rules(t: Trained, found: Run) -> dict[tuple[str, float], Params]:
     """Test every rule, coefficients fixed or chosen on validation; give the sweeps' merges."""
-    alphas = FEW_ALPHAS if _slow(t.recipe) else ALPHAS
+    alphas = FEW_ALPHAS if is_slow(t.recipe) else ALPHAS
     fixed: dict[str, Params] = {
         "Weighted mean (AM)": t.fused("average"),
         "Task arithmetic, α = 0.3": t.fused("task_arithmetic", 0.3),
@@ -200,48 +139,74 @@ def compare_rules(t: Trained, found: Run) -> dict[tuple[str, float], Params]:
     return points
 
 
-def _slow(recipe: FamilyRecipe) -> bool:
-    return recipe.config["architecture"] != "mlp"
-
-
-def gradients(t: Trained, models: Sequence[Params]) -> list[Params]:
-    """Gradient of each task's summed loss on its training data, each at its own model."""
-    found = []
-    for params, data in zip(models, t.family.tasks, strict=True):
-        examples = data.train.take(CNN_EXAMPLES) if _slow(t.recipe) else data.train
-        gradient = loss_gradient(t.family.model, params, examples)
-        found.append(scale(gradient, len(data.train) / len(examples)))
-    return found
-
-
 def measure_mismatches(t: Trained, found: Run, points: Mapping[tuple[str, float], Params]) -> None:
-    """Mismatch of gradients of every merge of the sweeps."""
+    """Measure the mismatch of gradients of every merge of the sweeps."""
     at_models = gradients(t, t.family.models)
     for key, params in points.items():
         at_merged = gradients(t, [params] * len(t.family.models))
         found.mismatches[key] = gradient_mismatch(at_merged, at_models).norm
 
 
+@dataclass(frozen=True)
+class Switch:
+    """One setting of the one formula.
+
+    Attributes:
+        alpha: α of every task.
+        fishers: Hₜ of every task.
+        base_fisher: H₀, less δ.
+        delta: What is added to H₀.
+        rule: The rule that the formula becomes.
+    """
+
+    alpha: float
+    fishers: list[Params]
+    base_fisher: Params
+    delta: float
+    rule: str
+
+
+def switches(t: Trained) -> dict[str, Switch]:
+    """Return the settings of H₀, Hₜ and α that make other rules of Eq. 12."""
+    zeros = [scale(fisher, 0.0) for fisher in t.fishers]
+    least = 1e-12
+    return {
+        "AM: H₀ = 1, Hₜ = 0, α = 1/T": Switch(
+            alpha=1 / len(zeros), fishers=zeros, base_fisher=zeros[0], delta=1.0, rule="average"
+        ),
+        "TA: H₀ = 1, Hₜ = 0, α = 1": Switch(
+            alpha=1.0, fishers=zeros, base_fisher=zeros[0], delta=1.0, rule="task_arithmetic"
+        ),
+        "FA: H₀ = 0, Hₜ = Fₜ, α = 1": Switch(
+            alpha=1.0, fishers=t.fishers, base_fisher=zeros[0], delta=least, rule="fisher"
+        ),
+        "H₀ = F₀ + δ, Hₜ = 0, α = 1": Switch(
+            alpha=1.0,
+            fishers=zeros,
+            base_fisher=t.base_fisher,
+            delta=least,
+            rule="task_arithmetic",
+        ),
+        "ours: H₀ = F₀ + δ, Hₜ = Fₜ, α = 1": Switch(
+            alpha=1.0,
+            fishers=t.fishers,
+            base_fisher=t.base_fisher,
+            delta=least,
+            rule="gradient_matching",
+        ),
+    }
+
+
 def flip_switches(t: Trained, found: Run) -> None:
     """Turn the one formula (Eq. 12) into the others by H_0, H_t and α."""
-    family, share = t.family, 1 / len(t.family.models)
-    zeros = [scale(fisher, 0.0) for fisher in t.fishers]
-    settings: dict[str, tuple[float, list[Params], Params, float, str]] = {
-        "AM: H₀ = 1, Hₜ = 0, α = 1/T": (share, zeros, zeros[0], 1.0, "average"),
-        "TA: H₀ = 1, Hₜ = 0, α = 1": (1.0, zeros, zeros[0], 1.0, "task_arithmetic"),
-        "FA: H₀ = 0, Hₜ = Fₜ, α = 1": (1.0, t.fishers, zeros[0], 1e-12, "fisher"),
-        "H₀ = F₀ + δ, Hₜ = 0, α = 1": (1.0, zeros, t.base_fisher, 1e-12, "task_arithmetic"),
-        "ours: H₀ = F₀ + δ, Hₜ = Fₜ, α = 1": (
-            1.0, t.fishers, t.base_fisher, 1e-12, "gradient_matching",
-        ),
-    }  # fmt: skip
-    for title, (alpha, fishers, base_fisher, delta, rule) in settings.items():
+    family = t.family
+    for title, switch in switches(t).items():
         params = fuse(
             "gradient_matching", models=family.models, base=family.base,
-            weights=[alpha] * len(family.models), fishers=fishers, base_fisher=base_fisher,
-            options={"delta": delta},
+            weights=[switch.alpha] * len(family.models), fishers=switch.fishers,
+            base_fisher=switch.base_fisher, options={"delta": switch.delta},
         )  # fmt: skip
-        other = t.fused(rule)
+        other = t.fused(switch.rule)
         steep = {  # where all curvatures vanish, FA takes the mean and Eq. 12 adds the steps up
             name: torch.stack([f[name] for f in t.fishers]).amax(0) > _STEEP for name in params
         }
@@ -293,7 +258,7 @@ def remove_one(t: Trained, found: Run) -> None:
     shown += [("Gradient matching", taken, f"α = 1, ε = {e:g}") for e in LEAST[:3]]
     for rule, settings, name in shown:
         found.removals[f"{rule}, {name}"] = (*accuracies(settings[name][0]), settings[name][1])
-    if _slow(recipe):
+    if is_slow(recipe):
         return
     floor = accuracies(family.joint, "validation")[1] - SPARED
     for rule, settings in (("Task arithmetic", negated), ("Gradient matching", taken)):
@@ -306,7 +271,7 @@ def remove_one(t: Trained, found: Run) -> None:
 
 
 def explain(t: Trained, found: Run) -> None:
-    """Errors by tensor, implied weights, and task vectors."""
+    """Explain the merges: errors by tensor, implied weights, and task vectors."""
     family = t.family
     assert family.base is not None
     assert family.joint is not None
@@ -319,7 +284,11 @@ def explain(t: Trained, found: Run) -> None:
             curvatures=curvatures, delta=DECOMPOSED_DELTA,
         )  # fmt: skip
     problem = FusionProblem(
-        family.models, family.base, [1.0] * len(family.models), t.fishers, t.base_fisher
+        models=family.models,
+        base=family.base,
+        weights=[1.0] * len(family.models),
+        fishers=t.fishers,
+        base_fisher=t.base_fisher,
     )
     histogram = weight_histogram(problem)
     titles = [member.title for member in t.recipe.models]
@@ -328,15 +297,15 @@ def explain(t: Trained, found: Run) -> None:
 
 
 def compare_soups(recipe: FamilyRecipe, run: int) -> dict[str, float]:
-    """Test accuracy of what can be made of models of one task."""
+    """Return the test accuracy of whatever can be made of models of one task."""
     family = load_family(recipe.name) if run == 0 else train_family(recipe, run=run)
     data, models = family.tasks[0], family.models
     assert data.validation is not None
 
     def test(params: Params) -> float:
-        return _accuracy(family, [params], data.test)
+        return accuracy(family, [params], data.test)
 
-    chosen = [_accuracy(family, [params], data.validation) for params in models]
+    chosen = [accuracy(family, [params], data.validation) for params in models]
     found = {
         "Mean over the models": float(np.mean([test(params) for params in models])),
         "Last model": test(models[-1]),
@@ -344,7 +313,7 @@ def compare_soups(recipe: FamilyRecipe, run: int) -> dict[str, float]:
         "Weighted mean of all": test(fuse("average", models=models)),
         "Mean of the last four": test(fuse("average", models=models[-4:])),
         "Greedy soup": test(_greedy(family, models, chosen, data.validation)),
-        "Ensemble": _accuracy(family, models, data.test),
+        "Ensemble": accuracy(family, models, data.test),
     }
     if family.base is not None:
         found["Base"] = test(family.base)
@@ -355,14 +324,14 @@ def compare_soups(recipe: FamilyRecipe, run: int) -> dict[str, float]:
 def _greedy(
     family: Family, models: Sequence[Params], chosen: Sequence[float], validation: Batches
 ) -> Params:
-    """From the best model on, take in what makes the mean better on validation."""
+    """Take in, from the best model on, whatever makes the mean better on validation."""
     order = sorted(range(len(models)), key=lambda k: -chosen[k])
     taken, best = [models[order[0]]], chosen[order[0]]
     for k in order[1:]:
         mean = fuse("average", models=[*taken, models[k]])
-        accuracy = _accuracy(family, [mean], validation)
-        if accuracy > best:
-            taken, best = [*taken, models[k]], accuracy
+        reached = accuracy(family, [mean], validation)
+        if reached > best:
+            taken, best = [*taken, models[k]], reached
     return fuse("average", models=taken)
 
 
@@ -372,7 +341,7 @@ def main(words: list[str]) -> None:
     names = words or list(FAMILIES)
     jobs = [
         (part, name, run)
-        for name in sorted(names, key=lambda name: not _slow(FAMILIES[name]))  # the longest first
+        for name in sorted(names, key=lambda name: not is_slow(FAMILIES[name]))  # the longest first
         for part, run in _parts(name)
     ]
     workers = int(os.environ.get("JOBS", "1"))
@@ -400,14 +369,14 @@ PARTS: Mapping[str, Callable[[FamilyRecipe, int], Any]] = {
 
 
 def _parts(name: str) -> list[tuple[str, int]]:
-    """What is to be measured of a family: parts of the experiment, and numbers of runs."""
+    """Return what is measured of a family: parts of the experiment, and numbers of runs."""
     kind = "tasks" if FAMILIES[name].kind == "tasks" else "soups"
-    parts = [(kind, run) for run in range(CNN_RUNS if _slow(FAMILIES[name]) else RUNS)]
+    parts = [(kind, run) for run in range(CNN_RUNS if is_slow(FAMILIES[name]) else RUNS)]
     return parts + ([("convex", 0)] if name in CONVEX else [])
 
 
 def _timed(job: tuple[str, str, int]) -> tuple[Any, float]:
-    """One measurement and the processor's seconds that it took, in a process of one thread."""
+    """Measure in a process of one thread; return that and the processor's seconds it took."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     part, name, run = job

@@ -116,20 +116,25 @@ def measure_convex(recipe: FamilyRecipe) -> Convex:
 
 
 def _left(changes: list[Params], expected: list[Params]) -> float:
-    """Length of the sum over tasks of what was not expected."""
+    """Return the length of the sum over tasks of whatever was not expected."""
     ones = [1.0] * len(changes)
     return norm(subtract(combine(changes, ones), combine(expected, ones)))
 
 
 def _times_hessian(net: torch.nn.Module, params: Params, data: Batches, way: Params) -> Params:
-    """The Hessian of the summed loss times a vector."""
+    """Return the Hessian of the summed loss times a vector."""
     gradient = torch.func.grad(lambda own: _loss(net, own, data))
     found: Params = torch.func.jvp(gradient, (params,), (way,))[1]
     return found
 
 
 def _double(split: Batches) -> Batches:
-    return Batches(split.inputs.double(), split.targets, split.batch_size, split.name)
+    return Batches(
+        inputs=split.inputs.double(),
+        targets=split.targets,
+        batch_size=split.batch_size,
+        name=split.name,
+    )
 
 
 def _loss(net: torch.nn.Module, params: Params, data: Batches) -> Tensor:
@@ -138,7 +143,7 @@ def _loss(net: torch.nn.Module, params: Params, data: Batches) -> Tensor:
 
 
 def _minimise(loss: Callable[[Params], Tensor], start: Params, penalty: Params) -> Params:
-    """The minimum of a loss plus half the squared distance from the start, each entry weighed."""
+    """Minimise a loss plus half the squared distance from the start, each entry weighed."""
     # In units where the penalty is round, which is what makes L-BFGS quick.
     roots = {name: value.sqrt() for name, value in penalty.items()}
     steps = {name: torch.zeros_like(value).requires_grad_() for name, value in start.items()}
@@ -159,7 +164,7 @@ def _minimise(loss: Callable[[Params], Tensor], start: Params, penalty: Params) 
 
 
 def _curvature(net: torch.nn.Module, params: Params, data: Batches) -> Params:
-    """The exact diagonal of the summed loss's Hessian, which for this model is its Fisher's."""
+    """Return the exact diagonal of the summed loss's Hessian, here also the Fisher's."""
     with torch.no_grad():
         p = functional_call(net, params, (data.inputs,)).softmax(1)
     spread = p * (1 - p)

@@ -24,8 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiment import Trained, gradients, prepare
-
+from assets.experiment_trained import Trained, gradients, prepare
 from merging.files.checkpoints.lazy_params import Params
 from merging.files.data.batches import Dataset
 from merging.fusion import (
@@ -70,7 +69,7 @@ Row = dict[str, float]
 
 
 def measure(name: str, run: int) -> dict[str, list[Row]]:
-    """Every curvature at every δ."""
+    """Measure every curvature at every δ."""
     trained = prepare(FAMILIES[name], run)
     family = trained.family
     assert family.base is not None
@@ -126,7 +125,7 @@ def _judged(trained: Trained, params: Params, at_models: list[Params]) -> Row:
 
 
 def measured(job: tuple[str, int]) -> tuple[dict[str, list[Row]], float]:
-    """What was measured, now or before, and the processor's seconds that it took."""
+    """Return what was measured, now or before, and the processor's seconds that it took."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     name, run = job
@@ -147,7 +146,7 @@ def measured(job: tuple[str, int]) -> tuple[dict[str, list[Row]], float]:
 
 
 def write_section(found: Mapping[str, Sequence[dict[str, list[Row]]]], seconds: float) -> str:
-    """The section of the document.
+    """Write the section of the document.
 
     Args:
         found: By family, what every run gave.
@@ -186,7 +185,7 @@ def _line(title: str, rows: Sequence[Row]) -> str:
 
 
 def _said(runs: Sequence[dict[str, list[Row]]]) -> str:
-    """What comes out where δ is chosen by accuracy on validation, in a sentence."""
+    """Say in a sentence what comes out where δ is chosen by accuracy on validation."""
     best = {
         title: np.array([
             100 * max(run[title], key=lambda row: row["validation"])["test"] for run in runs

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from experiment_convex import PRIOR, Convex
 from scipy.stats import spearmanr
 
+from assets.experiment_convex import PRIOR, Convex
+from assets.experiment_run import Run
 from merging.fusion.explain.mismatch import TensorError
 from merging.models.zoo.families import FAMILIES
-
-if TYPE_CHECKING:
-    from experiment import Run
 
 HEAD = """# Merging, measured on the bundled families
 
@@ -70,7 +68,18 @@ def write_report(
     removed: Mapping[str, str],
     seconds: float,
 ) -> str:
-    """The document."""
+    """Write the document.
+
+    Args:
+        tasks: Runs of every family of tasks.
+        soups: Test accuracies of every family of models of one task, run by run.
+        convex: What came out where the theory holds, by family.
+        removed: The title of the task that was removed from each family.
+        seconds: How long all of it took.
+
+    Returns:
+        Its text.
+    """
     lines = [HEAD.format(minutes=seconds / 60), "## What came out", ""]
     lines += [f"- {sentence}" for name, runs in tasks.items() for sentence in findings(name, runs)]
     lines.append(NOTES)
@@ -86,7 +95,7 @@ def write_report(
 
 
 def findings(name: str, runs: Sequence[Run]) -> list[str]:
-    """What the tables of a family say, in sentences, whichever rule wins."""
+    """Say in sentences what the tables of a family show, whichever rule wins."""
     title = FAMILIES[name].title
     joint, base = (_mean_of(runs, "references", key) for key in ("Joint model", "Base"))
     rules = {rule: _mean_of(runs, "rules", rule) for rule in runs[0].rules}
@@ -290,7 +299,7 @@ def _pct(values: np.ndarray) -> str:
 
 
 def _ci(values: np.ndarray, digits: int = 1) -> str:
-    """Mean and standard error."""
+    """Write mean and standard error."""
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}".replace("-", "−")
 
