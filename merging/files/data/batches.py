@@ -39,11 +39,6 @@ class Batches:
         """The first `n` examples."""
         return Batches(self.inputs[:n], self.targets[:n], self.batch_size, name or self.name)
 
-    def shuffled(self, generator: torch.Generator) -> Batches:
-        """The same examples in a random order."""
-        order = torch.randperm(len(self), generator=generator)
-        return Batches(self.inputs[order], self.targets[order], self.batch_size, self.name)
-
 
 @dataclass(frozen=True)
 class Dataset:

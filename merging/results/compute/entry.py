@@ -41,29 +41,11 @@ class Entry:
     meta: dict[str, Any]
 
 
-def write_entry(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]) -> None:
-    """Write a result file, as it is bundled with the app.
-
-    Args:
-        path: Where; `<key>.npz` in a bundled folder.
-        arrays: Named arrays of any dtype but object.
-        meta: JSON values that say what the arrays are.
-
-    Raises:
-        StoreError: If it cannot be written.
-    """
-    try:
-        with beside(path, encode(arrays, meta)) as temp:
-            temp.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 def read_entry(path: Path) -> Entry:
     """Read a result file.
 
     Args:
-        path: A file that `write_entry` or a store wrote.
+        path: A file that a store wrote, or one of what `encode` returns.
 
     Returns:
         Its arrays and their meaning.

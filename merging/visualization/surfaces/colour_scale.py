@@ -41,11 +41,6 @@ class ColourScale:
         return "Loss (nats per example)" if self.metric == "loss" else "Accuracy (%)"
 
     @property
-    def short_title(self) -> str:
-        """Title of a colour bar that has little room."""
-        return "nats" if self.metric == "loss" else "%"
-
-    @property
     def colours(self) -> list[str]:
         """Dark blue where the model is good: where loss is low, or accuracy high."""
         return list(CIVIDIS if self.metric == "loss" else CIVIDIS_REVERSED)

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import os
 import signal
 import sqlite3
@@ -14,7 +13,7 @@ import pytest
 
 from merging.results.compute import job_index
 from merging.results.compute import store as compute_store
-from merging.results.compute.entry import Entry, read_entry, write_entry, write_pack
+from merging.results.compute.entry import Entry, encode, read_entry, write_pack
 from merging.results.compute.store import Store, open_default
 from merging.schema.errors import StoreError
 
@@ -131,7 +130,9 @@ def test_only_the_owner_may_look_into_the_folder(store):
 
 def test_bundled_results_are_found_and_never_written(store, tmp_path):
     bundle = tmp_path / "bundle"
-    write_entry(bundle / f"{key('b')}.npz", {"x": np.arange(3)}, {"from": "bundle"})
+    bundle.mkdir()
+    entry = encode({"x": np.arange(3)}, {"from": "bundle"})
+    (bundle / f"{key('b')}.npz").write_bytes(entry)
     before = {path: path.stat().st_mtime_ns for path in bundle.iterdir()}
     with_bundle = Store(store.folder, limit_bytes=1, bundled=[bundle])
     put(with_bundle, "other")
@@ -571,7 +572,7 @@ def test_opens_in_the_cache_folder_otherwise(tmp_path, monkeypatch):
 def test_says_so_when_results_cannot_stay(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ONE_BASIN_STORE", str(tmp_path / "file" / "store"))
-    write_entry(tmp_path / f"{key('b')}.npz", {}, json.loads("{}"))
+    (tmp_path / f"{key('b')}.npz").write_bytes(encode({}, {}))
     store, notice = open_default(bundled=[tmp_path])
     assert notice.startswith("Results are kept only until the app ends: cannot open")
     put(store, "a")
