@@ -1,8 +1,8 @@
 """The same result without a browser: a request as Python, and as a command.
 
-Both are text that runs. Bundled pairs and families are named; models that were brought are known
-here by fingerprint alone, so their files have stand-in names (`A.safetensors`; of fusions
-`1.safetensors`), and `note` says so.
+Both are text that runs. Bundled pairs and families are named; uploaded models are known here by
+fingerprint alone, so their files have stand-in names (`A.safetensors`; of fusions `1.safetensors`),
+and `note` says so.
 """
 
 from merging.results.as_code.command import command

@@ -24,7 +24,7 @@ _PROGRAM = ("python", "-m", "merging")
 
 
 def command(request: Request[Any]) -> str:
-    """A request as a command of `python -m merging`.
+    """Write a request as a command of `python -m merging`.
 
     Args:
         request: An alignment, a curve, a surface, an examination, a fusion or a file.

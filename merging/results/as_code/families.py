@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from merging.results.as_code.models import architecture_of, examples_of
+from merging.results.as_code.models import (
+    architecture_of,
+    changed,
+    ending_of,
+    examples_of,
+    put_here,
+)
 from merging.results.requests import (
     Family,
     FusionExportRequest,
@@ -29,10 +35,10 @@ class Members:
 
     Attributes:
         family: The family as a request has it.
-        name: Name of the bundled family or pair; empty for models that were brought.
+        name: Name of the bundled family or pair; empty for uploaded models.
         is_pair: Whether that is a pair.
         chosen: Numbers of the bundled family's models; empty for all of them.
-        files: Stand-in names of the files of models that were brought.
+        files: Stand-in names of the files of uploaded models.
         base: The stand-in name of the base's; empty where there is none.
         architecture: What `--model` takes; empty where the files say it.
         data: A bundled data set's name, a stand-in file's, or nothing.
@@ -49,26 +55,31 @@ class Members:
     data: str = ""
     bundled_data: bool = False
 
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether the models are a person's own."""
+        return not self.name
+
 
 def fusion_of(request: Request[Any]) -> FusionRequest | None:
-    """The fusion that a request is about; None if it is about none."""
+    """Return the fusion that a request is about; None if it is about none."""
     if isinstance(request, FusionExportRequest):
         return request.fusion
     return request if isinstance(request, FusionRequest) else None
 
 
 def members_of(family: Family, moments: Moments | None = None) -> Members:
-    """How a family's models and data are named outside the app.
+    """Name a family's models and data as they are named outside the app.
 
     Args:
-        family: A bundled one, as a whole or a part, with or without its base; or what was brought.
+        family: A bundled one, whole or in part, with or without its base; or uploaded models.
         moments: What was taken from the files beside the models, if it was.
 
     Returns:
         The names.
 
     Raises:
-        UnknownNameError: If they were brought with several data sets, which nothing reads.
+        UnknownNameError: If they were uploaded with several data sets, which nothing reads.
     """
     for name in list_families():
         whole = bundled_family(name)
@@ -81,15 +92,15 @@ def members_of(family: Family, moments: Moments | None = None) -> Members:
     for name in list_pairs():
         if family == pair_family(bundled_subject(name)):
             return Members(family, name, is_pair=True)
-    return _brought(family, moments)
+    return _uploaded(family, moments)
 
 
-def _brought(family: Family, moments: Moments | None) -> Members:
+def _uploaded(family: Family, moments: Moments | None) -> Members:
     if len(family.tasks) > 1:
-        raise UnknownNameError("there is no code for models that were brought with several tasks")
+        raise UnknownNameError("there is no code for models that were uploaded with several tasks")
     config = json.loads(family.config)
     usual = ".safetensors" if moments is None else ".pt"  # where optimizers can be beside weights
-    ending = {"exported": ".pt2", "transformers": ""}.get(config["architecture"], usual)
+    ending = ending_of(config, usual)
     data, bundled = examples_of(family.tasks[0].data if family.tasks else "")
     return Members(
         family,
@@ -102,7 +113,7 @@ def _brought(family: Family, moments: Moments | None) -> Members:
 
 
 def note(members: Members) -> str:
-    """What has to be put in place of the stand-ins; empty where everything is bundled."""
+    """Say what has to be put in place of the stand-ins; empty where everything is bundled."""
     if members.name:
         return ""
     first, last = members.files[0], members.files[-1]
@@ -111,18 +122,16 @@ def note(members: Members) -> str:
         said.append(f"`{members.base}` for their base")
     if members.data and not members.bundled_data:
         said.append(f"`{members.data}` for your examples")
-    return f"Put your own files here: {', '.join(said)}."
+    return put_here(said)
 
 
 def changed_options(request: FusionRequest) -> Mapping[str, Any]:
-    """The options that are not at their defaults."""
-    defaults = asdict(find_way(request.rule).options())
-    chosen: dict[str, Any] = json.loads(request.options)
-    return {name: value for name, value in chosen.items() if value != defaults[name]}
+    """Return the options of a rule that are not at their defaults."""
+    return changed(request.options, find_way(request.rule).options())
 
 
 def words(request: Request[Any], wanted: FusionRequest) -> list[str]:
-    """The words of the command `fuse`.
+    """Return the words of the command `fuse`.
 
     Args:
         request: The fusion, or a file of it.

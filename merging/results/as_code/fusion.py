@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from merging.results.as_code.families import Members, fusion_of, members_of
-from merging.results.as_code.lines import Written, call, text
+from merging.results.as_code.families import Members, changed_options, fusion_of, members_of
+from merging.results.as_code.lines import (
+    Written,
+    call,
+    options,
+    read_data,
+    read_model,
+    seed,
+    text,
+)
 from merging.results.as_code.networks import (
     CONCATENATE,
     by_a_way,
     has_heads,
     judged_heads,
-    options,
-    seed,
+    shown,
     spec_lines,
     weights,
     written_heads,
 )
 from merging.results.requests import (
     CURVATURE_EXAMPLES,
-    SHOWN_EXAMPLES,
     FusionExportRequest,
     FusionRequest,
     Request,
@@ -31,7 +37,7 @@ from merging.schema.errors import UnknownNameError
 
 
 def loading(members: Members) -> Written:
-    """Lines that read models, base and tasks into `model`, `models`, `base` and `tasks`."""
+    """Write lines that read models, base and tasks into `model`, `models`, `base`, `tasks`."""
     if members.is_pair:
         lines = [
             f"pair = merging.load_pair({text(members.name)})",
@@ -53,26 +59,20 @@ def loading(members: Members) -> Written:
 
 def _from_files(members: Members) -> Written:
     like = "" if members.family.configs else ", like=first"
-    given = f", architecture={text(members.architecture)}" if members.architecture else ""
     lines = [
-        f"first = merging.read_model({text(members.files[0])}{given})",
+        read_model("first", members.files[0], members.architecture),
         f"files = [{', '.join(text(name) for name in members.files[1:])}]",
         f"others = [merging.read_model(file{like}) for file in files]",
         "model, models = first.model, [one.params for one in (first, *others)]",
     ]
-    imports = []
     if members.base:
         lines.append(f"base = merging.read_model({text(members.base)}, like=first).params")
-    if members.bundled_data:
-        imports.append("from merging.files.data.bundled import load_dataset")
-        lines.append(f"tasks = [load_dataset({text(members.data)})]")
-    elif members.data:
-        lines.append(f"tasks = [merging.read_examples({text(members.data)}, first)]")
-    return Written(tuple(lines), tuple(imports))
+    data = read_data("tasks = [{}]", members.data, "first", is_bundled=members.bundled_data)
+    return Written((*lines, *data.lines), data.imports)
 
 
 def fused(request: Request[Any]) -> Written:
-    """Lines that make `merged`, and `accuracies` of it or a file.
+    """Write lines that make `merged`, and `accuracies` of it or a file.
 
     Args:
         request: A fusion, or a file of one.
@@ -96,7 +96,7 @@ def fused(request: Request[Any]) -> Written:
 
 
 def _own(wanted: FusionRequest) -> str:
-    """A line for what each model was trained on; the first task where that is not known."""
+    """Write the line for what each model was trained on; where unknown, the first task."""
     on = tuple(max(0, k) for k in wanted.family.trained_on)
     return f"own = [tasks[k] for k in {_numbers(on)}]  # what each model was trained on"
 
@@ -114,13 +114,13 @@ def _curvatures(wanted: FusionRequest) -> Written:
             "fishers = [curvature(params, task) for params, task in zip(models, own)]",
         ]
     if card.needs_base_fisher:
-        on = "family.data" if members_of(wanted.family).name else "tasks[0]"
+        on = "tasks[0]" if members_of(wanted.family).is_uploaded else "family.data"
         lines.append(f"base_fisher = curvature(base, {on})")
     return Written(tuple(lines))
 
 
 def _second_moments(wanted: FusionRequest) -> Written:
-    """Lines for curvature from the optimizers' state in the files."""
+    """Write lines for curvature from the optimizers' state in the files."""
     moments, members = wanted.moments, members_of(wanted.family, wanted.moments)
     assert moments is not None, "asked for where there are some only"
     with_base = find_way(wanted.rule).needs_base_fisher
@@ -145,7 +145,7 @@ def _second_moments(wanted: FusionRequest) -> Written:
 def _curvature_function(wanted: FusionRequest) -> tuple[str, ...]:
     words = ["model, params, task.train", f"examples={CURVATURE_EXAMPLES}"]
     words += [f"labels={text(wanted.labels)}"] if wanted.labels != FusionRequest.labels else []
-    words += [f"seed={wanted.seed}"] if wanted.seed else []
+    words += seed(wanted.seed)
     return (
         "",
         "",
@@ -160,11 +160,10 @@ def _curvature_function(wanted: FusionRequest) -> tuple[str, ...]:
 def _ordered(wanted: FusionRequest) -> Written:
     if wanted.order is None:
         return Written(spec_lines(wanted) if wanted.rule in ("zipit", "transport") else ())
-    seed = f", seed={wanted.order.seed}" if wanted.order.seed else ""
-    kind = text(wanted.order.kind)
+    words = ["spec", "model", "models", text(wanted.order.kind), *seed(wanted.order.seed)]
     lines = [
         *spec_lines(wanted),
-        f"found = merging.align_many(spec, model, models, {kind}{seed})",
+        call("found", "align_many", words),
         "orders = found.permutations",
     ]
     if find_way(wanted.rule).needs_fishers:
@@ -192,12 +191,12 @@ def _merged(wanted: FusionRequest) -> list[Written]:
     words += ["grams=grams"] if card.needs_grams else []
     words += ["sizes=[len(task.train) for task in own]"] if card.needs_sizes else []
     words += ["model=model", "batches=validation"] if card.needs_data else []
-    words += [*options(wanted), *seed(wanted)]
+    words += [*options(changed_options(wanted)), *seed(wanted.seed)]
     return [Written((*before, call("merged", "fuse", words)), imports)]
 
 
 def _needed(card: RuleCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Lines for what a rule works with beside models and curvatures, and their imports."""
+    """Write lines for what a rule needs beside models and curvatures, and their imports."""
     if card.needs_grams:
         return (
             "grams = [",
@@ -214,12 +213,10 @@ def _needed(card: RuleCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _reset(wanted: FusionRequest) -> Written:
     if wanted.statistics != "reset":
         return Written(())
-    share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
-    shown = f'shown = concatenate([task.train.take({share}) for task in tasks], "train")'
     again = "merged = reset(model, merged, shown)"
     if has_heads(wanted):
         again = "heads = [reset(model, head, shown) for head in heads]"
-    lines = (shown, again)
+    lines = (shown("shown", wanted), again)
     return Written(lines, (CONCATENATE, "from merging.landscape import reset"))
 
 
@@ -234,8 +231,7 @@ def _judged(wanted: FusionRequest) -> Written:
 def _written(wanted: FusionRequest) -> Written:
     if has_heads(wanted):
         return written_heads(wanted)
-    brought = not members_of(wanted.family).name
-    params = "first.as_brought(merged)" if brought else "merged"
+    params = "first.as_brought(merged)" if members_of(wanted.family).is_uploaded else "merged"
     return Written((f'merging.write_checkpoint("merged.safetensors", {params})',))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _LINE = 88
 
@@ -23,7 +24,7 @@ class Written:
 
 
 def call(target: str, function: str, words: Sequence[str], *, of: str = "merging.") -> str:
-    """A call on one line, or with an argument list of its own lines where that would be long.
+    """Write a call on one line, or one argument on a line where that would be long.
 
     Args:
         target: The name that the result gets.
@@ -46,5 +47,65 @@ def call(target: str, function: str, words: Sequence[str], *, of: str = "merging
 
 
 def text(value: str) -> str:
-    """A string as Python writes it, with double quotes."""
+    """Write a string as Python does, with double quotes."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def options(chosen: Mapping[str, Any]) -> list[str]:
+    """Return the argument for options, where there are any.
+
+    Args:
+        chosen: The options that are not at their defaults.
+
+    Returns:
+        One word or none.
+
+    Example:
+        >>> options({"density": 0.5, "then": "TIES"})
+        ['options={"density": 0.5, "then": "TIES"}']
+    """
+    pairs = ", ".join(
+        f"{text(name)}: {text(value) if isinstance(value, str) else repr(value)}"
+        for name, value in chosen.items()
+    )
+    return [f"options={{{pairs}}}"] if chosen else []
+
+
+def seed(number: int) -> list[str]:
+    """Return the argument for a seed, where it is not 0."""
+    return [f"seed={number}"] if number else []
+
+
+def read_model(target: str, file: str, architecture: str) -> str:
+    """Write the line that reads the first model of a file.
+
+    Args:
+        target: The name that the model gets.
+        file: The file.
+        architecture: What `--model` takes; empty where the file says it.
+
+    Returns:
+        The line.
+    """
+    given = f", architecture={text(architecture)}" if architecture else ""
+    return f"{target} = merging.read_model({text(file)}{given})"
+
+
+def read_data(target: str, data: str, model: str, *, is_bundled: bool) -> Written:
+    """Write the line that reads examples, where there are any.
+
+    Args:
+        target: What the examples are assigned to; `{}` stands for them.
+        data: A bundled data set's name, a file's, or nothing.
+        model: The name of the model that the examples are for.
+        is_bundled: Whether the examples are bundled.
+
+    Returns:
+        The line and its import.
+    """
+    if is_bundled:
+        line = target.format(f"load_dataset({text(data)})")
+        return Written((line,), ("from merging.files.data.bundled import load_dataset",))
+    if data:
+        return Written((target.format(f"merging.read_examples({text(data)}, {model})"),))
+    return Written(())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,55 +21,70 @@ class Models:
     """How the two models of a subject are named outside the app.
 
     Attributes:
-        pair: The bundled pair's name; empty for models that were brought.
-        files: Stand-in names of the two files, of models that were brought.
+        pair: The bundled pair's name; empty for uploaded models.
+        files: Stand-in names of the two files of uploaded models.
         architecture: What `--model` takes; empty where the files say it.
         data: A bundled data set's name, a stand-in file's, or nothing.
         bundled_data: Whether the data are bundled.
         spec: A stand-in name of the file of a spec that was chosen; empty for the derived one.
     """
 
-    pair: str
-    files: tuple[str, str]
-    architecture: str
-    data: str
-    bundled_data: bool
-    spec: str
+    pair: str = ""
+    files: tuple[str, str] = ("", "")
+    architecture: str = ""
+    data: str = ""
+    bundled_data: bool = False
+    spec: str = ""
 
 
 def note(subject: Subject) -> str:
-    """What has to be put in place of the stand-ins; empty where everything is bundled."""
+    """Say what has to be put in place of the stand-ins; empty where everything is bundled."""
     models = models_of(subject)
     names = [] if models.pair else [f"`{models.files[0]}` and `{models.files[1]}` for your models"]
     if not models.pair and models.data and not models.bundled_data:
         names.append(f"`{models.data}` for your examples")
     if models.spec:
         names.append(f"`{models.spec}` for the permutation spec, which the Models page downloads")
+    return put_here(names)
+
+
+def put_here(names: Sequence[str]) -> str:
+    """Say which files a person has to put in place of stand-ins; empty for none."""
     return f"Put your own files here: {', '.join(names)}." if names else ""
 
 
 def models_of(subject: Subject) -> Models:
-    """How a subject's models and data are named outside the app."""
+    """Name a subject's models and data as they are named outside the app."""
     spec = _SPEC if subject.spec else ""
     for name, card in read_cards().items():
         marks = (card["fingerprint_a"], card["fingerprint_b"], card["data_fingerprint"])
         if marks == (subject.model_a, subject.model_b, subject.data_fingerprint):
-            return Models(name, ("", ""), "", subject.data, True, spec)
+            return Models(pair=name, data=subject.data, bundled_data=True, spec=spec)
     config = json.loads(subject.config)
-    ending = {"exported": ".pt2", "transformers": ""}.get(config["architecture"], ".safetensors")
+    ending = ending_of(config)
     data, bundled = examples_of(subject.data)
-    files = (f"A{ending}", f"B{ending}")
-    return Models("", files, architecture_of(config), data, bundled, spec)
+    return Models(
+        files=(f"A{ending}", f"B{ending}"),
+        architecture=architecture_of(config),
+        data=data,
+        bundled_data=bundled,
+        spec=spec,
+    )
+
+
+def ending_of(config: Mapping[str, Any], usual: str = ".safetensors") -> str:
+    """Return how the file of a model ends; folders have no ending."""
+    return {"exported": ".pt2", "transformers": ""}.get(config["architecture"], usual)
 
 
 def examples_of(data: str) -> tuple[str, bool]:
-    """How examples are named outside the app: their bundled name or a stand-in, and which."""
+    """Name examples by their bundled name or a stand-in, and say whether they are bundled."""
     bundled = data in {card["data"] for card in read_cards().values()}
     return data if bundled or not data else _DATA, bundled
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """What `--model` takes for an architecture; empty where files say theirs."""
+    """Return what `--model` takes for an architecture; empty where files say theirs."""
     if config["architecture"] == "own":
         return str(config["function"])
     if config["architecture"] in PACKAGES:
@@ -78,7 +93,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def subject_of(request: Request[Any]) -> Subject:
-    """The two models of a request.
+    """Return the two models of a request.
 
     Raises:
         UnknownNameError: If the request is not about two models.
@@ -90,7 +105,19 @@ def subject_of(request: Request[Any]) -> Subject:
 
 
 def changed_options(request: AlignmentRequest) -> dict[str, Any]:
-    """The options that are not at their defaults."""
-    defaults = asdict(find_card(request.method).options())
-    chosen: dict[str, Any] = json.loads(request.options)
-    return {name: value for name, value in chosen.items() if value != defaults[name]}
+    """Return the options of a matching method that are not at their defaults."""
+    return changed(request.options, find_card(request.method).options())
+
+
+def changed(options: str, defaults: Any) -> dict[str, Any]:
+    """Return the options that are not at their defaults.
+
+    Args:
+        options: Canonical JSON of all options.
+        defaults: The record of options as a method or rule makes it.
+
+    Returns:
+        Values by name.
+    """
+    usual, chosen = asdict(defaults), json.loads(options)
+    return {name: value for name, value in chosen.items() if value != usual[name]}

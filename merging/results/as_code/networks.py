@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from merging.results.as_code.families import changed_options, members_of
-from merging.results.as_code.lines import Written, call, text
+from merging.results.as_code.lines import Written, call, options, seed
 from merging.results.requests import SHOWN_EXAMPLES, FusionRequest
 
 CONCATENATE = "from merging.files.data.batches import concatenate"
@@ -23,27 +23,27 @@ def has_heads(wanted: FusionRequest) -> bool:
 
 
 def spec_lines(wanted: FusionRequest) -> tuple[str, ...]:
-    """Lines that find `spec`; or `specs`, where models differ in widths."""
+    """Write lines that find `spec`; or `specs`, where models differ in widths."""
     if wanted.family.configs:
         return (
             "specs = [",
             "    merging.find_symmetry(one.model, one.example_inputs) for one in (first, *others)",
             "]",
         )
-    brought = not members_of(wanted.family).name
-    inputs = "first.example_inputs" if brought else "(tasks[0].test.inputs[:2],)"
+    is_uploaded = members_of(wanted.family).is_uploaded
+    inputs = "first.example_inputs" if is_uploaded else "(tasks[0].test.inputs[:2],)"
     return (f"spec = merging.find_symmetry(model, {inputs})",)
 
 
 def by_a_way(wanted: FusionRequest) -> Written:
-    """Lines that make `merged`, or `heads`, of `models`."""
+    """Write lines that make `merged`, or `heads`, of `models`."""
     makes = {"zipit": _zipped, "transport": _transported, "distillation": _distilled}
     lines = (_training(wanted), *makes[wanted.rule](wanted))
     return Written(lines, (_IMPORTS[wanted.rule], CONCATENATE))
 
 
 def _zipped(wanted: FusionRequest) -> tuple[str, ...]:
-    words = ["spec", "model", "models", "examples", *options(wanted)]
+    words = ["spec", "model", "models", "examples", *options(changed_options(wanted))]
     result = "heads = list(way.heads)" if has_heads(wanted) else "merged = way.heads[0]"
     return call("way", "zip_models", words, of=""), result
 
@@ -53,13 +53,27 @@ def _transported(wanted: FusionRequest) -> tuple[str, ...]:
     networks, specs = f"[model] * {count}", f"[spec] * {count}"
     if wanted.family.configs:  # the result has the widths of the first
         networks, specs = "[one.model for one in (first, *others)]", "specs"
-    words = [networks, "models", specs, "examples", *weights(wanted), *options(wanted)]
+    words = [
+        networks,
+        "models",
+        specs,
+        "examples",
+        *weights(wanted),
+        *options(changed_options(wanted)),
+    ]
     return call("way", "fuse_by_transport", words, of=""), "merged = way.params"
 
 
 def _distilled(wanted: FusionRequest) -> tuple[str, ...]:
     mean = ['"average"', "models=models", *weights(wanted)]
-    words = ["model", "start", "models", "examples", *options(wanted), *seed(wanted)]
+    words = [
+        "model",
+        "start",
+        "models",
+        "examples",
+        *options(changed_options(wanted)),
+        *seed(wanted.seed),
+    ]
     return (
         call("start", "fuse", mean),
         call("way", "distill", words, of=""),
@@ -68,15 +82,28 @@ def _distilled(wanted: FusionRequest) -> tuple[str, ...]:
 
 
 def _training(wanted: FusionRequest) -> str:
-    """A line for training examples of all tasks, as many of each."""
+    """Write the line for the examples that a way trains or measures on."""
     if wanted.rule == "distillation":
         return 'examples = concatenate([task.train for task in tasks], "train")'
+    return shown("examples", wanted)
+
+
+def shown(target: str, wanted: FusionRequest) -> str:
+    """Write the line for some training examples of all tasks, as many of each.
+
+    Args:
+        target: The name that they get.
+        wanted: The fusion.
+
+    Returns:
+        The line.
+    """
     share = -(-SHOWN_EXAMPLES // max(1, len(wanted.family.tasks)))
-    return f'examples = concatenate([task.train.take({share}) for task in tasks], "train")'
+    return f'{target} = concatenate([task.train.take({share}) for task in tasks], "train")'
 
 
 def judged_heads(wanted: FusionRequest, split: str) -> Written:
-    """Lines that let the heads of the models that were trained on a task answer it."""
+    """Write lines that let the heads of the models that were trained on a task answer it."""
     family = wanted.family
     everyone = list(range(len(family.models)))
     answering = [
@@ -95,9 +122,9 @@ def judged_heads(wanted: FusionRequest, split: str) -> Written:
 
 
 def written_heads(wanted: FusionRequest) -> Written:
-    """Lines that write all heads into one file, as `merging.fusion.multi_head` names them."""
-    brought = not members_of(wanted.family).name
-    head = 'first.as_brought(head, prefix="")' if brought else "head"
+    """Write lines that put all heads into one file, as `merging.fusion.multi_head` names them."""
+    is_uploaded = members_of(wanted.family).is_uploaded
+    head = 'first.as_brought(head, prefix="")' if is_uploaded else "head"
     lines = (
         "together = {",
         '    f"heads.{k}.{name}": value',
@@ -110,20 +137,5 @@ def written_heads(wanted: FusionRequest) -> Written:
 
 
 def weights(wanted: FusionRequest) -> list[str]:
-    """The argument for the numbers per model, where there are any."""
+    """Return the argument for the numbers per model, where there are any."""
     return [f"weights={list(wanted.weights)!r}"] if wanted.weights else []
-
-
-def options(wanted: FusionRequest) -> list[str]:
-    """The argument for options that are not at their defaults."""
-    chosen = changed_options(wanted)
-    pairs = ", ".join(
-        f"{text(name)}: {text(value) if isinstance(value, str) else repr(value)}"
-        for name, value in chosen.items()
-    )
-    return [f"options={{{pairs}}}"] if chosen else []
-
-
-def seed(wanted: FusionRequest) -> list[str]:
-    """The argument for the seed, where it is not 0."""
-    return [f"seed={wanted.seed}"] if wanted.seed else []

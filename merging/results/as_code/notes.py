@@ -9,7 +9,7 @@ from merging.results.requests import Request
 
 
 def note(request: Request[Any]) -> str:
-    """What has to be put in place of the stand-ins; empty where everything is bundled."""
+    """Say what has to be put in place of the stand-ins; empty where everything is bundled."""
     wanted = families.fusion_of(request)
     if wanted is not None:
         return families.note(families.members_of(wanted.family, wanted.moments))

@@ -8,7 +8,15 @@ from typing import Any
 
 from merging.results.as_code.families import fusion_of, members_of
 from merging.results.as_code.fusion import fused, loading
-from merging.results.as_code.lines import Written, call, text
+from merging.results.as_code.lines import (
+    Written,
+    call,
+    options,
+    read_data,
+    read_model,
+    seed,
+    text,
+)
 from merging.results.as_code.models import Models, changed_options, models_of, subject_of
 from merging.results.requests import (
     CORRECTION_EXAMPLES,
@@ -26,7 +34,7 @@ from merging.schema.errors import UnknownNameError
 
 
 def python(request: Request[Any]) -> str:
-    """A request as Python that uses `merging`.
+    """Write a request as Python that uses `merging`.
 
     Args:
         request: An alignment, a curve, a surface, an examination, a fusion or a file.
@@ -69,7 +77,7 @@ def has_code(request: Request[Any]) -> bool:
 
 
 def _loading(models: Models) -> Written:
-    inputs, imports = "a.example_inputs", []
+    inputs, data = "a.example_inputs", Written(())
     if models.pair:
         inputs = "(data.test.inputs[:2],)"
         lines = [
@@ -77,32 +85,24 @@ def _loading(models: Models) -> Written:
             "model, params_a, params_b, data = pair.model, pair.params_a, pair.params_b, pair.data",
         ]
     else:
-        given = f", architecture={text(models.architecture)}" if models.architecture else ""
         lines = [
-            f"a = merging.read_model({text(models.files[0])}{given})",
+            read_model("a", models.files[0], models.architecture),
             f"b = merging.read_model({text(models.files[1])}, like=a)",
             "model, params_a, params_b = a.model, a.params, b.params",
         ]
-        if models.bundled_data:
-            imports.append("from merging.files.data.bundled import load_dataset")
-            lines.append(f"data = load_dataset({text(models.data)})")
-        elif models.data:
-            lines.append(f"data = merging.read_examples({text(models.data)}, a)")
+        data = read_data("data = {}", models.data, "a", is_bundled=models.bundled_data)
     if models.spec:
-        imports.append("from pathlib import Path")
         read = f"Path({text(models.spec)}).read_text()"
-        lines.append(f"spec = merging.PermutationSpec.from_json({read}, params_a)")
-    else:
-        lines.append(f"spec = merging.find_symmetry(model, {inputs})")
-    return Written(tuple(lines), tuple(imports))
+        spec = f"spec = merging.PermutationSpec.from_json({read}, params_a)"
+        return Written((*lines, *data.lines, spec), (*data.imports, "from pathlib import Path"))
+    spec = f"spec = merging.find_symmetry(model, {inputs})"
+    return Written((*lines, *data.lines, spec), data.imports)
 
 
 def _match_lines(request: AlignmentRequest, found: str = "found") -> tuple[str, ...]:
-    card, options = find_card(request.method), changed_options(request)
     words = [text(request.method), "model, params_a, params_b, spec=spec"]
-    words += ["batches=data.train"] if card.needs_data else []
-    words += [f"seed={request.seed}"] if request.seed else []
-    words += [f"options={options!r}".replace("'", '"')] if options else []
+    words += ["batches=data.train"] if find_card(request.method).needs_data else []
+    words += [*seed(request.seed), *options(changed_options(request))]
     return (call(found, "match", words),)
 
 

@@ -194,7 +194,7 @@ def brought(store: Store) -> requests.Subject:
     return requests.Subject(a.config, a.fingerprint, b.fingerprint, "", "")
 
 
-def test_models_that_were_brought_have_stand_in_names(tmp_path, capsys):
+def test_uploaded_models_have_stand_in_names(tmp_path, capsys):
     store = Store(tmp_path / "mine")
     request = requests.alignment(brought(store), "weight")
     expected = Session(store).compute(request).permutations
@@ -347,7 +347,7 @@ def brought_family(store: Store, data: str) -> requests.Family:
 
 
 @pytest.mark.parametrize("data", ["mnist", ""])
-def test_a_fusion_of_models_that_were_brought_runs_on_their_files(data, tmp_path, capsys):
+def test_a_fusion_of_uploaded_models_runs_on_their_files(data, tmp_path, capsys):
     store = Store(tmp_path / "mine")
     wanted = requests.fusion(brought_family(store, data), "task_arithmetic", weights=(0.5, 0.5))
     exported = requests.FusionExportRequest(wanted)
@@ -436,7 +436,7 @@ def test_curvature_from_optimizers_is_read_from_the_files(rule, order, tmp_path,
     store.close()
 
 
-def test_several_tasks_of_models_that_were_brought_have_no_code():
+def test_several_tasks_of_uploaded_models_have_no_code():
     strangers = replace(MODELS, models=("1", "2", "3", "4", "5"))
-    with pytest.raises(UnknownNameError, match="brought with several tasks"):
+    with pytest.raises(UnknownNameError, match="uploaded with several tasks"):
         as_code.python(requests.fusion(strangers, "average"))
