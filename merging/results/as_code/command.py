@@ -9,6 +9,7 @@ from typing import Any
 
 from merging.results.as_code.families import fusion_of
 from merging.results.as_code.families import words as fusion_words
+from merging.results.as_code.lines import find_writer, flag
 from merging.results.as_code.models import changed_options, models_of, subject_of
 from merging.results.requests import (
     AlignmentRequest,
@@ -18,7 +19,6 @@ from merging.results.requests import (
     Request,
     SurfaceRequest,
 )
-from merging.schema.errors import UnknownNameError
 
 _PROGRAM = ("python", "-m", "merging")
 
@@ -46,7 +46,7 @@ def command(request: Request[Any]) -> str:
 
 
 def _about_two(request: Request[Any]) -> list[str]:
-    name, *options = _writer(request)(request)
+    name, *options = find_writer(_COMMANDS, request.task, "command")(request)
     models = models_of(subject_of(request))
     words = [models.pair] if models.pair else list(models.files)
     if not models.pair and models.data:
@@ -61,8 +61,11 @@ def _about_two(request: Request[Any]) -> list[str]:
 def _method_words(request: AlignmentRequest | None) -> list[str]:
     if request is None:
         return ["--method", "naive"]
-    words = ["--method", request.method] if request.method != "weight" else []
-    return words + _option_words(request) + _seed_words(request.seed)
+    return [
+        *flag("method", request.method, "weight"),
+        *_option_words(request),
+        *flag("seed", request.seed, 0),
+    ]
 
 
 def _option_words(request: AlignmentRequest, method: str = "") -> list[str]:
@@ -70,14 +73,6 @@ def _option_words(request: AlignmentRequest, method: str = "") -> list[str]:
     return [
         word for name, value in options.items() for word in ("--option", f"{method}{name}={value}")
     ]
-
-
-def _seed_words(seed: int) -> list[str]:
-    return ["--seed", str(seed)] if seed else []
-
-
-def _given(name: str, value: Any, default: Any) -> list[str]:
-    return [f"--{name}", str(value)] if value != default else []
 
 
 def _match_command(request: AlignmentRequest) -> list[str]:
@@ -88,10 +83,10 @@ def _interpolate_command(request: CurveRequest) -> list[str]:
     return [
         "interpolate",
         *_method_words(request.alignment),
-        *_given("split", request.split, CurveRequest.split),
-        *_given("statistics", request.statistics, CurveRequest.statistics),
-        *_given("lams", request.lams, CurveRequest.lams),
-        *_given("overshoot", request.overshoot, CurveRequest.overshoot),
+        *flag("split", request.split, CurveRequest.split),
+        *flag("statistics", request.statistics, CurveRequest.statistics),
+        *flag("lams", request.lams, CurveRequest.lams),
+        *flag("overshoot", request.overshoot, CurveRequest.overshoot),
     ]
 
 
@@ -104,13 +99,13 @@ def _surface_command(request: SurfaceRequest) -> list[str]:
         "surface",
         "--points",
         _named(request.points),
-        *(["--shown", _named(request.shown)] if request.shown else []),
+        *flag("shown", _named(request.shown), ""),
         *options,
-        *_seed_words(seed),
-        *_given("level", request.level, 1),
-        *_given("split", request.split, SurfaceRequest.split),
-        *_given("statistics", request.statistics, SurfaceRequest.statistics),
-        *_given("margin", request.margin, SurfaceRequest.margin),
+        *flag("seed", seed, 0),
+        *flag("level", request.level, 1),
+        *flag("split", request.split, SurfaceRequest.split),
+        *flag("statistics", request.statistics, SurfaceRequest.statistics),
+        *flag("margin", request.margin, SurfaceRequest.margin),
     ]
 
 
@@ -123,8 +118,8 @@ def _export_command(request: ExportRequest) -> list[str]:
         return [
             "merge",
             *_method_words(request.alignment),
-            *_given("lam", request.lam, ExportRequest.lam),
-            *_given("statistics", request.statistics, ExportRequest.statistics),
+            *flag("lam", request.lam, ExportRequest.lam),
+            *flag("statistics", request.statistics, ExportRequest.statistics),
             "--out",
             f"merged.{request.container}",
         ]
@@ -143,12 +138,3 @@ _COMMANDS: Mapping[str, Callable[[Any], list[str]]] = MappingProxyType({
     ExportRequest.task: _export_command,
     DiagnosisRequest.task: _doctor_command,
 })
-
-
-def _writer(request: Request[Any]) -> Callable[[Any], list[str]]:
-    if request.task not in _COMMANDS:
-        raise UnknownNameError(
-            f"there is no command for the task {request.task!r}; there is for "
-            f"{', '.join(_COMMANDS)}"
-        )
-    return _COMMANDS[request.task]

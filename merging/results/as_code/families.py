@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from merging.results.as_code.lines import flag
 from merging.results.as_code.models import (
     architecture_of,
     changed,
@@ -150,8 +151,7 @@ def words(request: Request[Any], wanted: FusionRequest) -> list[str]:
     if wanted.order is not None:
         found += ["--order", wanted.order.kind]
     for name in ("statistics", "labels", "seed", "split"):
-        value = getattr(wanted, name)
-        found += [f"--{name}", str(value)] if value != getattr(default, name) else []
+        found += flag(name, getattr(wanted, name), getattr(default, name))
     if wanted.moments is not None:
         found += ["--fisher-from", "optimizer"]
         if wanted.moments.scale != Moments.scale:

@@ -1,13 +1,16 @@
-"""Lines of Python that are written, and what they need."""
+"""Lines of Python and words of a shell, as all parts of a request are written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from merging.schema.errors import UnknownNameError
 
 _LINE = 88
+Writer = TypeVar("Writer")
 
 
 @dataclass(frozen=True)
@@ -109,3 +112,29 @@ def read_data(target: str, data: str, model: str, *, is_bundled: bool) -> Writte
     if data:
         return Written((target.format(f"merging.read_examples({text(data)}, {model})"),))
     return Written(())
+
+
+def flag(name: str, value: Any, default: Any) -> list[str]:
+    """Return the words `--name value` of a command; none for the default."""
+    return [f"--{name}", str(value)] if value != default else []
+
+
+def find_writer(writers: Mapping[str, Writer], task: str, what: str) -> Writer:
+    """Look up what writes requests of a kind.
+
+    Args:
+        writers: What there is, by task.
+        task: The request's task.
+        what: What it writes, for the message.
+
+    Returns:
+        The writer.
+
+    Raises:
+        UnknownNameError: If there is none.
+    """
+    if task not in writers:
+        raise UnknownNameError(
+            f"there is no {what} for the task {task!r}; there is for {', '.join(writers)}"
+        )
+    return writers[task]

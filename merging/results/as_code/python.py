@@ -11,6 +11,7 @@ from merging.results.as_code.fusion import fused, loading
 from merging.results.as_code.lines import (
     Written,
     call,
+    find_writer,
     options,
     read_data,
     read_model,
@@ -30,7 +31,6 @@ from merging.results.requests import (
     SurfaceRequest,
 )
 from merging.schema.cards.matching import find_card
-from merging.schema.errors import UnknownNameError
 
 
 def python(request: Request[Any]) -> str:
@@ -60,7 +60,10 @@ def python(request: Request[Any]) -> str:
     if wanted is not None:
         head, body = loading(members_of(wanted.family, wanted.moments)), fused(request)
     else:
-        head, body = _loading(models_of(subject_of(request))), _writer(request)(request)
+        head, body = (
+            _loading(models_of(subject_of(request))),
+            find_writer(_PYTHON, request.task, "code")(request),
+        )
     imports = sorted({*head.imports, *body.imports})
     own = [line for line in imports if "merging" in line]
     others = [line for line in imports if line not in own]
@@ -224,11 +227,3 @@ _PYTHON: Mapping[str, Callable[[Any], Written]] = MappingProxyType({
     ExportRequest.task: _export,
     DiagnosisRequest.task: _diagnosis,
 })
-
-
-def _writer(request: Request[Any]) -> Callable[[Any], Written]:
-    if request.task not in _PYTHON:
-        raise UnknownNameError(
-            f"there is no code for the task {request.task!r}; there is for {', '.join(_PYTHON)}"
-        )
-    return _PYTHON[request.task]
