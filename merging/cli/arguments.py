@@ -19,7 +19,9 @@ from merging.schema.cards.paths import PATH_CARDS
 def add_shared(child: ArgumentParser) -> None:
     """Declare what every command takes."""
     child.add_argument("--json", action="store_true", help="print JSON")
-    child.add_argument("--recipe-out", metavar="FILE", help="write the result's recipe")
+    child.add_argument(
+        "--recipe-out", metavar="FILE", help="write how the result came to be, for replay"
+    )
     child.add_argument(
         "--model",
         metavar="ARCHITECTURE",
@@ -42,11 +44,7 @@ def add_pair(child: ArgumentParser) -> None:
     child.add_argument(
         "models", nargs="+", help="two checkpoints (files or folders), or a bundled pair's name"
     )
-    child.add_argument(
-        "--data",
-        help="a bundled data set's name, a file of examples, or package.module:function that "
-        "returns inputs and targets",
-    )
+    add_data(child)
     child.add_argument(
         "--spec", metavar="FILE", help="a permutation spec as JSON, in place of the derived one"
     )
@@ -56,6 +54,15 @@ def add_pair(child: ArgumentParser) -> None:
         default=[],
         metavar="GROUP",
         help="a permutation group to leave as it is; may be given several times",
+    )
+
+
+def add_data(child: ArgumentParser) -> None:
+    """Declare the examples."""
+    child.add_argument(
+        "--data",
+        help="a bundled data set's name, a file of examples, or package.module:function that "
+        "returns inputs and targets",
     )
 
 
@@ -84,7 +91,7 @@ def _add_matching(child: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="an option of the method; METHOD.NAME=VALUE where there are several",
     )
-    child.add_argument("--seed", type=int, default=0, help="for whatever is drawn at random")
+    child.add_argument("--seed", type=int, default=0, help="seed of whatever is drawn at random")
 
 
 def _read_matching(arguments: Namespace) -> Matching:
@@ -106,16 +113,10 @@ def _add_statistics(child: ArgumentParser, *corrections: str) -> None:
     )
 
 
-def _add_out(child: ArgumentParser) -> None:
-    child.add_argument(
-        "--out", metavar="FILE", help="where to write; .safetensors, .pt, or of match .npz"
-    )
-
-
 def add_inspect(child: ArgumentParser) -> None:
     """Declare the arguments of `inspect`."""
     add_pair(child)
-    child.add_argument("--spec-out", metavar="FILE", help="write the spec as JSON")
+    child.add_argument("--spec-out", metavar="FILE", help="where to write the spec, as JSON")
 
 
 def read_inspect(arguments: Namespace) -> wanted.Inspect:
@@ -132,7 +133,11 @@ def add_match(child: ArgumentParser) -> None:
     """Declare the arguments of `match`."""
     add_pair(child)
     _add_matching(child)
-    _add_out(child)
+    child.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write: .npz for the permutation, .safetensors or .pt for the aligned model",
+    )
 
 
 def read_match(arguments: Namespace) -> wanted.Match:
@@ -146,9 +151,12 @@ def add_interpolate(child: ArgumentParser) -> None:
     _add_matching(child)
     _add_statistics(child, "repair", "rescale")
     _add_split(child)
-    child.add_argument("--lams", type=int, default=25, help="positions from A to B")
+    child.add_argument("--lams", type=int, default=25, help="number of positions from A to B")
     child.add_argument(
-        "--overshoot", type=float, default=0.0, help="how far to go on beyond both models"
+        "--overshoot",
+        type=float,
+        default=0.0,
+        help="how far to go beyond both models, as a share of the line",
     )
 
 
@@ -177,14 +185,21 @@ def add_surface(child: ArgumentParser) -> None:
         choices=range(len(requests.LEVEL_SIDES)),
         help=f"how fine the grid is: {_listed(requests.LEVEL_SIDES)} points per side",
     )
-    child.add_argument("--margin", type=float, default=0.25, help="share of the larger side")
+    child.add_argument(
+        "--margin",
+        type=float,
+        default=0.25,
+        help="room around the models, as a share of the larger side",
+    )
     child.add_argument(
         "--points",
         metavar="MODELS",
-        help="what spans the plane, by commas: a, b, or a method for B as it aligns it; three, "
-        "or one for random directions around it",
+        help="what spans the plane, with commas between: a, b, or the name of a method for B as it "
+        "aligns it; three of them, or one for random directions around it",
     )
-    child.add_argument("--shown", metavar="MODELS", help="further models to draw")
+    child.add_argument(
+        "--shown", metavar="MODELS", help="further models to draw, by the same names"
+    )
 
 
 def read_surface(arguments: Namespace) -> wanted.Surface:
@@ -238,7 +253,11 @@ def add_merge(child: ArgumentParser) -> None:
     child.add_argument(
         "--lam", type=float, default=0.5, help="where between the models: 0 is A, 1 is B"
     )
-    _add_out(child)
+    child.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write: .safetensors or .pt; without it, a name that says what is merged",
+    )
 
 
 def read_merge(arguments: Namespace) -> wanted.Merge:
@@ -254,7 +273,7 @@ def read_merge(arguments: Namespace) -> wanted.Merge:
 
 def add_replay(child: ArgumentParser) -> None:
     """Declare the arguments of `replay`."""
-    child.add_argument("recipe", help="a file of --recipe-out")
+    child.add_argument("recipe", help="a file that --recipe-out wrote")
 
 
 def read_replay(arguments: Namespace) -> wanted.Replay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from merging.cli.arguments import read_architecture
+from merging.cli.arguments import add_data, read_architecture
 from merging.cli.wanted import Named, read_option
 from merging.cli.wanted_fusion import Fuse
 from merging.results import requests
@@ -20,15 +20,15 @@ def add_fuse(child: ArgumentParser) -> None:
     _add_rule(child)
     _add_preparation(child)
     _add_curvature(child)
-    child.add_argument("--seed", type=int, default=0, help="for whatever is drawn at random")
+    child.add_argument("--seed", type=int, default=0, help="seed of whatever is drawn at random")
     child.add_argument(
         "--split", default="test", choices=["validation", "test"], help="examples to judge by"
     )
     child.add_argument(
         "--out",
         metavar="FILE",
-        help="where to write: .safetensors; .zip with card and recipe; or, from files without "
-        "--data, a folder",
+        help="where to write: .safetensors; .zip for a folder with model card and recipe; or, from "
+        "files without --data, a folder",
     )
 
 
@@ -41,8 +41,8 @@ def _add_models(child: ArgumentParser) -> None:
     child.add_argument(
         "--members",
         metavar="NUMBERS",
-        help="only these models, from 0, with commas between; of models of different widths "
-        "(--rule transport) the result has those of the first",
+        help="only these models, numbered from 0, with commas between; where widths differ "
+        "(--rule transport), the result is as wide as the first of them",
     )
 
 
@@ -50,10 +50,12 @@ def _add_rule(child: ArgumentParser) -> None:
     child.add_argument(
         "--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS], help="how they are fused"
     )
-    child.add_argument("--base", metavar="FILE", help="what the models were fine-tuned from")
+    child.add_argument("--base", metavar="FILE", help="the model they were fine-tuned from")
     child.add_argument("--no-base", action="store_true", help="leave a bundled family's base out")
     child.add_argument(
-        "--weights", metavar="NUMBERS", help="one number per model with commas between, or one"
+        "--weights",
+        metavar="NUMBERS",
+        help="one number per model with commas between, or one number for all",
     )
     child.add_argument(
         "--option",
@@ -65,7 +67,7 @@ def _add_rule(child: ArgumentParser) -> None:
 
 
 def _add_preparation(child: ArgumentParser) -> None:
-    child.add_argument("--data", help="a bundled data set's name, or a file of examples")
+    add_data(child)
     child.add_argument(
         "--order",
         default="none",
@@ -101,7 +103,8 @@ def _add_curvature(child: ArgumentParser) -> None:
         type=float,
         default=MOMENT_SCALE,
         metavar="NUMBER",
-        help="training examples times examples in a batch, for --fisher-from optimizer",
+        help="what Adam's second moments are multiplied by (--fisher-from optimizer): training "
+        "examples times examples in a batch",
     )
 
 

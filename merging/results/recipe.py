@@ -86,8 +86,12 @@ def read_recipe(path: Path) -> Recipe:
                 result=found["result"],
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MergingError(f"{path}: this is no recipe ({error})") from error
-    raise MergingError(f"{path}: this is no recipe of this version")
+        raise MergingError(
+            f"{path}: this is no recipe ({error}); give a file that --recipe-out wrote"
+        ) from error
+    raise MergingError(
+        f"{path}: this is no recipe of this version; make it again with --recipe-out"
+    )
 
 
 def versions() -> dict[str, str]:
