@@ -1,4 +1,4 @@
-"""The command line: the same results as the library's, from bundled pairs and brought files."""
+"""The command line: the same results as the library's, of bundled pairs and of files."""
 
 from __future__ import annotations
 
@@ -112,6 +112,13 @@ def test_a_replayed_recipe_gives_the_same_bytes(files, tmp_path, capsys):
         "differences": [],
         "result": json.loads(recipe.read_text())["result"],
     }
+
+
+def test_what_is_made_again_has_a_recipe_that_makes_it_again(tmp_path, capsys):
+    first, second = str(tmp_path / "first.json"), str(tmp_path / "second.json")
+    run(capsys, "match", PAIR, "--recipe-out", first)
+    run(capsys, "replay", first, "--recipe-out", second)
+    assert run(capsys, "replay", second)["equal"]
 
 
 def test_a_recipe_whose_result_differs_says_what_else_does(tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_files_are_fused_tensor_by_tensor(capsys, files, tmp_path):
         torch.testing.assert_close(value, wanted[name])
 
 
-def test_brought_models_are_judged_written_with_their_card_and_made_again(capsys, files, tmp_path):
+def test_uploaded_models_are_judged_written_with_their_card_and_made_again(capsys, files, tmp_path):
     out, recipe = tmp_path / "merged.zip", tmp_path / "recipe.json"
     words = [*three(files), "--base", files / "base.safetensors", "--data", "mnist"]
     words += ["--rule", "gradient_matching", "--weights", "0.3,0.3,0.3"]
