@@ -23,7 +23,7 @@ from merging.schema.errors import MergingError
 
 _PACKAGES = ("torch", "numpy", "scipy", "safetensors")
 # Fields of a result that say how long it took, not what it is.
-_TIMES = ("seconds",)
+_TIMES = ("seconds", "sweep_seconds", "match_seconds", "points_per_second")
 # The version of the file.
 _FORMAT = 1
 

@@ -121,6 +121,12 @@ def test_what_is_made_again_has_a_recipe_that_makes_it_again(tmp_path, capsys):
     assert run(capsys, "replay", second)["equal"]
 
 
+def test_what_matching_will_take_is_no_part_of_what_is_compared(files, tmp_path, capsys):
+    recipe = str(tmp_path / "recipe.json")
+    run(capsys, "inspect", *files, "--recipe-out", recipe)
+    assert run(capsys, "replay", recipe)["equal"]
+
+
 def test_a_recipe_whose_result_differs_says_what_else_does(tmp_path, capsys):
     recipe = tmp_path / "recipe.json"
     run(capsys, "match", PAIR, "--recipe-out", str(recipe))
