@@ -12,7 +12,7 @@ from merging.files.data.user_data import own_data
 from merging.files.user_function import is_function
 from merging.results import requests
 from merging.results.compute.store import Store
-from merging.results.requests import BroughtCheckpoint, BroughtData, Examples, Family, Subject
+from merging.results.requests import BroughtCheckpoint, Examples, Family, Subject
 from merging.results.uploads import keep
 from merging.schema.cards.zoo import list_families, list_pairs
 from merging.schema.errors import MergingError
