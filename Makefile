@@ -62,10 +62,12 @@ app: install ## Start the app at http://127.0.0.1:8501 (PORT=8502 for another po
 format: install-dev ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/deno fmt --quiet --line-width 100 pages
 
 check: install-dev ## Lint, formatting and types; changes nothing
-	@status=0; \
-	for tool in "ruff check ." "ruff format --check ." "mypy"; do \
+	@status=0; export DENO_NO_UPDATE_CHECK=1; \
+	for tool in "ruff check ." "ruff format --check ." "mypy" \
+	    "deno lint --quiet pages" "deno fmt --quiet --check --line-width 100 pages"; do \
 	  echo "$$tool"; $(BIN)/$$tool || status=1; \
 	done; \
 	exit $$status

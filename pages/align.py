@@ -11,8 +11,8 @@ from pages.shared.frame import framed, heading
 framed()
 heading(
     "Align",
-    "Find the order of B's hidden units that plays A's part best. The function of B does not "
-    "change: that is checked, in float64, for every permutation found.",
+    "Find the order of B's hidden units that best matches A's. What B computes does not change: "
+    "that is checked, in float64, for every permutation found.",
 )
 
 options.method_options()
@@ -40,8 +40,8 @@ if finished:
         "barrier above the mean of the end points",
     )
     st.caption(
-        "Restarts: where the other runs of a method ended. Kept to: the largest relative change of "
-        "B's outputs, in float64."
+        "Restarts: where the other runs of a method ended. Change: the largest relative "
+        "change of B's outputs, in float64."
     )
     downloads.offer([f.request for f in finished])
 as_code.offer(wanted, key="align")

@@ -13,13 +13,19 @@ framed()
 heading(
     "Interpolate",
     "Walk in a straight line from model A to model B, and look at the network at every step. "
-    "A barrier on the way says that the two lie in different basins.",
+    "A barrier on the way means that the two lie in different basins.",
 )
 
 choice = choices.curve_choices()
 subject = session.subject()
 wanted: list[requests.CurveRequest | requests.PathCurveRequest] = [
-    requests.CurveRequest(subject, alignment, split, choice.statistics, overshoot=choice.overshoot)
+    requests.CurveRequest(
+        subject=subject,
+        alignment=alignment,
+        split=split,
+        statistics=choice.statistics,
+        overshoot=choice.overshoot,
+    )
     for alignment in (None, *session.alignments())
     for split in choice.splits
 ]

@@ -11,7 +11,7 @@ framed()
 heading(
     "Landscape",
     "A flat slice through weight space: every point is a network, its colour is its loss. "
-    "B and the aligned B compute the same function, at two places.",
+    "B and the aligned B compute the same function, in two places.",
 )
 
 choice = choices.surface_choices()

@@ -18,8 +18,8 @@ from pages.shared.merge import (
 framed()
 st.title("Merge", anchor=False)
 st.markdown(
-    "Make one network of several by working on their weights, and see what it still knows of "
-    "what each of them learned."
+    "Make one network out of several by combining their weights, and see how much it still knows "
+    "of what each of them learned."
 )
 
 choice = choose.choose()
@@ -36,7 +36,7 @@ view = option_widget.segments(
     wrap=True,
 )
 if not choice.family.tasks and view not in ("What they do", "Take away"):
-    st.info("These models came without examples, so merged ones cannot be judged.")
+    st.info("These models were uploaded without examples, so merged models cannot be evaluated.")
 elif view == "Shares":
     mixtures.mixtures(choice)
 elif view == "Why":

@@ -1,4 +1,4 @@
-"""Choose two models, bundled or brought, and see what they are made of."""
+"""Choose two models, bundled or uploaded, and see what they are made of."""
 
 import streamlit as st
 
@@ -10,7 +10,7 @@ from pages.shared.models import diagnosis, fit, groups, pair_card, symmetry, upl
 framed()
 heading(
     "Models",
-    "Two networks of one architecture. Choose a bundled pair in the sidebar, or bring your own.",
+    "Two networks of one architecture. Choose a bundled pair in the sidebar, or upload your own.",
 )
 
 where = option_widget.segments(
@@ -26,9 +26,12 @@ else:
     pair_card.pair_card(session.pair_name())
 
 subject = session.subject()
-st.subheader("By themselves", anchor=False)
+st.subheader("Each model by itself", anchor=False)
 if not subject.data:
-    st.caption("They came without examples: neither can be evaluated. Weight matching needs none.")
+    st.caption(
+        "They were uploaded without examples, so neither can be evaluated. Weight matching needs "
+        "none."
+    )
 else:
     for found in jobs.follow("models_ends", [requests.EndPointsRequest(subject)]):
         charts.table(pair_card.end_point_rows(found.result), key="models_ends")
@@ -51,8 +54,8 @@ forecast = requests.ForecastRequest(subject)
 for found in jobs.follow("models_forecast", [forecast], start=session.is_brought()):
     diagnosis.before(found.result)
 st.caption(
-    "Examining them plants a permutation and looks for it, and measures chance. It matches three "
-    "times."
+    "The examination plants a known permutation and tries to recover it, and measures what chance "
+    "alone would give. It runs matching three times."
 )
 if st.toggle("Examine these two", key="models_examine", bind="query-params"):
     for found in jobs.follow("models_doctor", [requests.DiagnosisRequest(subject)]):

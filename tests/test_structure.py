@@ -47,6 +47,8 @@ ALONE = {
     "scipy.optimize": {"merging.matching.search.assignment"},
     "streamlit": {"pages", "app"},
 }
+# Where records of four fields or more are made by keyword.
+BY_KEYWORD = ("merging.schema", "merging.visualization", "pages")
 PAGE_LINES = 80
 MODULE_LINES = 400
 
@@ -234,6 +236,62 @@ def test_every_path_in_the_architecture_exists(page):
 
 def test_the_architecture_fits_one_page():
     assert len((ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines()) <= 80
+
+
+@pytest.mark.parametrize("module", modules_in("merging", "pages"))
+def test_records_that_hold_arrays_compare_by_identity(module):
+    """Comparing arrays of several numbers has no one answer, and raises."""
+    array = re.compile(r"\b(NDArray|ndarray|Tensor|TensorDict|Params|State)\b")
+    for name, node in dataclasses(module).items():
+        held = [field for field, kind in fields(node).items() if array.search(kind)]
+        by_identity = any("eq=False" in ast.unparse(words) for words in node.decorator_list)
+        assert by_identity or not held, f"{name} holds {held}: @dataclass(…, eq=False)"
+
+
+@pytest.mark.parametrize("module", modules_in(*BY_KEYWORD))
+def test_records_of_four_fields_or_more_are_made_by_keyword(module):
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        at = f"{module} makes {name} by position in line {node.lineno}"
+        assert len(large_records().get(name, ())) < 4, at
+
+
+@pytest.mark.parametrize("module", modules_in(*BY_KEYWORD))
+def test_models_that_are_not_aligned_and_the_aligned_b_are_named_in_one_place(module):
+    texts = {
+        node.value
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    built = {text for text in texts if text == "naive" or text.startswith("π(B)")}
+    assert not built or module == "merging.schema.cards.titles", f"{module} writes {built}"
+
+
+@cache
+def large_records() -> dict[str, list[str]]:
+    """Fields of all records; `Path` is also the name of what files lie on."""
+    found = {n: list(fields(c)) for m in sources() for n, c in dataclasses(m).items()}
+    return {name: own for name, own in found.items() if name != "Path"}
+
+
+def dataclasses(module: str) -> dict[str, ast.ClassDef]:
+    return {
+        node.name: node
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(words).startswith("dataclass") for words in node.decorator_list)
+    }
+
+
+def fields(node: ast.ClassDef) -> dict[str, str]:
+    """Names of a dataclass's fields, with their types as they are written."""
+    return {
+        ast.unparse(line.target): ast.unparse(line.annotation)
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and "ClassVar" not in ast.unparse(line.annotation)
+    }
 
 
 def test_public_names_are_sorted_and_there():

@@ -26,7 +26,7 @@ _KEPT = 31 << 20  # bytes; glibc adapts to no more than 32 MiB
 _STRETCH = 1 << 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entries:
     """A tensor as blocks of its entries, which are read or computed as they are asked for.
 

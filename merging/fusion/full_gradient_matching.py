@@ -17,7 +17,7 @@ from merging.schema.errors import MergingError
 Vector = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matched:
     """A model that was merged by solving a system of equations.
 

@@ -17,7 +17,7 @@ from merging.schema.cards.fusion.table import find_rule_card, read_rule_options
 from merging.schema.errors import UnknownNameError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fused:
     """A fused model, and what the rule found out on the way.
 

@@ -125,7 +125,7 @@ Examples = Iterable[tuple[Tensor, Tensor]]
 _STATISTICS = ("running_mean", "running_var")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FusionProblem:
     """Models that are to become one.
 

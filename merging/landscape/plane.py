@@ -27,7 +27,7 @@ LEVELS = (9, 17, 33, 65)
 _LEAST_ANGLE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plane:
     """A plane through weight space.
 

@@ -23,7 +23,7 @@ from merging.schema.cards.paths import SWAG_CARD
 from merging.schema.errors import MergingError, StoppedError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Swag:
     """Moments of the networks of a run.
 

@@ -19,7 +19,7 @@ OnProgress = Callable[[float, float, str], None]
 Examples = Iterable[tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MatchProblem:
     """Two models to be matched.
 

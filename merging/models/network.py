@@ -27,7 +27,7 @@ Config = Mapping[str, Any]
 _SHOWN = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A model, and what it reads.
 

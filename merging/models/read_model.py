@@ -32,7 +32,7 @@ from merging.models.user_network import named_network
 from merging.schema.errors import ArchitectureMismatchError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BroughtModel:
     """A model from a file.
 

@@ -16,7 +16,7 @@ Entry = TypeVar("Entry")
 
 
 def look_up(table: Mapping[str, Entry], name: str, what: str) -> Entry:
-    """The entry of that name.
+    """Find the entry of that name.
 
     Args:
         table: Entries by name.
@@ -39,7 +39,7 @@ def look_up(table: Mapping[str, Entry], name: str, what: str) -> Entry:
 
 
 def read_record(title: str, record: type, options: Mapping[str, Any] | None) -> Any:
-    """An options record from a mapping; what is missing has its default.
+    """Read an options record from a mapping; what is missing has its default.
 
     Args:
         title: Whose options they are, for messages.

@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
+from merging.schema.cards.titles import NAIVE, method_title
 from merging.schema.errors import UnknownNameError
 
 FONT = '"Source Sans", "Source Sans Pro", "Source Sans 3", sans-serif'
@@ -37,10 +38,22 @@ class Inks:
 
 
 LIGHT = Inks(
-    "#ffffff", "#31333f", "#5b5e6b", "#e3e5ea", "#8b8e99", "rgba(49,51,63,0.06)", "#b3261e"
+    background="#ffffff",
+    text="#31333f",
+    muted="#5b5e6b",
+    grid="#e3e5ea",
+    axis="#8b8e99",
+    shade="rgba(49,51,63,0.06)",
+    alarm="#b3261e",
 )
 DARK = Inks(
-    "#0e1117", "#fafafa", "#b4b7c1", "#2b303b", "#7d818c", "rgba(250,250,250,0.07)", "#ff8a80"
+    background="#0e1117",
+    text="#fafafa",
+    muted="#b4b7c1",
+    grid="#2b303b",
+    axis="#7d818c",
+    shade="rgba(250,250,250,0.07)",
+    alarm="#ff8a80",
 )
 
 
@@ -55,38 +68,66 @@ class MethodStyle:
     glyph: str
 
     def colour(self, dark: bool) -> str:
-        """The method's colour in the dark or the light theme."""
+        """Return the method's colour in the dark or the light theme."""
         return self.dark if dark else self.light
 
 
 METHOD_STYLES = MappingProxyType({
-    "naive": MethodStyle("Naive", "#666666", "#9a9a9a", "circle", "●"),
-    "activation": MethodStyle("Activation matching", "#0072B2", "#3d9ad8", "star", "★"),
-    "weight": MethodStyle("Weight matching", "#009E73", "#00b584", "triangle-up", "▲"),
-    "straight_through": MethodStyle("Straight-through", "#D55E00", "#e8762a", "pentagon", "⬟"),
+    NAIVE: MethodStyle(
+        title=method_title(NAIVE), light="#666666", dark="#9a9a9a", symbol="circle", glyph="●"
+    ),
+    "activation": MethodStyle(
+        title=method_title("activation"), light="#0072B2", dark="#3d9ad8", symbol="star", glyph="★"
+    ),
+    "weight": MethodStyle(
+        title=method_title("weight"),
+        light="#009E73",
+        dark="#00b584",
+        symbol="triangle-up",
+        glyph="▲",
+    ),
+    "straight_through": MethodStyle(
+        title=method_title("straight_through"),
+        light="#D55E00",
+        dark="#e8762a",
+        symbol="pentagon",
+        glyph="⬟",
+    ),
 })
 # Trained paths and what belongs to them: as far from the four methods as those are among
 # themselves, also to readers with colour-vision deficiencies.
-PATH_STYLE = MethodStyle("Trained path", "#C0639A", "#F0A0D0", "diamond", "◆")
+PATH_STYLE = MethodStyle(
+    title="Trained path", light="#C0639A", dark="#F0A0D0", symbol="diamond", glyph="◆"
+)
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one of several lines looks that are no matching methods."""
+    """How one of several lines looks that are not matching methods."""
 
     colour: str
     symbol: str
     dash: str
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A line's colours in both themes, its marker and its dash."""
+
+    light: str
+    dark: str
+    symbol: str
+    dash: str
+
+
 # Apart under the three colour-vision deficiencies, and by marker and dash as well.
 _LINES = (
-    ("#0072B2", "#3d9ad8", "circle", "solid"),
-    ("#D55E00", "#e8762a", "square", "dash"),
-    ("#009E73", "#00b584", "diamond", "dot"),
-    ("#8a5a9e", "#c39bd6", "triangle-up", "dashdot"),
-    ("#666666", "#9a9a9a", "x", "longdash"),
-    ("#a86c00", "#d9a036", "star", "solid"),
+    _Line(light="#0072B2", dark="#3d9ad8", symbol="circle", dash="solid"),
+    _Line(light="#D55E00", dark="#e8762a", symbol="square", dash="dash"),
+    _Line(light="#009E73", dark="#00b584", symbol="diamond", dash="dot"),
+    _Line(light="#8a5a9e", dark="#c39bd6", symbol="triangle-up", dash="dashdot"),
+    _Line(light="#666666", dark="#9a9a9a", symbol="x", dash="longdash"),
+    _Line(light="#a86c00", dark="#d9a036", symbol="star", dash="solid"),
 )
 LEGEND_ABOVE = MappingProxyType({"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
 
@@ -102,7 +143,7 @@ DIVERGING_DARK = ("#fee0b6", "#fdb863", "#e08214", "#b35806", "#5f3413", "#15181
 
 
 def inks(dark: bool) -> Inks:
-    """The colours of the dark or the light theme."""
+    """Return the colours of the dark or the light theme."""
     return DARK if dark else LIGHT
 
 
@@ -110,7 +151,7 @@ def method_style(method: str) -> MethodStyle:
     """Look up how a method is drawn.
 
     Args:
-        method: `"naive"` or the name of a matching method.
+        method: `NAIVE` or the name of a matching method.
 
     Returns:
         Its title, colours and marker.
@@ -125,9 +166,9 @@ def method_style(method: str) -> MethodStyle:
 
 
 def line_style(k: int, dark: bool) -> LineStyle:
-    """How the line number `k` looks; after the last style the first comes again."""
-    light, deep, symbol, dash = _LINES[k % len(_LINES)]
-    return LineStyle(deep if dark else light, symbol, dash)
+    """Return how line number `k` looks; after the last style the first comes again."""
+    line = _LINES[k % len(_LINES)]
+    return LineStyle(line.dark if dark else line.light, line.symbol, line.dash)
 
 
 def float32(values: ArrayLike) -> NDArray[np.float32]:
@@ -137,7 +178,7 @@ def float32(values: ArrayLike) -> NDArray[np.float32]:
 
 
 def faded(colour: str, opacity: float) -> str:
-    """A `#rrggbb` colour as `rgba(...)` with an opacity from 0 to 1.
+    """Write a `#rrggbb` colour as `rgba(...)` with an opacity from 0 to 1.
 
     Example:
         >>> faded("#0072B2", 0.2)
@@ -149,7 +190,7 @@ def faded(colour: str, opacity: float) -> str:
 
 @cache
 def template(dark: bool) -> go.layout.Template:
-    """The light or the dark template; the paper is clear, so the page shows through."""
+    """Return the light or the dark template; its paper is clear, so the page shows through."""
     ink = inks(dark)
     axis: dict[str, Any] = {
         "gridcolor": ink.grid,
@@ -185,7 +226,7 @@ def template(dark: bool) -> go.layout.Template:
 
 
 def colour_bar(dark: bool) -> dict[str, Any]:
-    """The look of a colour bar."""
+    """Return the look of a colour bar."""
     ink = inks(dark)
     return {
         "outlinewidth": 0,
@@ -199,7 +240,7 @@ def colour_bar(dark: bool) -> dict[str, Any]:
 
 
 def blank_figure(dark: bool, height: int, margin: dict[str, int]) -> go.Figure:
-    """A figure with nothing on it yet, in the dark or the light theme."""
+    """Return a figure with nothing on it yet, in the dark or the light theme."""
     return go.Figure(
         layout={"template": template(dark), "height": height, "margin": margin, "dragmode": False}
     )

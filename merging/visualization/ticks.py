@@ -8,7 +8,7 @@ import numpy as np
 
 
 def round_values(low: float, high: float) -> list[float]:
-    """Values 1, 2 and 5 times a power of ten, or even steps where those are fewer than three."""
+    """Return values 1, 2 and 5 times a power of ten, or even steps if too few."""
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     values = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
     inside = [value for value in values if low <= value <= high]
@@ -18,7 +18,7 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def even_values(low: float, high: float) -> list[float]:
-    """About five round values, evenly spaced."""
+    """Return about five round values, evenly spaced."""
     rough = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(rough))
     step = power * min((digit for digit in (1, 2, 5, 10)), key=lambda d: abs(d * power - rough))
@@ -28,7 +28,7 @@ def even_values(low: float, high: float) -> list[float]:
 
 
 def whole_ticks(most: float, ticks: int) -> dict[str, Any]:
-    """Axis settings for numbers of units: few units get a tick each, never a half one.
+    """Return axis settings for numbers of units: few units get a tick each, never a half one.
 
     Example:
         >>> whole_ticks(2, 5), whole_ticks(512, 5)

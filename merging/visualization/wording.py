@@ -7,13 +7,14 @@ from html import escape
 
 from merging.schema.legible import legible
 from merging.schema.records.curve import Barrier
+from merging.schema.records.loss_unit import LossUnit
 
 LABEL = 80  # characters of a name in a figure
 _ENDS = {0.0: "model A itself", 1.0: "model B itself"}
 
 
 def uncertain(value: float, error: float) -> str:
-    """A value and its standard error, with as many decimals as the error deserves (two to four).
+    """Write a value and its standard error with two to four decimals, as the error deserves.
 
     Example:
         >>> uncertain(0.3123, 0.0213), uncertain(0.0123, 0.0041), uncertain(float("nan"), 0.1)
@@ -28,7 +29,7 @@ def uncertain(value: float, error: float) -> str:
 
 
 def barrier_words(barrier: Barrier) -> str:
-    """A barrier with its error and its place, such as `barrier 0.31 ± 0.02 at λ = 0.48`.
+    """Write a barrier with its error and its place, such as `barrier 0.31 ± 0.02 at λ = 0.48`.
 
     At an end point nothing rises in between: the model there is only worse than the other one.
     """
@@ -39,13 +40,41 @@ def barrier_words(barrier: Barrier) -> str:
     return f"barrier {height} at {place}"
 
 
+def loss_title(unit: LossUnit) -> str:
+    """Return the title of an axis or a colour bar that shows a loss.
+
+    Example:
+        >>> loss_title("nats"), loss_title("squared error")
+        ('Loss (nats per example)', 'Loss (mean squared error)')
+    """
+    return "Loss (nats per example)" if unit == "nats" else "Loss (mean squared error)"
+
+
+def value_hover(unit: LossUnit, first: int = 0) -> str:
+    """Return what a figure says under the pointer of a loss and an accuracy in per cent.
+
+    Where numbers are predicted there is no accuracy, and nothing is said of it.
+
+    Args:
+        unit: The loss's unit.
+        first: Index of the loss in the trace's custom data; the accuracy follows it.
+
+    Returns:
+        A part of a hover template.
+    """
+    loss = f"loss %{{customdata[{first}]:.3f}} {unit}"
+    if unit == "squared error":
+        return loss
+    return f"{loss}<br>accuracy %{{customdata[{first + 1}]:.1f}} %"
+
+
 def percent(fraction: float) -> str:
-    """A fraction as a percentage, such as `97.5 %`."""
+    """Write a fraction as a percentage, such as `97.5 %`."""
     return f"{100 * fraction:.1f} %" if math.isfinite(fraction) else "unknown"
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun, which takes an `s` where it must.
+    """Write a count with its noun, which takes an `s` where it must.
 
     Example:
         >>> counted(1, "point"), counted(2000, "example")
@@ -55,7 +84,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def shortened(name: str, length: int) -> str:
-    """A name of at most `length` characters: a long one loses its middle.
+    """Shorten a name to at most `length` characters: a long one loses its middle.
 
     Example:
         >>> shortened("layer3.2.conv2.weight", 12)
@@ -86,5 +115,5 @@ def label(name: str, length: int = LABEL) -> str:
 
 
 def sentence_case(text: str) -> str:
-    """Text with a capital first letter, the rest as it is."""
+    """Give text a capital first letter and leave the rest."""
     return f"{text[:1].upper()}{text[1:]}"

@@ -22,17 +22,17 @@ _WHOLE_NAME = 22  # characters
 
 
 def dark() -> bool:
-    """Whether the page is drawn on a dark background."""
+    """Say whether the page is drawn on a dark background."""
     return st.context.theme.type == "dark"
 
 
 def compact() -> bool:
-    """Whether the page is read on a phone."""
+    """Say whether the page is read on a phone."""
     return "Mobi" in st.context.headers.get("User-Agent", "")
 
 
 def look() -> dict[str, Any]:
-    """How figures have to be drawn for this reader."""
+    """Return how figures have to be drawn for this reader."""
     return {"dark": dark(), "compact": compact()}
 
 
@@ -75,7 +75,7 @@ def table(rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
 
 
 def _whole_names(frame: pd.DataFrame) -> dict[str, Any]:
-    """Room for the names in the first column, which the others' headers else take away."""
+    """Make room for the names in the first column, which other columns' headers take away."""
     if frame.empty:
         return {}
     first = frame.columns[0]
@@ -86,7 +86,7 @@ def _whole_names(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _formats(numbers: pd.DataFrame) -> dict[str, Any]:
-    """As many decimals for all numbers of a column as the longest has, unless sizes differ much."""
+    """Give all numbers of a column the decimals of the longest, unless sizes differ much."""
     formats = {}
     for name, column in numbers.items():
         known = column[np.isfinite(column)]

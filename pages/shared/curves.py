@@ -7,41 +7,44 @@ from typing import Any
 
 from merging import visualization
 from merging.results import requests
+from merging.schema.cards.titles import method_title
 from pages.shared import session
 from pages.shared.jobs import Found
 from pages.shared.rows import Row
-from pages.shared.titles import _method_of, _title, path_title
+from pages.shared.titles import method_of, path_title
 
 
 def curve_requests(
     alignments: Iterable[requests.AlignmentRequest],
 ) -> list[requests.CurveRequest]:
-    """Curves on the test split, the naive one first, that the table of results is read from."""
+    """Ask for the curves on the test split that tables are read from, the naive one first."""
     subject = session.subject()
     if not subject.data:
         return []  # without examples there are none
-    return [requests.CurveRequest(subject, a) for a in (None, *alignments)]
+    return [requests.CurveRequest(subject=subject, alignment=a) for a in (None, *alignments)]
 
 
 def named_curves(found: Sequence[Found[Any]]) -> list[visualization.NamedCurve]:
-    """Curves with their methods, for drawing; those along paths with the paths' names."""
+    """Name curves after their methods, for drawing; those along paths after the paths."""
     return [_named_curve(f) for f in found]
 
 
 def _named_curve(found: Found[Any]) -> visualization.NamedCurve:
-    method = _method_of(found.request)
+    method = method_of(found.request)
     if isinstance(found.request, requests.PathCurveRequest):
         label = path_title(found.request.path)
-        return visualization.NamedCurve(method, found.result.curve, label, on_path=True)
-    return visualization.NamedCurve(method, found.result)
+        return visualization.NamedCurve(
+            method=method, curve=found.result.curve, label=label, on_path=True
+        )
+    return visualization.NamedCurve(method=method, curve=found.result)
 
 
 def _named(curve: visualization.NamedCurve) -> str:
-    return curve.title if curve.on_path else _title(curve.method)
+    return curve.title if curve.on_path else method_title(curve.method)
 
 
 def curve_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
-    """Every value of every curve, in tidy form."""
+    """List every value of every curve, one row each."""
     return [
         {
             "Method": _named(named),
@@ -63,7 +66,7 @@ def curve_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
 
 
 def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
-    """Both definitions of the barrier, for loss and accuracy."""
+    """List barriers by both definitions, for loss and accuracy, one row per curve."""
     rows = []
     for named in curves:
         mean = named.curve.locate_barrier()
@@ -81,7 +84,7 @@ def barrier_rows(curves: Sequence[visualization.NamedCurve]) -> list[Row]:
 
 
 def examples_words(found: Sequence[Found[Any]]) -> str:
-    """On how many examples curves were evaluated."""
+    """Say on how many examples curves were evaluated."""
     curves = [named.curve for named in named_curves(found)]
     counts = {curve.split: curve.examples for curve in curves}
     return ", ".join(f"{n:,} {split} examples" for split, n in counts.items())

@@ -58,7 +58,7 @@ def framed() -> None:
 
 
 def heading(title: str, about: str) -> None:
-    """Title of a page, what it is for, and which pair is looked at."""
+    """Draw the title of a page, what it is for, and which pair is looked at."""
     st.title(words.plain(title), anchor=False)
     st.markdown(words.plain(about))
     st.caption(

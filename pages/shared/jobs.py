@@ -11,7 +11,7 @@ import streamlit as st
 
 from merging.results.compute import service as compute_service
 from merging.results.compute import store
-from merging.results.compute.job import ACTIVE, Status
+from merging.results.compute.job import ACTIVE, JobState, Status
 from merging.results.requests import Request
 from merging.schema.cards.zoo import ASSETS
 from merging.schema.errors import MergingError
@@ -38,12 +38,12 @@ def _store() -> tuple[store.Store, str | None]:
 
 
 def service() -> compute_service.Service:
-    """The compute service of this process."""
+    """Return the compute service of this process."""
     return compute_service.service(_store()[0], preload="merging.results.tasks.preload")
 
 
 def store_notice() -> str | None:
-    """What a person should know about where results are kept, if anything."""
+    """Say what a person should know about where results are kept, if anything."""
     return _store()[1]
 
 
@@ -63,7 +63,7 @@ def forget_uploads_but(files: Iterable[str]) -> None:
 
 
 def read(request: Request[Result]) -> Result | None:
-    """A result if it is there; nothing is asked for."""
+    """Return a result if it is there; nothing is asked for."""
     return request.read(_store()[0])
 
 
@@ -91,7 +91,7 @@ def follow(slot: str, wanted: Sequence[Request[Any]], *, start: bool = True) -> 
         return session.last_shown(slot)
     shown = [f for f in found if f is not None]
     if missing and not shown and (previous := session.last_shown(slot)):
-        st.caption("Below is the previous result, until the new one is there.")
+        st.caption("Below is the previous result, until the new one is ready.")
         return previous
     session.remember_shown(slot, shown)
     return shown
@@ -110,11 +110,11 @@ def _pursue(slot: str, missing: Sequence[Request[Any]], *, start: bool) -> None:
     statuses = _statuses(missing)
     if start:
         for request, status in zip(missing, statuses, strict=True):
-            if status.state in ("missing", "interrupted"):
+            if status.state in (JobState.MISSING, JobState.INTERRUPTED):
                 _submit(request)
         statuses = _statuses(missing)
     # A job may have ended since the page looked for its result: then the page has to look again.
-    active = any(status.state in (*ACTIVE, "done") for status in statuses)
+    active = any(status.state in (*ACTIVE, JobState.DONE) for status in statuses)
     poll = st.fragment(_progress, run_every=_POLL_SECONDS if active else None)
     poll(slot, tuple(missing), _total(statuses), active, [True])
 
@@ -134,7 +134,7 @@ def _progress(
     active: bool,
     page_runs: list[bool],
 ) -> None:
-    """Progress of what is missing; runs the page again when there is more to show.
+    """Show the progress of what is missing; run the page again when there is more.
 
     `page_runs` is emptied by the run that is part of the page's own: that one has just read all
     there is, and running the page again from inside itself would never end.
@@ -142,7 +142,7 @@ def _progress(
     in_page_run = bool(page_runs) and page_runs.pop()
     statuses = _statuses(missing)
     live = [_has_partial(r) for r, s in zip(missing, statuses, strict=True) if s.state in ACTIVE]
-    ended = any(status.state == "done" for status in statuses)
+    ended = any(status.state == JobState.DONE for status in statuses)
     if active and not in_page_run and (ended or _total(statuses) != before or any(live)):
         st.rerun()
     with st.container(border=True, key=f"{slot}_progress"):
@@ -156,11 +156,15 @@ def _progress(
                 on_click=_stop,
                 args=(missing,),
                 help=(
-                    "What is finished is kept; you can go on later. What you asked for that needs "
-                    "it stops too; what somebody else is waiting for goes on."
+                    "What is finished is kept; you can continue later. What you asked for that "
+                    "needs it stops too; what somebody else is waiting for goes on."
                 ),
             )
-    if not active and not in_page_run and any(s.state in (*ACTIVE, "done") for s in statuses):
+    if (
+        not active
+        and not in_page_run
+        and any(s.state in (*ACTIVE, JobState.DONE) for s in statuses)
+    ):
         st.rerun()  # a button in here started it: this follows it once the page has run again
 
 
@@ -169,19 +173,19 @@ def _has_partial(request: Request[Any]) -> bool:
 
 
 def _one_line(slot: str, request: Request[Any], status: Status) -> None:
-    if status.state == "failed":
+    if status.state == JobState.FAILED:
         st.error(words.plain(f"{request.title}: {status.error}"), icon=":material/error:")
         _again(slot, request, "Try again")
-    elif status.state == "stopped":
+    elif status.state == JobState.STOPPED:
         why = f" ({status.error})" if status.error else ""
         parts = f"{status.done:.0f} of {status.total:.0f} parts"
         st.caption(words.plain(f"{request.title}: stopped at {parts}{why}."))
         _again(slot, request, "Go on")
-    elif status.state == "interrupted":
+    elif status.state == JobState.INTERRUPTED:
         why = status.error or "compute process ended"
         st.warning(words.plain(f"{request.title} was interrupted: {why}"))
         _again(slot, request, "Go on")
-    elif status.state == "missing":
+    elif status.state == JobState.MISSING:
         st.caption(f"{words.plain(request.title)}: not computed yet.")
         _again(slot, request, "Compute")
     else:

@@ -32,7 +32,7 @@ def segments(label: str, options: Sequence[Any], *, default: Any, **given: Any) 
 def option_widget(
     option: Field[Any], *, key: str, width: int | Literal["stretch"] = "stretch"
 ) -> None:
-    """A widget for one option of a method or a rule, made of the option's own metadata."""
+    """Draw a widget for one option of a method or a rule, made of the option's own metadata."""
     meta = option.metadata
     if "choices" in meta:
         choices = list(meta["choices"])

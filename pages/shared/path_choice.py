@@ -13,7 +13,7 @@ from pages.shared.option_widget import option_widget, segments
 
 
 def path_choice(options: Sequence[str], *, key: str) -> str:
-    """Which kind of path is trained, if any."""
+    """Let a person choose which kind of path is trained, if any."""
     titles = {"none": "None"} | {name: card.title for name, card in paths.PATH_CARDS.items()}
     chosen = segments(
         "Trained path",
@@ -23,13 +23,13 @@ def path_choice(options: Sequence[str], *, key: str) -> str:
         key=key,
         bind="query-params",
         help=words.plain(" ".join(f"{c.title}: {c.about}" for c in paths.PATH_CARDS.values()))
-        + " Trained on the training examples, before and after alignment.",
+        + " Trained on the training examples, with and without alignment.",
     )
     return str(chosen)
 
 
-def _path_options(kind: str) -> None:
-    """Options of a kind of path, or of SWAG, from its card."""
+def path_options(kind: str) -> None:
+    """Draw the options of a kind of path, or of SWAG, from its card."""
     card = paths.SWAG_CARD if kind == paths.SWAG_CARD.name else paths.PATH_CARDS[kind]
     with st.expander(f"Options of {words.plain(card.title)}", icon=":material/tune:"):
         st.caption(words.plain(f"{card.about} {card.reference}"))

@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 
-
-def _number(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 Row = dict[str, Any]
 
 
-def _tiny(share: float) -> str:
-    """A share that is next to nothing, or nothing at all."""
-    return f"{share:.0e}" if share else "0"
+def shown(value: Any) -> Any:
+    """Return a number with six significant digits, and anything else unchanged."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any, decimals: int = 4) -> Any:
+    """Round a number; None for NaN, and anything else unchanged."""
     if isinstance(value, float):
-        return None if np.isnan(value) else round(value, 4)
+        return None if np.isnan(value) else round(value, decimals)
     return value
+
+
+def tiny(share: float) -> str:
+    """Write a share that is next to nothing, or nothing at all."""
+    return f"{share:.0e}" if share else "0"

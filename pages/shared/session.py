@@ -1,7 +1,7 @@
 """What a session has chosen. The only module that reads or writes `st.session_state`.
 
 Choices live in widgets that are bound to the address, so that a link restores them; only what
-cannot be in an address (models that were brought) is kept beside them.
+cannot be in an address (models that were uploaded) is kept beside them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def end_frame() -> None:
 
 
 def is_framed() -> bool:
-    """Whether the frame is being drawn around the page that runs."""
+    """Say whether the frame is being drawn around the page that runs."""
     return bool(st.session_state.get("_framed"))
 
 
 def owner() -> str:
-    """What jobs of this session are known by, to the compute service alone."""
+    """Return what jobs of this session are known by, to the compute service alone."""
     return str(st.session_state.setdefault("_owner", secrets.token_hex(8)))
 
 
 def asked() -> address.Address:
-    """What the address said when the session began.
+    """Return what the address said when the session began.
 
     Streamlit's own binding would put the labels of the options there, and follows a seed of
     infinity; links carry names instead.
@@ -69,29 +69,29 @@ def write_address() -> None:
 
 
 def pair_names() -> list[str]:
-    """What can be looked at: the bundled pairs, and what this session brought."""
+    """List what can be looked at: the bundled pairs, and what this session uploaded."""
     own = [BROUGHT] if "_brought" in st.session_state else []
     return [*own, *zoo.list_pairs()]
 
 
 def pair_name() -> str:
-    """The chosen pair's name."""
+    """Return the chosen pair's name."""
     chosen = st.session_state.get("pair", asked().pair)
     return chosen if chosen in pair_names() else zoo.list_pairs()[0]
 
 
 def is_brought() -> bool:
-    """Whether the models that are looked at were brought."""
+    """Say whether the models that are looked at were uploaded."""
     return pair_name() == BROUGHT
 
 
 def pair_title(name: str) -> str:
-    """What screens call a pair."""
+    """Return what screens call a pair."""
     return "Your checkpoints" if name == BROUGHT else str(zoo.read_card(name)["title"])
 
 
 def subject_title(looked_at: requests.Subject) -> str:
-    """What screens call the models of a result, which may be another pair than the chosen one."""
+    """Return what screens call a result's models, which may not be the chosen pair."""
     chosen = ", permutation spec by hand" if looked_at.spec else ""
     for name, card in zoo.read_cards().items():
         if (
@@ -103,7 +103,7 @@ def subject_title(looked_at: requests.Subject) -> str:
 
 
 def subject() -> requests.Subject:
-    """The two models that are looked at, with their data."""
+    """Return the two models that are looked at, with their data."""
     name = pair_name()
     found: requests.Subject = (
         st.session_state["_brought"] if name == BROUGHT else requests.bundled_subject(name)
@@ -112,7 +112,7 @@ def subject() -> requests.Subject:
 
 
 def prefix(letter: str) -> str:
-    """What was cut off the names of model `"a"` or `"b"`; nothing of bundled ones."""
+    """Return what was cut off the names of model `"a"` or `"b"`; nothing of bundled ones."""
     prefixes: dict[str, str] = st.session_state.get("_prefixes", {})
     return prefixes.get(letter, "") if is_brought() else ""
 
@@ -140,34 +140,34 @@ def bring(brought: requests.Subject, prefixes: Mapping[str, str]) -> None:
 
 
 def note_statistics(config: str) -> None:
-    """Remember that brought models of an architecture keep running statistics."""
+    """Remember that uploaded models of an architecture keep running statistics."""
     st.session_state.setdefault("_with_statistics", set()).add(config)
 
 
 def has_statistics(config: str) -> bool:
-    """Whether models of an architecture that keep running statistics were brought."""
+    """Say whether models of an architecture that keep running statistics were uploaded."""
     return config in st.session_state.get("_with_statistics", ())
 
 
 def chosen_methods() -> list[str]:
-    """Names of the methods to compare, in the order of menus."""
+    """Return the names of the methods to compare, in the order of menus."""
     chosen = st.session_state.get("methods", asked().methods)
     return [name for name in matching.METHOD_CARDS if name in chosen]
 
 
 def option_key(method: str, option: str) -> str:
-    """Key of the widget of one option."""
+    """Return the key of the widget of one option."""
     return f"align_{method}_{option}"
 
 
 def alignment(method: str) -> requests.AlignmentRequest:
-    """The alignment by one method, with the options and the seed that were chosen."""
+    """Ask for the alignment by one method, with the options and the seed that were chosen."""
     card = matching.find_card(method)
     return requests.alignment(subject(), method, _options(card), seed=seed())
 
 
 def _options(card: matching.MethodCard) -> dict[str, Any]:
-    """What the option widgets of a method or a kind of path say, where there are any."""
+    """Return what the option widgets of a method or a kind of path say, where there are any."""
     options: dict[str, Any] = {}
     for field in fields(card.options):
         value = st.session_state.get(option_key(card.name, field.name))
@@ -177,7 +177,7 @@ def _options(card: matching.MethodCard) -> dict[str, Any]:
 
 
 def path(kind: str, aligned: requests.AlignmentRequest | None) -> requests.PathRequest:
-    """A trained path, with the options and the seed that were chosen."""
+    """Ask for a trained path, with the options and the seed that were chosen."""
     options = _options(paths.find_path_card(kind))
     return requests.path(subject(), aligned, kind, options, seed=seed())
 
@@ -185,13 +185,13 @@ def path(kind: str, aligned: requests.AlignmentRequest | None) -> requests.PathR
 def swag(
     plane: tuple[requests.Corner, ...], around: tuple[requests.Corner, ...], split: requests.Split
 ) -> requests.SwagRequest:
-    """Samples of SWAG, with the options and the seed that were chosen."""
+    """Ask for samples of SWAG, with the options and the seed that were chosen."""
     options = _options(paths.SWAG_CARD)
     return requests.swag(subject(), plane, around, options, seed=seed(), split=split)
 
 
 def alignments() -> list[requests.AlignmentRequest]:
-    """The alignments by all chosen methods."""
+    """Ask for the alignments by all chosen methods."""
     return [alignment(method) for method in chosen_methods()]
 
 
@@ -201,7 +201,7 @@ def remember_shown(slot: str, found: Sequence[Found]) -> None:
 
 
 def last_shown(slot: str) -> list[Any]:
-    """What a slot of a page showed last."""
+    """Return what a slot of a page showed last."""
     shown: list[Any] = st.session_state.get(f"_shown_{slot}", [])
     return shown
 
@@ -212,16 +212,16 @@ def want_files(*keys: str) -> None:
 
 
 def wanted_files() -> tuple[str, ...]:
-    """Keys of the requests whose files a person asked for last."""
+    """Return the keys of the requests whose files a person asked for last."""
     keys: tuple[str, ...] = st.session_state.get("_wanted_files", ())
     return keys
 
 
 def seed() -> int:
-    """The chosen seed."""
+    """Return the chosen seed."""
     return int(st.session_state.get("seed", asked().seed))
 
 
 def value(key: str, default: Any = None) -> Any:
-    """What a widget holds, wherever it is drawn; the default before it was drawn first."""
+    """Return what a widget holds; the default before it was drawn first."""
     return st.session_state.get(key, default)

@@ -18,7 +18,7 @@ STATISTICS = {
 
 
 def statistics_choice(options: Sequence[str], *, key: str) -> Any:
-    """What is done about the statistics of hidden units."""
+    """Let a person choose what is done about the statistics of hidden units."""
     return segments(
         "Statistics of hidden units",
         options,
@@ -35,13 +35,13 @@ def statistics_choice(options: Sequence[str], *, key: str) -> Any:
 
 
 def keeps_statistics(config: str = "") -> bool:
-    """Whether models keep running statistics (BatchNorm), as far as is known.
+    """Say whether models keep running statistics (BatchNorm), as far as is known.
 
     Args:
         config: Their architecture; that of the chosen pair unless given.
 
     Returns:
-        Of models that this session brought, whether their files hold such statistics; of others,
+        Of models that this session uploaded, whether their files hold such statistics; of others,
         whether their symmetry says so, and False while it was not looked at.
     """
     wanted = config or session.subject().config

@@ -1,4 +1,4 @@
-"""Bringing two checkpoints and data: read in a worker, checked, and only then looked at."""
+"""Uploads of checkpoints and data: read in a worker, checked, and only then looked at."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ class Given:
 
     def asked(self, architecture: str = "") -> requests.CheckpointRequest:
         """Ask for what is in it, as a checkpoint."""
-        return requests.CheckpointRequest(self.upload, self.name, architecture, self.file)
+        return requests.CheckpointRequest(
+            upload=self.upload, name=self.name, architecture=architecture, file=self.file
+        )
 
 
 def on_server(name: str) -> Given:
-    """A file of the server's folder.
+    """Return a file of the server's folder.
 
     Raises:
         MergingError: If there is no such file inside.
@@ -102,7 +104,7 @@ def keep(file: Any) -> tuple[str, str] | None:
 
 
 def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
-    """A file of the person's, or one of the server's folder where there is one.
+    """Let a person give a file, or choose one in the server's folder where there is one.
 
     Args:
         label: What the file is.
@@ -132,7 +134,7 @@ def given(label: str, kinds: Sequence[str], key: str) -> Given | None:
 
 
 def choose_architecture(key: str) -> str:
-    """What a person says of the architecture: a name, the server's own function, or nothing.
+    """Ask for the architecture: a name, the server's own function, or nothing.
 
     Args:
         key: The page, for the widgets' keys.
@@ -155,7 +157,7 @@ def remember(brought: requests.BroughtCheckpoint) -> None:
 
 
 def examples(config: str, *, key: str) -> tuple[str, str] | None:
-    """What models are evaluated on.
+    """Let a person choose what models are evaluated on.
 
     Args:
         config: Canonical JSON of their architecture.
@@ -173,9 +175,9 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
         format_func=lambda name: words.plain(choices[name]),
         key=f"{key}_data",
         help=(
-            "A file of yours: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
+            "Your own file: `.npz` with `x` and `y` (or `tokens`), a table as CSV, a zip file of "
             "images in one folder per class, CIFAR's Python archive, or MNIST's idx files in a zip "
-            "file. Without examples there is weight matching, and no curve."
+            "file. Without examples, only weight matching works and no curve can be drawn."
         ),
     )
     if choice == _NONE:
@@ -183,12 +185,16 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     if choice not in (_OWN, function):
         return str(choice), _bundled_data(str(choice))
     if choice == function:
-        wanted = requests.DataRequest(STARTED, function, config, function=function)
+        wanted = requests.DataRequest(
+            upload=STARTED, name=function, config=config, function=function
+        )
     else:
         file = given("Examples", server_folder.EXAMPLES, f"{key}_file_data")
         if file is None:
             return None
-        wanted = requests.DataRequest(file.upload, file.name, config, file.file)
+        wanted = requests.DataRequest(
+            upload=file.upload, name=file.name, config=config, file=file.file
+        )
     for found in jobs.follow(f"{key}_read_data", [wanted]):
         if replace(found.request, name=wanted.name) != wanted:
             return None  # still the file before this one

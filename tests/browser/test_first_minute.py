@@ -43,8 +43,8 @@ def test_start_shows_a_finished_result(page, settled):
     settled(page)
     metrics = page.get_by_test_id("stMetric")
     expect(metrics).to_have_count(3)
-    expect(metrics.nth(0)).to_contain_text(re.compile(r"Barrier as trained\s*0\.[5-9]\d* nats"))
-    expect(metrics.nth(1)).to_contain_text(re.compile(r"lined up\s*0\.0[01]\d* nats"))
+    expect(metrics.nth(0)).to_contain_text(re.compile(r"Barrier, not aligned\s*0\.[5-9]\d* nats"))
+    expect(metrics.nth(1)).to_contain_text(re.compile(r"Barrier, aligned\s*0\.0[01]\d* nats"))
     expect(metrics.nth(2)).to_contain_text(re.compile(r"9\d\.\d%"))
     lines = page.locator(".js-plotly-plot .scatterlayer .js-line")
     assert lines.count() >= 4  # two methods, loss and accuracy

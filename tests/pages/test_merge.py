@@ -43,7 +43,7 @@ def test_every_view_is_drawn_before_anything_is_there(view, family, open_page):
 def test_the_cycle_error_of_a_common_order_is_said(open_page):
     at = open_page("merge", merge_family="mnist-seeds")
     (line,) = [line for line in said(at) if "Cycle error" in line]
-    assert re.search(r"Lined up first \(mergemany.* [1-9]\d?% by matchings .* 0% in this", line)
+    assert re.search(r"Aligned first \(mergemany.* [1-9]\d?% by matching .* 0% in this", line)
 
 
 @pytest.mark.usefixtures("nothing_asked")
@@ -131,7 +131,7 @@ def test_three_models_have_a_triangle_beside_their_sliders(open_page, wait_for):
     at = open_page("merge", merge_view="Shares", **three)
     at = wait_for(at, charts, "triangle")
     (chart,) = charts(at)
-    assert "Validation loss of 231 weighted means of 3 models" in chart.alt
+    assert "Validation loss (nats) of 231 weighted means of 3 models" in chart.alt
     assert len(at.dataframe[0].value) == 231
     assert len(chart.spec) < BYTES
     assert not at.exception

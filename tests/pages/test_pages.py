@@ -58,7 +58,7 @@ def test_start_shows_both_curves_and_their_numbers_without_computing(open_page, 
     at = open_page("start")
     (chart,) = charts(at)
     names = " ".join(str(trace.get("name")) for trace in figure(chart)["data"])
-    assert "Naive" in names
+    assert "Not aligned" in names
     assert "Weight" in names
     naive, aligned, accuracy = (float(m.value.split()[0].strip("%")) for m in at.metric)
     assert naive >= 0.5
@@ -78,7 +78,7 @@ def test_start_says_how_many_pairs_there_are(open_page, nothing_asked):
 def test_both_definitions_of_the_barrier_are_shown(open_page, nothing_asked):
     at = open_page("interpolate", pair="digits-mlp-256")
     barriers = at.dataframe[-1].value
-    assert list(barriers["Method"]) == ["Naive", "Weight matching", "Activation matching"]
+    assert list(barriers["Method"]) == ["Not aligned", "Weight matching", "Activation matching"]
     assert {"Loss barrier (nats)", "Above the line"} <= set(barriers.columns)
     assert barriers["Loss barrier (nats)"][0] >= 0.4
     assert (barriers["Loss barrier (nats)"][1:] <= 0.02).all()
@@ -106,7 +106,7 @@ def test_the_table_beside_a_chart_has_its_numbers(open_page, nothing_asked):
 def test_align_says_what_each_method_reached(open_page, nothing_asked):
     at = open_page("align", pair="digits-mlp-256")
     reached = at.dataframe[-1].value
-    assert list(reached["Method"]) == ["Naive", "Weight matching", "Activation matching"]
+    assert list(reached["Method"]) == ["Not aligned", "Weight matching", "Activation matching"]
     assert reached["Barrier (nats)"][0] > reached["Barrier (nats)"][1:].max() + 0.3
     assert "of 768" in reached["Units moved"][1]
 
@@ -188,7 +188,7 @@ def test_nothing_is_compared_without_a_method(open_page, nothing_asked):
 def test_tables_show_every_column_also_where_sizes_differ_much(open_page, nothing_asked):
     at = open_page("align", methods=["weight", "activation", "straight_through"])
     results = at.dataframe[-1]
-    assert {"Objective", "Restarts", "Kept to"} <= set(results.value.columns)
+    assert {"Objective", "Restarts", "Change"} <= set(results.value.columns)
     hidden = [
         name for name, look in json.loads(results.proto.columns).items() if look.get("hidden")
     ]

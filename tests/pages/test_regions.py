@@ -88,7 +88,7 @@ def test_a_path_is_trained_and_shown_beside_the_line(open_page, wait_for):
     )
     wait_for(at, lambda at: "Trained paths" in [s.value for s in at.subheader], "path")
     wait_for(at, lambda at: not at.get("progress"), "end of the path")
-    assert "Chain path, naive" in [t.get("name") for t in figure(charts(at)[0])["data"]]
+    assert "Chain path, not aligned" in [t.get("name") for t in figure(charts(at)[0])["data"]]
     rows = at.dataframe[-1].value
     assert rows["Steps"].tolist() == [5]
     assert rows["Seed"].tolist() == [0]

@@ -18,7 +18,7 @@ _LARGEST_LABEL = 2**31
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BroughtArrays:
     """Examples that a person brought.
 

@@ -31,7 +31,7 @@ _NAMES = ("label_names", "fine_label_names")
 _NUMBERS = {"u1", "i1", "i4", "i8", "|u1", "|i1", "<i4", "<i8"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """One file of the data set.
 

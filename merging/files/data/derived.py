@@ -28,7 +28,7 @@ _PARTS = "|".join(f"[1-{n}]-of-{n}" for n in range(1, 10))
 _MARGIN = 4  # pixels around a digit, as MNIST has them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Grey images and their labels.
 

@@ -16,7 +16,7 @@ from merging.schema.cards.fusion.curvature import MOMENT_SCALE
 from merging.schema.errors import MergingError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curvatures:
     """Curvatures as `fuse` takes them.
 

@@ -30,7 +30,7 @@ _TOLERANCE = 1e-4
 _NEGLIGIBLE = 1e-10  # of the largest square: what is only rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Call:
     """What a layer read, and where its output is in the graph of gradients."""
 

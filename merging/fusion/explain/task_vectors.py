@@ -18,7 +18,7 @@ from merging.schema.errors import MergingError
 State = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskVectors:
     """How task vectors `theta_t - base` compare, within one tensor or all of them.
 
@@ -37,7 +37,7 @@ class TaskVectors:
     any_conflict: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightHistogram:
     """How the implied weights of gradient matching are distributed (Eq. 12).
 
@@ -125,7 +125,7 @@ def weight_histogram(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Counts:
     """Sums over the entries of a tensor, which add up over tensors."""
 

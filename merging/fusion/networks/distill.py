@@ -35,7 +35,7 @@ from merging.schema.options import read_record
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DistillResult:
     """A student, and how it learnt.
 

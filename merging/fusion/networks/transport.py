@@ -38,7 +38,7 @@ _SINKHORN_ROUNDS = 2000
 _SINKHORN_ERROR = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransportResult:
     """A model that several were fused into.
 

@@ -26,7 +26,7 @@ _CHUNK = 100
 _CONSTANT = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A model to be looked at.
 
@@ -41,7 +41,7 @@ class Subject:
     params: Mapping[str, Tensor]
 
 
-@dataclass
+@dataclass(eq=False)
 class Moments:
     """Sums over samples of the units of all models, side by side, float64.
 

@@ -40,7 +40,7 @@ Plans = dict[str, Tensor]
 _TIE = 1e-7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ZipResult:
     """Models that were zipped together.
 

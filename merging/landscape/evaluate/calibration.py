@@ -12,7 +12,7 @@ from merging.landscape.evaluate.predictions import answers
 BINS = 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """How often a model is right where it is so and so sure (Guo et al. 2017).
 

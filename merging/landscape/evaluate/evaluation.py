@@ -36,7 +36,7 @@ _LEAST_REUSE = 32
 _LINEAR_MAPS = ("aten.linear.default", "aten.conv1d.default", "aten.conv2d.default")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Losses and answers of every point on every example.
 
@@ -141,7 +141,7 @@ def evaluate_family(
     return Evaluation(losses.numpy(), correct.numpy())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Chunk:
     inputs: Tensor
     targets: Tensor
@@ -252,7 +252,7 @@ def _groups(
         yield group
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Shared:
     """What the points of a family have in common.
 

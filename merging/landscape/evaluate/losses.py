@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from merging.schema.errors import DataError
+from merging.schema.records.loss_unit import LossUnit
 
 
 def score(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +46,11 @@ def score(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return loss.float(), (answer >= 0) == (targets == 1)
     loss = F.cross_entropy(outputs, targets, reduction="none")
     return loss.float(), outputs.argmax(1) == targets
+
+
+def unit_for(targets: Tensor) -> LossUnit:
+    """Return the unit of the loss that `score` gives for these targets."""
+    return "squared error" if targets.is_floating_point() else "nats"
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

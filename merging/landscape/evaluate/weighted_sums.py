@@ -16,7 +16,7 @@ from torch import Tensor
 Key = TypeVar("Key")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Stretch:
     """All tensors of one type of number, end to end: of every corner, the sum, a part of it."""
 

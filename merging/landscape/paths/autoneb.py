@@ -33,7 +33,7 @@ _EXCESS = 0.2
 _MOST_PIVOTS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Band:
     """Pivots `[k, n]` with both models, their positions by length, and how the training ended."""
 

@@ -29,7 +29,7 @@ from merging.schema.errors import MergingError, StoppedError
 _CHAIN = (0.0, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ends:
     """The models at the ends, as state dicts and as vectors."""
 

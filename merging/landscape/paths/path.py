@@ -24,7 +24,7 @@ from merging.schema.records.curve import Curve
 Kind = Literal["bezier", "chain", "neb"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """A trained path from model A to model B.
 

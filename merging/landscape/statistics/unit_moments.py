@@ -47,7 +47,7 @@ class Unit:
         return self.node.args[0]  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Mean and variance of every channel, float64 `[channels]`, and what they were taken over."""
 

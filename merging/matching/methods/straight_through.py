@@ -9,7 +9,7 @@ from torch import Tensor
 
 from merging.files.checkpoints.lazy_params import Params
 from merging.landscape.evaluate.evaluation import Prepare, evaluate_family
-from merging.landscape.evaluate.losses import score
+from merging.landscape.evaluate.losses import score, unit_for
 from merging.landscape.statistics.repair import has_batch_norm, reset, with_batch_statistics
 from merging.matching.problem import MatchProblem, MatchResult, Method, State, Watcher
 from merging.matching.search.coordinate_descent import descend
@@ -18,6 +18,7 @@ from merging.models.graph.export import trace
 from merging.models.graph.graph import Graph
 from merging.schema.cards.matching import StraightThroughOptions, find_card
 from merging.schema.errors import StoppedError
+from merging.schema.records.loss_unit import LossUnit
 from merging.symmetry.permutation import Permutations, identity_permutations, permute
 
 
@@ -47,6 +48,7 @@ def match_straight_through(
     batches = problem.examples("straight-through matching")
     midpoint = _Midpoint(problem, batches)
     x, y = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    unit = unit_for(y)
     walk = _Walk(problem, options, generator)
     if watcher.state is None:
         walk.perms = _project(problem, walk.free, walk.perms, generator, options)
@@ -68,22 +70,22 @@ def match_straight_through(
                 walk.judge(midpoint)
             walk.objective.append(walk.least)
             watcher.on_state(walk.state)
-            watcher.on_partial(_result(walk, stopped=True))
+            watcher.on_partial(_result(walk, unit, stopped=True))
             watcher.on_progress(
                 step + 1,
                 options.epochs * splits,
                 f"epoch {epoch + 1}: best midpoint loss {walk.least:.4f}",
             )
     except StoppedError:
-        return _result(walk, stopped=True)
-    return _result(walk, stopped=False)
+        return _result(walk, unit, stopped=True)
+    return _result(walk, unit, stopped=False)
 
 
-def _result(walk: _Walk, *, stopped: bool) -> MatchResult:
+def _result(walk: _Walk, unit: LossUnit, *, stopped: bool) -> MatchResult:
     return MatchResult(
         walk.best,
         tuple(walk.objective),
-        "loss of the midpoint on the matching set (nats per example)",
+        f"loss of the midpoint on the matching set ({unit} per example)",
         converged=not stopped,
         stopped=stopped,
     )

@@ -50,7 +50,7 @@ class Site:
     expressions: tuple[AxisExpression, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Moments:
     """Sums over samples for the joint units of some groups at one site, in float64.
 

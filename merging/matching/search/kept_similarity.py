@@ -19,7 +19,7 @@ _KEPT_BYTES = 1 << 27
 Place = tuple[str, int]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Kept:
     """The similarity of one group, and in which order the other groups were when it was made."""
 

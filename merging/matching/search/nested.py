@@ -42,7 +42,7 @@ class Term(Protocol):
         """Similarity `[R, n, n, m, m]` of the k-th child's units, the others in given orders."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slices:
     """The weights of units of both models, `[R, n, *children, everything else]`."""
 
@@ -91,7 +91,7 @@ class Slices:
         return b
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Products:
     """Similarities of joint units, `[R, n, n, m, m, m', m', ...]` with two axes for every child."""
 
@@ -122,7 +122,7 @@ class Products:
         return joint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inside:
     """What pairs of units are worth.
 

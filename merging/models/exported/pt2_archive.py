@@ -40,7 +40,7 @@ _STRIDED = 7
 _MARKS = ("/archive_format", "serialized_exported_program.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Archive:
     """What a `.pt2` archive holds.
 

@@ -87,7 +87,7 @@ class FamilyRecipe:
         return self.models[0].data[0] if self.base is None else self.base.data[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """Models of one architecture, what they came from, and their data.
 

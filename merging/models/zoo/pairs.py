@@ -189,7 +189,7 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
 })
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """Two models of one architecture, their data, and how they came to be.
 

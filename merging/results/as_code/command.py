@@ -19,6 +19,7 @@ from merging.results.requests import (
     Request,
     SurfaceRequest,
 )
+from merging.schema.cards.titles import NAIVE
 
 _PROGRAM = ("python", "-m", "merging")
 
@@ -60,7 +61,7 @@ def _about_two(request: Request[Any]) -> list[str]:
 
 def _method_words(request: AlignmentRequest | None) -> list[str]:
     if request is None:
-        return ["--method", "naive"]
+        return ["--method", NAIVE]
     return [
         *flag("method", request.method, "weight"),
         *_option_words(request),

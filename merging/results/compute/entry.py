@@ -33,7 +33,7 @@ _KEPT = re.compile(r"(?P<key>[0-9a-f]{64})((?P<result>\.npz)|\.file\.[a-z]+)")
 _HEADERS = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One result: named arrays, and what they mean as plain JSON values."""
 

@@ -7,10 +7,24 @@ worker that starts. Nothing here imports Dask.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from merging.results.compute.processes import Limits
 
-ACTIVE = ("queued", "running")
+
+class JobState(StrEnum):
+    """How a job stands; the store's index holds these words."""
+
+    MISSING = "missing"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+
+ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 
 ENDED_TWICE = (
     "the process that worked on this ended twice, most often for want of memory; ask for less at "
@@ -61,7 +75,7 @@ class Status:
     """How a job stands.
 
     Attributes:
-        state: missing, queued, running, done, failed, stopped or interrupted.
+        state: Where it is between missing and done.
         done: Pieces that are done, and the fraction of those that run.
         total: Pieces in all.
         note: What is going on, in words.
@@ -70,7 +84,7 @@ class Status:
         eta: Seconds that are left if it goes on like this; None while that is unknown.
     """
 
-    state: str
+    state: JobState
     done: float
     total: float
     note: str = ""

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from merging.results.compute.conductor import Conductor
-from merging.results.compute.job import ACTIVE, Job, Piece, Status
+from merging.results.compute.job import ACTIVE, Job, JobState, Piece, Status
 from merging.results.compute.job_index import JobRecord
 from merging.results.compute.processes import find_process, this_process
 from merging.results.compute.run_piece import Context
@@ -96,16 +96,16 @@ class Service:
         present = self.store.has(keys)
         seconds = _seconds(record)
         if len(present) == len(keys):
-            return Status("done", len(keys), len(keys), seconds=seconds)
+            return Status(JobState.DONE, len(keys), len(keys), seconds=seconds)
         error = self._conductor.trouble(job.key)
         if error is not None:
-            return Status("failed", len(present), len(keys), error=error, seconds=seconds)
+            return Status(JobState.FAILED, len(present), len(keys), error=error, seconds=seconds)
         if record is None or record.state == "done":  # or room was made since
-            return Status("missing", len(present), len(keys))
+            return Status(JobState.MISSING, len(present), len(keys))
         if record.state in ACTIVE and (record.process == self._me or find_process(record.process)):
             self._conductor.audience.look(job, owner)
             return self._under_way(job, owner, record, keys - present, len(present))
-        state = "interrupted" if record.state in ACTIVE else record.state
+        state = JobState.INTERRUPTED if record.state in ACTIVE else JobState(record.state)
         return Status(state, len(present), len(keys), "", record.error, seconds)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Service:
             rate = (done - record.base) / max(time.time() - record.started, 1e-3)
             eta = (present + len(missing) - done) / rate
         total = present + len(missing)
-        return Status(record.state, done, total, note, None, _seconds(record), eta)
+        return Status(JobState(record.state), done, total, note, None, _seconds(record), eta)
 
     def _waits_for(self, job: Job, owner: str) -> str:
         for need in job.needs:

@@ -19,6 +19,7 @@ from merging.results.requests.curve_pieces import (
 from merging.results.requests.path import Corner, PathRequest, needs_of
 from merging.results.requests.request import Request, Split, Statistics, Subject, digest
 from merging.results.requests.wire import flat_entry, flat_record
+from merging.schema.cards.titles import NAIVE, method_words
 from merging.schema.records.curve import Curve
 from merging.schema.records.surface import (
     PlanePath,
@@ -55,7 +56,7 @@ class CurveRequest(Request[Curve]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        who = "naive" if self.alignment is None else self.alignment.title.lower()
+        who = method_words(NAIVE if self.alignment is None else self.alignment.method)
         return f"Loss along the line ({who}, {self.split})"
 
     def needs(self) -> tuple[Request[Any], ...]:

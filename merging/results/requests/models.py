@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import ClassVar
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.request import Request, Subject, added
@@ -223,7 +224,13 @@ class DataRequest(Request[BroughtData]):
         return flat_record(BroughtData, entry)
 
 
-Verdict = Literal["does not fit", "fits, in another precision", "equal values", "fits"]
+class Verdict(StrEnum):
+    """How one tensor of two checkpoints compares."""
+
+    FITS = "fits"
+    OTHER_PRECISION = "fits, in another precision"
+    EQUAL = "equal values"
+    DOES_NOT_FIT = "does not fit"
 
 
 @dataclass(frozen=True)
@@ -252,4 +259,5 @@ class FitRequest(Request[list[TensorRow]]):
 
     def decode(self, entry: Entry) -> list[TensorRow]:
         """Return one row per tensor; what does not fit comes first."""
-        return row_records(TensorRow, entry)
+        rows = row_records(TensorRow, entry)
+        return [replace(row, verdict=Verdict(row.verdict)) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from merging.results.compute.entry import Entry
@@ -13,6 +13,7 @@ from merging.results.requests.request import Request, Split, Subject, canonical
 from merging.results.requests.wire import tupled
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import PATH_CARDS, find_path_card
+from merging.schema.cards.titles import NAIVE, method_words
 from merging.schema.records.curve import Curve
 from merging.schema.records.trained_path import StoredPath, TrainedPath
 
@@ -40,7 +41,7 @@ class PathRequest(Request[TrainedPath]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        who = "before alignment" if self.alignment is None else self.alignment.title.lower()
+        who = method_words(NAIVE if self.alignment is None else self.alignment.method)
         return f"Training a path ({PATH_CARDS[self.kind].title}, {who})"
 
     def needs(self) -> tuple[Request[Any], ...]:
@@ -115,7 +116,7 @@ class PathCurveRequest(Request[PathCurve]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        who = "before alignment" if self.alignment is None else self.alignment.title.lower()
+        who = method_words(NAIVE if self.alignment is None else self.alignment.method)
         return f"Loss along the path ({PATH_CARDS[self.path.kind].title}, {who}, {self.split})"
 
     @property
@@ -140,7 +141,8 @@ class PathCurveRequest(Request[PathCurve]):
 
     def decode(self, entry: Entry) -> PathCurve:
         """Return the path, and the curve through a piece's positions."""
-        return PathCurve(_trained_path(entry.meta["path"]), read_curve(entry))
+        curve, path = read_curve(entry), _trained_path(entry.meta["path"])
+        return PathCurve(replace(path, loss_unit=curve.loss_unit), curve)
 
     def join(self, found: list[PathCurve]) -> PathCurve:
         """Return the curve through the positions that are there."""
@@ -174,7 +176,7 @@ def _corner_name(point: Corner) -> str:
 
 
 def _full_name(point: PathRequest) -> str:
-    return f"bend {point.kind} {'naive' if point.alignment is None else point.alignment.method}"
+    return f"bend {point.kind} {NAIVE if point.alignment is None else point.alignment.method}"
 
 
 def needs_of(points: Sequence[Corner]) -> tuple[Request[Any], ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from merging.files.checkpoints.write import checkpoint_bytes
 from merging.landscape import layer_barriers, layer_distances, repair, variance_ratios
+from merging.landscape.evaluate.losses import unit_for
 from merging.matching import MatchProblem, MatchResult, describe_units, match
 from merging.models.dtypes import form_notes, in_form
 from merging.models.state_dict import distance, lerp
@@ -22,6 +23,7 @@ from merging.results.requests.alignment import Download
 from merging.results.tasks.load_pair import Loaded, load
 from merging.results.tasks.task import Part, aligned_b, permutations_of, to_arrays, to_tensors
 from merging.results.uploads.load import load_params
+from merging.schema.cards.titles import NAIVE
 from merging.schema.errors import MergingError, StoppedError
 from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
 from merging.symmetry import certify
@@ -134,6 +136,7 @@ def compare_layers(request: requests.LayersRequest, part: Part, context: Context
             barrier_after=columns[4][layer],
             variance_before=columns[2].get(layer, missing),
             variance_after=columns[5].get(layer, missing),
+            loss_unit=unit_for(batches.targets),
         )
         for layer in columns[0]
     ]
@@ -146,7 +149,7 @@ def write_file(request: requests.ExportRequest, part: Part, context: Context) ->
         MergingError: If what it needs is missing, or the result must not be used.
     """
     loaded = load(request.subject, context.store)
-    method = "naive" if request.alignment is None else request.alignment.method
+    method = NAIVE if request.alignment is None else request.alignment.method
     stem = f"{request.subject.model_a[:8]}-{request.subject.model_b[:8]}-{method}"
     notes: list[str] = []
     if request.what == "permutation":

@@ -34,7 +34,7 @@ from merging.symmetry.permutation import permute
 TensorDict = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Members:
     """A family in memory; shared between requests, so never written to.
 

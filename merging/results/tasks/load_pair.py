@@ -37,7 +37,7 @@ from merging.schema.errors import DataError, MergingError
 from merging.symmetry.spec import PermutationSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loaded:
     """What a request is about, in memory; shared between requests, so never written to."""
 

@@ -28,7 +28,7 @@ from merging.schema.cards.fusion.table import find_way
 from merging.schema.errors import MergingError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Merged:
     """A fused model, or several with a trunk in common, and what they were made of.
 

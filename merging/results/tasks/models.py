@@ -139,7 +139,7 @@ def compare_tensors(
         _side_by_side(name, params_a.get(name), params_b.get(name))
         for name in dict.fromkeys([*params_a, *params_b])
     ]
-    return sorted(rows, key=lambda row: row.verdict != "does not fit")
+    return sorted(rows, key=lambda row: row.verdict != requests.Verdict.DOES_NOT_FIT)
 
 
 def _side_by_side(name: str, a: Tensor | None, b: Tensor | None) -> requests.TensorRow:
@@ -150,11 +150,11 @@ def _side_by_side(name: str, a: Tensor | None, b: Tensor | None) -> requests.Ten
 
 def _verdict(a: Tensor | None, b: Tensor | None) -> requests.Verdict:
     if a is None or b is None or a.shape != b.shape:
-        return "does not fit"
+        return requests.Verdict.DOES_NOT_FIT
     if a.dtype != b.dtype:
         both = a.is_floating_point() and b.is_floating_point()
-        return "fits, in another precision" if both else "does not fit"
-    return "equal values" if torch.equal(a, b) else "fits"
+        return requests.Verdict.OTHER_PRECISION if both else requests.Verdict.DOES_NOT_FIT
+    return requests.Verdict.EQUAL if torch.equal(a, b) else requests.Verdict.FITS
 
 
 def _shape_words(value: Tensor | None) -> str:

@@ -20,7 +20,7 @@ from merging.results.uploads.load import certified
 from merging.schema.errors import StoppedError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """What several models became.
 

@@ -21,6 +21,7 @@ from merging.landscape import (
     path_of,
     plane_policy,
 )
+from merging.landscape.evaluate.losses import unit_for
 from merging.landscape.paths.path import Kind
 from merging.models.state_dict import distance, dot, floating, subtract
 from merging.results import requests
@@ -30,6 +31,7 @@ from merging.results.requests.path import PathCurve
 from merging.results.tasks.load_pair import Loaded, load
 from merging.results.tasks.task import Part, aligned_b, statistics_words
 from merging.schema.errors import MergingError, StoppedError
+from merging.schema.records.loss_unit import LossUnit
 from merging.schema.records.surface import PlanePath
 from merging.schema.records.trained_path import StoredPath, TrainedPath
 
@@ -44,9 +46,10 @@ def train_path(request: requests.PathRequest, part: Part, context: Context) -> S
         StoppedError: If somebody stopped it.
     """
     loaded = load(request.subject, context.store)
+    unit = unit_for(loaded.data.train.targets)
 
     def show(path: Path) -> None:
-        context.partial({}, request.encode(StoredPath(_described(path))).meta)
+        context.partial({}, request.encode(StoredPath(_described(path, unit))).meta)
 
     found = connect(
         loaded.model,
@@ -63,10 +66,10 @@ def train_path(request: requests.PathRequest, part: Part, context: Context) -> S
         show(found)
         raise StoppedError("stopped as asked")
     bends = np.stack([_flat(corner) for corner in found.corners[1:-1]])
-    return StoredPath(_described(found), bends, tuple(found.knots))
+    return StoredPath(_described(found, unit), bends, tuple(found.knots))
 
 
-def _described(path: Path) -> TrainedPath:
+def _described(path: Path, unit: LossUnit) -> TrainedPath:
     first, last = path.corners[0], path.corners[-1]
     chord = distance(first, last)
     return TrainedPath(
@@ -80,6 +83,7 @@ def _described(path: Path) -> TrainedPath:
         distance=off_line(first, last, path.bend) / chord,
         options=path.options,
         seed=path.seed,
+        loss_unit=unit,
     )
 
 

@@ -101,26 +101,26 @@ METHOD_CARDS: Mapping[str, MethodCard] = MappingProxyType({
     card.name: card
     for card in (
         MethodCard(
-            "weight",
-            "Weight matching",
-            "Lines up the weights themselves; needs no data and takes about a second.",
-            "Ainsworth et al. 2023, §3.2 (arXiv:2209.04836)",
-            WeightOptions,
+            name="weight",
+            title="Weight matching",
+            about="Lines up the weights themselves; needs no data and takes about a second.",
+            reference="Ainsworth et al. 2023, §3.2 (arXiv:2209.04836)",
+            options=WeightOptions,
         ),
         MethodCard(
-            "activation",
-            "Activation matching",
-            "Pairs the units that do most alike on examples, layer by layer.",
-            "Ainsworth et al. 2023, §3.1 (arXiv:2209.04836)",
-            ActivationOptions,
+            name="activation",
+            title="Activation matching",
+            about="Pairs the units that do most alike on examples, layer by layer.",
+            reference="Ainsworth et al. 2023, §3.1 (arXiv:2209.04836)",
+            options=ActivationOptions,
             needs_data=True,
         ),
         MethodCard(
-            "straight_through",
-            "Straight-through matching",
-            "Starts at weight matching and follows the loss of the midpoint; slow, and best.",
-            "Ainsworth et al. 2023, §3.3 (arXiv:2209.04836)",
-            StraightThroughOptions,
+            name="straight_through",
+            title="Straight-through matching",
+            about="Starts at weight matching and follows the loss of the midpoint; slow, and best.",
+            reference="Ainsworth et al. 2023, §3.3 (arXiv:2209.04836)",
+            options=StraightThroughOptions,
             needs_data=True,
         ),
     )
@@ -128,7 +128,7 @@ METHOD_CARDS: Mapping[str, MethodCard] = MappingProxyType({
 
 
 def find_card(name: str) -> MethodCard:
-    """The card of a method.
+    """Find the card of a method.
 
     Raises:
         UnknownNameError: If there is no such method.
@@ -137,7 +137,7 @@ def find_card(name: str) -> MethodCard:
 
 
 def read_options(card: MethodCard, options: Mapping[str, Any] | None) -> Any:
-    """A method's options from a mapping; what is missing has its default.
+    """Read a method's options from a mapping; what is missing has its default.
 
     Args:
         card: The method.

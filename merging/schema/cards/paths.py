@@ -89,43 +89,46 @@ PATH_CARDS: Mapping[str, MethodCard] = MappingProxyType({
     card.name: card
     for card in (
         MethodCard(
-            "bezier",
-            "Bézier",
-            "A smooth curve with one trained bend.",
-            "Garipov et al. 2018, §3.3 (arXiv:1802.10026)",
-            BendOptions,
+            name="bezier",
+            title="Bézier",
+            about="A smooth curve with one trained bend.",
+            reference="Garipov et al. 2018, §3.3 (arXiv:1802.10026)",
+            options=BendOptions,
             needs_data=True,
         ),
         MethodCard(
-            "chain",
-            "Chain",
-            "Two straight lines that meet at one trained bend.",
-            "Garipov et al. 2018, §3.3 (arXiv:1802.10026)",
-            BendOptions,
+            name="chain",
+            title="Chain",
+            about="Two straight lines that meet at one trained bend.",
+            reference="Garipov et al. 2018, §3.3 (arXiv:1802.10026)",
+            options=BendOptions,
             needs_data=True,
         ),
         MethodCard(
-            "neb",
-            "AutoNEB",
-            "A band of networks that slides off high ground; more are put in where it stays high.",
-            "Draxler et al. 2018 (arXiv:1803.00885)",
-            NebOptions,
+            name="neb",
+            title="AutoNEB",
+            about=(
+                "A band of networks that slides off high ground; more are put in where it "
+                "stays high."
+            ),
+            reference="Draxler et al. 2018 (arXiv:1803.00885)",
+            options=NebOptions,
             needs_data=True,
         ),
     )
 })
 SWAG_CARD = MethodCard(
-    "swag",
-    "SWAG",
-    "A Gaussian from the networks that SGD visits around a model, and samples of it.",
-    "Maddox et al. 2019, §3.2 (arXiv:1902.02476)",
-    SwagOptions,
+    name="swag",
+    title="SWAG",
+    about="A Gaussian from the networks that SGD visits around a model, and samples of it.",
+    reference="Maddox et al. 2019, §3.2 (arXiv:1902.02476)",
+    options=SwagOptions,
     needs_data=True,
 )
 
 
 def find_path_card(kind: str) -> MethodCard:
-    """The card of a kind of path.
+    """Find the card of a kind of path.
 
     Raises:
         UnknownNameError: If there is no such kind.

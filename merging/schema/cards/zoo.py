@@ -17,18 +17,18 @@ ASSETS = Path(__file__).resolve().parents[3] / "assets"
 
 @cache
 def read_cards() -> dict[str, dict[str, Any]]:
-    """All cards by the pair's name, in the order of menus."""
+    """Read all cards by the pair's name, in the order of menus."""
     cards = [json.loads(path.read_text("utf-8")) for path in ASSETS.glob("zoo/*/card.json")]
     return {card["name"]: card for card in sorted(cards, key=lambda card: card["position"])}
 
 
 def list_pairs() -> list[str]:
-    """Names of the bundled pairs, in the order of menus."""
+    """List the names of the bundled pairs, in the order of menus."""
     return list(read_cards())
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """The card of a bundled pair.
+    """Read the card of a bundled pair.
 
     Raises:
         UnknownNameError: If there is no such pair.
@@ -40,18 +40,18 @@ def read_card(name: str) -> dict[str, Any]:
 
 @cache
 def read_family_cards() -> dict[str, dict[str, Any]]:
-    """All cards of families by their name, in the order of menus."""
+    """Read all cards of families by their name, in the order of menus."""
     cards = [json.loads(path.read_text("utf-8")) for path in ASSETS.glob("families/*/card.json")]
     return {card["name"]: card for card in sorted(cards, key=lambda card: card["position"])}
 
 
 def list_families() -> list[str]:
-    """Names of the bundled families, in the order of menus."""
+    """List the names of the bundled families, in the order of menus."""
     return list(read_family_cards())
 
 
 def read_family_card(name: str) -> dict[str, Any]:
-    """The card of a bundled family: what it is, and all that is known of its models.
+    """Read the card of a bundled family: what it is, and all that is known of its models.
 
     Args:
         name: One of `list_families()`.
@@ -75,7 +75,7 @@ def read_family_card(name: str) -> dict[str, Any]:
 
 @cache
 def family_files() -> dict[str, Path]:
-    """The file of every model of every family, by the model's fingerprint."""
+    """Return the file of every model of every family, by the model's fingerprint."""
     return {
         member["fingerprint"]: ASSETS / "families" / name / f"{member['name']}.safetensors"
         for name, card in read_family_cards().items()

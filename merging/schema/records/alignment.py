@@ -1,8 +1,7 @@
-"""What was found, as frozen records of numpy arrays: curves, surfaces, alignments, symmetries.
+"""Alignments: the permutation that was found, its units, and what it did to every layer.
 
 This module needs numpy only, so that the interface process can hold and draw results without
-loading torch. Loss is in nats per example, accuracy a fraction, time in seconds. `lam` runs from
-0 (model A) to 1 (model B).
+loading torch. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.schema.records.loss_unit import LossUnit
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Alignment:
     """A permutation of model B, how it was found and what it did.
 
@@ -58,7 +59,7 @@ class Alignment:
         return sum(int(found.sum()) for found in moved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupUnits:
     """How the units of one group are paired: the similarity before and after, margins, cycles.
 
@@ -68,7 +69,7 @@ class GroupUnits:
         before: Cosine similarity of A's units (rows) with B's units in their own order (columns),
             int8 in units of 1/127, at most 256 x 256: larger groups keep the largest absolute
             value of every block.
-        after: The same with B's units in the order of the permutation.
+        after: Cosine similarity with B's units in the order of the permutation, as `before`.
         block: How many units one row of `before` stands for.
         matched: `[n]` cosine similarity of every unit of A with its match.
         margin: `[n]` that similarity less the best of any other unit of B.
@@ -105,12 +106,14 @@ class LayerRow:
         distance_before: `||A - B||` over the layer's parameters.
         distance_after: `||A - pi(B)||`.
         cosine_before: Cosine of the angle between A's and B's parameters.
-        cosine_after: The same with the aligned B.
-        barrier_before: Loss barrier when only this layer goes from A to B; NaN if not asked for.
-        barrier_after: The same towards the aligned B.
+        cosine_after: Cosine of the angle between A's and the aligned B's parameters.
+        barrier_before: Loss barrier, in `loss_unit`, when only this layer goes from A to B; NaN if
+            it was not asked for.
+        barrier_after: Loss barrier when only this layer goes from A to the aligned B.
         variance_before: Variance of the layer's outputs at the midpoint, as a share of the mean
             of the end points' variances; NaN for layers without units of their own.
-        variance_after: The same at the aligned midpoint.
+        variance_after: Variance of the layer's outputs at the midpoint of A and the aligned B.
+        loss_unit: Unit of the barriers. Results that were kept before this lack it.
     """
 
     layer: str
@@ -122,3 +125,4 @@ class LayerRow:
     barrier_after: float = float("nan")
     variance_before: float = float("nan")
     variance_after: float = float("nan")
+    loss_unit: LossUnit = "nats"

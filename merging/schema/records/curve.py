@@ -9,15 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.schema.errors import UnknownNameError
+from merging.schema.records.loss_unit import LossUnit, unit_of_loss
 
 Baseline = Literal["endpoints-mean", "linear"]
-
-
 Metric = Literal["loss", "accuracy"]
-
-
-def _loss_unit(accuracy: NDArray[np.float64]) -> str:
-    return "squared error" if accuracy.size and np.isnan(accuracy).all() else "nats"
 
 
 @dataclass(frozen=True)
@@ -34,17 +29,18 @@ class Barrier:
     metric: Metric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Loss and accuracy along the line from model A to model B.
 
     Attributes:
         lams: `[k]` positions; within `[0, 1]` unless the curve overshoots.
-        loss: `[k]` mean loss, nats per example.
-        accuracy: `[k]` fraction of the examples that are classified rightly.
+        loss: `[k]` mean loss per example, in `loss_unit`.
+        accuracy: `[k]` fraction of the examples that are classified correctly; NaN where the
+            targets are numbers.
         example_losses: `[k, n]` the loss of every example, float32.
-        example_correct: `[k, n]` whether every example is classified rightly (of tokens the share;
-            NaN where the targets are numbers).
+        example_correct: `[k, n]` whether every example is classified correctly (of tokens the
+            share; NaN where the targets are numbers).
         statistics: What was done about the statistics of hidden units, in words.
         split: The examples' name, such as `"test"`.
     """
@@ -63,17 +59,17 @@ class Curve:
         return int(self.example_losses.shape[1])
 
     @property
-    def loss_unit(self) -> str:
+    def loss_unit(self) -> LossUnit:
         """Nats; or squared error, where numbers are predicted and nothing is right or wrong."""
-        return _loss_unit(self.accuracy)
+        return unit_of_loss(self.accuracy)
 
     def standard_error(self, metric: Metric = "loss") -> NDArray[np.float64]:
-        """Standard error over the examples, `[k]`."""
+        """Return the standard error over the examples, `[k]`."""
         values = self._example_values(metric)
         return values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
 
     def barrier(self, baseline: Baseline = "endpoints-mean", metric: Metric = "loss") -> float:
-        """The loss barrier, or the accuracy barrier.
+        """Return the loss barrier, or the accuracy barrier.
 
         Args:
             baseline: `"endpoints-mean"` measures above the mean of the two end points (Frankle et
@@ -92,7 +88,7 @@ class Curve:
     def locate_barrier(
         self, baseline: Baseline = "endpoints-mean", metric: Metric = "loss"
     ) -> Barrier:
-        """The barrier with its position and its standard error over the (paired) examples.
+        """Find the barrier, its position and its standard error over the (paired) examples.
 
         Args:
             baseline: As in `barrier`.
@@ -116,10 +112,16 @@ class Curve:
                 (1 - weight[top]) * examples[first] + weight[top] * examples[last]
             )
             error = float(paired.std(ddof=1) / np.sqrt(paired.size))
-        return Barrier(float(rise[top]), float(self.lams[inside[top]]), error, baseline, metric)
+        return Barrier(
+            value=float(rise[top]),
+            lam=float(self.lams[inside[top]]),
+            standard_error=error,
+            baseline=baseline,
+            metric=metric,
+        )
 
     def at(self, lam: float) -> tuple[float, float]:
-        """Loss and accuracy at the position nearest to `lam`."""
+        """Return loss and accuracy at the position nearest to `lam`."""
         k = int(np.argmin(np.abs(self.lams - lam)))
         return float(self.loss[k]), float(self.accuracy[k])
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from merging.schema.records.curve import _loss_unit
+from merging.schema.records.loss_unit import LossUnit, unit_of_loss
 
 
 @dataclass(frozen=True)
@@ -15,16 +13,16 @@ class Diagnosis:
 
     Attributes:
         equal_share: Share of the numbers that are equal in both.
-        cosine: Of the weights of A and B as they are.
+        cosine: Cosine of the weights of A and B, not aligned.
         shared_start: Whether they must have been trained from one initialisation.
         norms: The kinds of norms, with their numbers.
         dead_a: Units of A that nothing enters or nothing leaves.
-        dead_b: The same of B.
+        dead_b: Units of B that nothing enters or nothing leaves.
         units: Units in all groups.
         recovered: Units of a planted permutation of A that weight matching put back.
         sweeps: Sweeps that it took.
-        matched_cosine: Of the weights of A and of B, matched.
-        null_cosine: Of the weights of A and of a network that learned nothing, matched.
+        matched_cosine: Cosine of the weights of A and of the matched B.
+        null_cosine: Cosine of the weights of A and of a matched network that learned nothing.
     """
 
     equal_share: float
@@ -46,10 +44,10 @@ class Forecast:
 
     Attributes:
         equal_share: Share of the numbers that are equal in both.
-        cosine: Of the weights of A and B as they are.
+        cosine: Cosine of the weights of A and B, not aligned.
         shared_start: Whether they must have been trained from one initialisation.
         dtypes_a: How many tensors of A there are of each dtype, in words.
-        dtypes_b: The same of B.
+        dtypes_b: How many tensors of B there are of each dtype, in words.
         warnings: What is odd about precision, in sentences.
         groups: Number of permutation groups.
         largest_group: Units of the largest.
@@ -79,7 +77,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class EndPoint:
-    """What one model does by itself on one split."""
+    """Loss and accuracy of one model on one split."""
 
     split: str
     examples: int
@@ -88,6 +86,6 @@ class EndPoint:
     accuracy: float
 
     @property
-    def loss_unit(self) -> str:
-        """As of a curve."""
-        return _loss_unit(np.array([self.accuracy]))
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy)

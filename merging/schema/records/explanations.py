@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskVectorSummary:
     """How what fine-tuning added compares between the models of a family.
 
@@ -30,7 +30,7 @@ class TaskVectorSummary:
     contributions: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImpliedWeights:
     """The weight that gradient matching gives each entry of each task vector, as histograms.
 

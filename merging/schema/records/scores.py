@@ -1,6 +1,6 @@
 """What was found of fused models, as frozen records: scores by task, scans of a coefficient.
 
-Loss is in nats per example, accuracy a fraction.
+Losses are per example, in the `loss_unit` of their record; accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.schema.records.loss_unit import LossUnit, unit_of_loss
+
 NAN = float("nan")
 
 
@@ -23,9 +25,9 @@ class TaskScore:
     Attributes:
         examples: Number of examples.
         loss: Mean loss.
-        loss_error: Its standard error over the examples.
+        loss_error: Standard error of the loss over the examples.
         accuracy: Fraction of right answers; NaN where numbers are predicted.
-        accuracy_error: Its standard error.
+        accuracy_error: Standard error of the accuracy over the examples.
         calibration_error: Expected calibration error over 15 bins of confidence; NaN where the
             targets are no classes.
         confidences: Mean confidence of every bin; NaN for empty ones.
@@ -43,9 +45,14 @@ class TaskScore:
     rights: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
 
+    @property
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy)
+
     @staticmethod
     def from_meta(meta: Mapping[str, Any]) -> TaskScore:
-        """The score from its JSON values."""
+        """Read the score from its JSON values."""
         return TaskScore(**_tupled(meta))
 
 
@@ -60,7 +67,7 @@ class MergedScore:
         disagreement: For every parent, the share of all tasks' examples that are answered
             otherwise than by it.
         distances: L2 distance in weight space from every parent.
-        base_distance: The same from the base; NaN without one.
+        base_distance: L2 distance in weight space from the base; NaN without one.
         mismatch: Norm of the gradient mismatch (Daheim et al. 2024, Eq. 6); NaN if unknown.
         seconds: Wall-clock time of fusing.
         bytes: Size of what must be kept to predict.
@@ -78,13 +85,29 @@ class MergedScore:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss([task.accuracy for task in self.tasks])
+
+    @property
+    def model_number(self) -> int | None:
+        """Which of the models this is the score of, from 0; None for a rule or another reference.
+
+        Example:
+            >>> MergedScore("model 3", ()).model_number, MergedScore("base", ()).model_number
+            (3, None)
+        """
+        kind, _, number = self.name.partition(" ")
+        return int(number) if kind == "model" and number.isdecimal() else None
+
+    @property
     def accuracy(self) -> float:
         """Mean accuracy over the tasks."""
         return sum(task.accuracy for task in self.tasks) / len(self.tasks)
 
     @property
     def accuracy_error(self) -> float:
-        """Its standard error over the examples."""
+        """Standard error of the mean accuracy over the examples."""
         return _mean_error([task.accuracy_error for task in self.tasks])
 
     @property
@@ -94,7 +117,7 @@ class MergedScore:
 
     @property
     def loss_error(self) -> float:
-        """Its standard error over the examples."""
+        """Standard error of the mean loss over the examples."""
         return _mean_error([task.loss_error for task in self.tasks])
 
     @property
@@ -104,7 +127,7 @@ class MergedScore:
 
     @staticmethod
     def from_meta(meta: Mapping[str, Any]) -> MergedScore:
-        """The score from its JSON values."""
+        """Read the score from its JSON values."""
         tasks = tuple(TaskScore.from_meta(task) for task in meta["tasks"])
         return MergedScore(**{**_tupled(meta), "tasks": tasks})
 
@@ -117,7 +140,7 @@ class ScanPoint:
     score: MergedScore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """A rule with one coefficient at several values.
 
@@ -140,6 +163,11 @@ class Scan:
     split: str
 
     @property
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy)
+
+    @property
     def best(self) -> float:
         """The value of the highest mean accuracy (of the lowest loss where nothing is right)."""
         mean = self.accuracy.mean(1)
@@ -147,7 +175,7 @@ class Scan:
         return float(self.values[k])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixtures:
     """Weighted means of several models, over a grid of shares.
 
@@ -164,6 +192,11 @@ class Mixtures:
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     split: str
+
+    @property
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy)
 
 
 def _tupled(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.schema.records.curve import _loss_unit
+from merging.schema.records.loss_unit import LossUnit, unit_of_loss
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class PlanePoint:
     residual: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlanePath:
     """A trained path projected on a plane.
 
@@ -37,7 +37,7 @@ class PlanePath:
     residual: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """Loss and accuracy on a grid of a plane through weight space.
 
@@ -47,7 +47,8 @@ class Surface:
     Attributes:
         x: `[c]` coordinates along the first basis vector.
         y: `[r]` coordinates along the second.
-        loss: `[r, c]`, nats per example; NaN and infinity are kept as they came out.
+        loss: `[r, c]` mean loss per example, in `loss_unit`; NaN and infinity are kept as they
+            came out.
         accuracy: `[r, c]` fractions.
         standard_error: `[r, c]` standard error of the loss over the examples.
         evaluated: `[r, c]` which points have been evaluated so far.
@@ -73,9 +74,9 @@ class Surface:
     paths: tuple[PlanePath, ...] = ()
 
     @property
-    def loss_unit(self) -> str:
-        """As of a curve."""
-        return _loss_unit(self.accuracy[self.evaluated])
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy[self.evaluated])
 
     @property
     def non_finite(self) -> int:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.schema.records.loss_unit import LossUnit, unit_of_loss
 from merging.schema.records.surface import PlanePoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SwagSamples:
     """Samples of SWAG around one model, projected on a plane.
 
     Attributes:
         around: The model, as the plane's points name it.
         points: Every sample's projection, and its distance from the plane.
-        loss: `[k]` loss of the samples themselves, nats per example.
+        loss: `[k]` mean loss per example of the samples themselves, in `loss_unit`.
         accuracy: `[k]` fractions.
         mean: Projection of the mean of the snapshots.
         snapshots: Networks that the moments were taken of.
@@ -37,3 +38,8 @@ class SwagSamples:
     split: str = ""
     examples: int = 0
     statistics: str = "interpolated"
+
+    @property
+    def loss_unit(self) -> LossUnit:
+        """Nats; or squared error, where numbers are predicted."""
+        return unit_of_loss(self.accuracy)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from merging.schema.records.loss_unit import LossUnit
+
 
 @dataclass(frozen=True)
 class TrainedPath:
@@ -15,8 +17,8 @@ class TrainedPath:
 
     Attributes:
         kind: `"bezier"`, `"chain"` or `"neb"`.
-        history: Training loss (nats per example), averaged over runs of steps.
-        converged: As of `merging.landscape.Path`.
+        history: Training loss per example, in `loss_unit`, averaged over runs of steps.
+        converged: Whether training settled before its steps ran out.
         stopped: Whether a person stopped it.
         seconds: Wall-clock time.
         bends: Corners between the models.
@@ -24,6 +26,7 @@ class TrainedPath:
         distance: How far the farthest bend lies from the straight line, as a share of its length.
         options: The options that were used.
         seed: The seed.
+        loss_unit: Unit of the training loss. Results that were kept before this lack it.
     """
 
     kind: str
@@ -36,6 +39,7 @@ class TrainedPath:
     distance: float
     options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
+    loss_unit: LossUnit = "nats"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from merging.schema.cards.titles import NAIVE
 from merging.schema.records.curve import Barrier, Baseline, Curve
 from merging.visualization.curves.curve_values import DrawnCurve, NamedCurve
 from merging.visualization.theme import faded, float32, inks, method_style
@@ -32,18 +33,18 @@ class AxisScale:
         return self.high - self.low
 
     def level(self, value: float) -> float:
-        """Where a value lies on the axis; below a logarithmic axis if it is not positive."""
+        """Return where a value lies on the axis; below a logarithmic axis if it is not positive."""
         if not self.log:
             return float(value)
         return float(np.log10(value)) if value > 0 else self.low - self.span
 
     def value(self, level: float) -> float:
-        """The value at a level."""
+        """Return the value at a level."""
         return float(10**level) if self.log else level
 
 
 def choose(curves: Sequence[NamedCurve], baseline: Baseline) -> list[NamedCurve]:
-    """The curves whose barrier is marked: the naive one, and the aligned one with the lowest.
+    """Choose the curves whose barrier is marked: the naive one, and the lowest aligned one.
 
     Paths have no mark: they were trained to have no barrier.
 
@@ -56,8 +57,8 @@ def choose(curves: Sequence[NamedCurve], baseline: Baseline) -> list[NamedCurve]
         (named, named.curve.barrier(baseline)) for named in curves if named.curve.split == split
     ]
     known = [(named, height) for named, height in heights if np.isfinite(height)]
-    naive = [named for named, _ in known if named.method == "naive"][:1]
-    aligned = [pair for pair in known if pair[0].method != "naive"]
+    naive = [named for named, _ in known if named.method == NAIVE][:1]
+    aligned = [pair for pair in known if pair[0].method != NAIVE]
     return naive + [named for named, _ in sorted(aligned, key=lambda pair: pair[1])[:1]]
 
 
@@ -69,7 +70,7 @@ def traces(
     dark: bool,
     compact: bool,
 ) -> list[go.Scatter]:
-    """The marks of every marked curve, for the loss row.
+    """Draw the marks of every marked curve, for the loss row.
 
     Args:
         marked: The curves to mark, from `choose`.
@@ -102,7 +103,7 @@ def traces(
 
 
 def _span(named: NamedCurve, barrier: Barrier, scale: AxisScale) -> tuple[float, float]:
-    """From the baseline to the top of the barrier, as levels of the axis."""
+    """Return the span from the baseline to the top of the barrier, as levels of the axis."""
     top = named.curve.at(barrier.lam)[0]
     return scale.level(top - barrier.value), scale.level(top)
 
@@ -165,7 +166,7 @@ def _words(
 def _bands(
     curves: Sequence[DrawnCurve], lam: float, share: float, scale: AxisScale
 ) -> list[tuple[float, float]]:
-    """What the curves' bands cover near a position, as levels of the axis."""
+    """Return what the curves' bands cover near a position, as levels of the axis."""
     covered = []
     for drawn in curves:
         near = np.abs(drawn.loss.lams - lam) <= share
@@ -179,7 +180,7 @@ def _bands(
 def _clear_level(
     head: float, blocked: list[tuple[float, float]], scale: AxisScale, room: float
 ) -> float:
-    """The level nearest to the arrow's head where words of this height cover the least."""
+    """Return the level nearest to the arrow's head where words of this height cover the least."""
     levels = np.linspace(scale.low + 0.5 * room, scale.high - 0.5 * room, 121)
     low, high = np.array(blocked).T
     over = np.minimum(levels[:, None] + room / 2, high) - np.maximum(

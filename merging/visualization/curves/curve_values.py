@@ -16,7 +16,7 @@ class NamedCurve:
     """A curve and the method whose colour it takes.
 
     Attributes:
-        method: `"naive"` or the name of a matching method.
+        method: `NAIVE` or the name of a matching method.
         curve: What was measured; its split decides the dash.
         label: What the legend says; the method's title if None.
         on_path: Whether the curve is along a trained path: drawn in the paths' colour, with the
@@ -40,9 +40,9 @@ class NamedCurve:
         return replace(PATH_STYLE, symbol=own.symbol, glyph=own.glyph) if self.on_path else own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CurveValues:
-    """One metric of a curve: loss in nats, or accuracy in per cent.
+    """One metric of a curve: loss in the curve's unit, or accuracy in per cent.
 
     Attributes:
         lams: `[k]` positions.
@@ -69,7 +69,7 @@ class DrawnCurve:
     accuracy: CurveValues
 
     def values(self, metric: Metric) -> CurveValues:
-        """The values of one metric."""
+        """Return the values of one metric."""
         return self.loss if metric == "loss" else self.accuracy
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from merging.schema.records.curve import Baseline, Metric
+from merging.schema.records.loss_unit import LossUnit, shared_unit
 from merging.visualization.curves import barrier_marks
 from merging.visualization.curves.curve_values import CurveValues, DrawnCurve, NamedCurve, draw
 from merging.visualization.theme import (
@@ -19,10 +20,9 @@ from merging.visualization.theme import (
     float32,
     inks,
 )
+from merging.visualization.wording import loss_title
 
-LOSS_TITLE = "Loss (nats per example)"
 ACCURACY_TITLE = "Accuracy (%)"
-ERROR_TITLE = "Loss (mean squared error)"
 
 
 def plot_curves(
@@ -99,13 +99,13 @@ def _traces(
                 "symbol": symbol,
                 "size": _marker_size(values.lams.size, compact),
             },
-            hovertemplate=_HOVER[metric],
+            hovertemplate=_hover(metric, named.curve.loss_unit),
             **shared,
         )
 
 
 def _band(values: CurveValues, metric: Metric, colour: str, shared: dict[str, str]) -> go.Scatter:
-    """Plus and minus two standard errors, one polygon for every run of finite values."""
+    """Draw plus and minus two standard errors, one polygon for every run of finite values."""
     lams, mean, error = values.lams, values.mean, values.error
     finite = np.isfinite(mean) & np.isfinite(error)
     edges_x, edges_y = [], []
@@ -131,21 +131,23 @@ def _band(values: CurveValues, metric: Metric, colour: str, shared: dict[str, st
 
 
 _Y = {"loss": "y", "accuracy": "y2"}
-_HOVER = {
-    "loss": "loss %{y:.3f} ± %{customdata:.3f}",
-    "accuracy": "accuracy %{y:.1f} % ± %{customdata:.1f}",
-}
+
+
+def _hover(metric: Metric, unit: LossUnit) -> str:
+    if metric == "loss":
+        return f"loss %{{y:.3f}} ± %{{customdata:.3f}} {unit}"
+    return "accuracy %{y:.1f} % ± %{customdata:.1f}"
 
 
 def _dashes(curves: Sequence[NamedCurve]) -> dict[str, Dash]:
-    """Solid for the training split, or for the only one; dashes for the others."""
+    """Return a solid line for the training split, or for the only one; dashes for the others."""
     splits = list(dict.fromkeys(named.curve.split for named in curves))
     solid = "train" if "train" in splits else next(iter(splits), "")
     return {split: "solid" if split == solid else "dash" for split in splits}
 
 
 def _symbols(curves: Sequence[NamedCurve]) -> list[str]:
-    """The method's marker; hollow on a path, and where a second label shares the method."""
+    """Return the method's marker; hollow on a path, and where a second label shares the method."""
     first: dict[str, str] = {}
     symbols = []
     for named in curves:
@@ -162,7 +164,7 @@ def _marker_size(points: int, compact: bool) -> float:
 def _size(
     curves: Sequence[NamedCurve], dashes: dict[str, Dash], compact: bool
 ) -> tuple[int, dict[str, int]]:
-    """Height and margins that leave the legend its own room."""
+    """Return height and margins that leave the legend its own room."""
     titles = len({named.title for named in curves})
     paths = any(named.on_path for named in curves)  # their names are long
     columns = 1 + (not paths) if compact else 3 if paths else 4
@@ -199,7 +201,7 @@ def _lay_out_axes(
         },
         yaxis={
             "domain": [0.44, 1],
-            "title": {"text": LOSS_TITLE},
+            "title": {"text": loss_title(shared_unit(d.named.curve.loss_unit for d in curves))},
             **_loss_range(curves, log_loss, compact),
         },
         yaxis2={
@@ -213,7 +215,7 @@ def _lay_out_axes(
 
 
 def _along(curves: Sequence[DrawnCurve]) -> str:
-    """What the horizontal axis is: a share on lines, a position on paths."""
+    """Say what the horizontal axis is: a share on lines, a position on paths."""
     paths = any(drawn.named.on_path for drawn in curves)
     return "λ, share of model B; on paths, position" if paths else "λ, share of model B"
 
@@ -221,13 +223,13 @@ def _along(curves: Sequence[DrawnCurve]) -> str:
 def _lay_out_loss_alone(figure: go.Figure) -> None:
     figure.update_layout(
         xaxis={"anchor": "y"},
-        yaxis={"domain": [0, 1], "title": {"text": ERROR_TITLE}},
+        yaxis={"domain": [0, 1]},
         yaxis2={"visible": False},
     )
 
 
 def _extent(curves: Sequence[DrawnCurve], metric: Metric) -> NDArray[np.float32]:
-    """The finite ends of every band, from the lowest to the highest."""
+    """Return the finite ends of every band, from the lowest to the highest."""
     ends = [np.empty(0, np.float32)]
     for drawn in curves:
         mean, error = drawn.values(metric).mean, drawn.values(metric).error
@@ -237,7 +239,7 @@ def _extent(curves: Sequence[DrawnCurve], metric: Metric) -> NDArray[np.float32]
 
 
 def _loss_range(curves: Sequence[DrawnCurve], log_loss: bool, compact: bool) -> dict[str, Any]:
-    """A range with room for words above and below the lines, in the axis' own coordinate."""
+    """Return a range with room for words around the lines, in the axis' own coordinate."""
     losses = _extent(curves, "loss")
     if log_loss:
         means = [drawn.loss.mean[drawn.loss.mean > 0] for drawn in curves]

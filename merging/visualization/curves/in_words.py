@@ -31,7 +31,7 @@ def describe_curves(curves: Sequence[NamedCurve], baseline: Baseline = "endpoint
     said = []
     for split in dict.fromkeys(named.curve.split for named in curves):
         chosen = [named for named in curves if named.curve.split == split]
-        what = sentence_case(f"{split} loss".strip())
+        what = sentence_case(f"{split} loss ({chosen[0].curve.loss_unit})".strip())
         examples = counted(chosen[0].curve.examples, "example")
         said.append(f"{what} from model A to model B over {examples}.")
         said += [_curve_words(named, baseline) for named in chosen]

@@ -59,7 +59,7 @@ def plot_reliability(
 
 
 def pooled(named: NamedScore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confidence, share of right answers and number of examples of every bin, over all tasks.
+    """Return confidence, share of right answers and number of examples of every bin.
 
     Empty bins have NaN.
     """

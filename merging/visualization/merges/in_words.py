@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from merging.schema.records.explanations import ImpliedWeights, TaskVectorSummary, TensorErrors
+from merging.schema.records.scores import Scan
 from merging.visualization.merges.mismatch import rank_correlation
 from merging.visualization.merges.rule_scores import NamedScore, is_by_loss, sorted_scores
 from merging.visualization.merges.scans import NamedScan
+from merging.visualization.merges.scans import is_by_loss as scans_by_loss
 from merging.visualization.wording import counted, percent
 
 
@@ -26,7 +28,7 @@ def describe_rule_scores(scores: Sequence[NamedScore], tasks: Sequence[str]) -> 
     if not scores:
         return "No models yet, 0 rows."
     by_loss = is_by_loss(scores)
-    what = "Mean loss" if by_loss else "Mean accuracy"
+    what = "Mean loss (squared error)" if by_loss else "Mean accuracy"
     said = [f"{what} over {counted(len(tasks), 'task')}."]
     for reference, words in ((True, "For comparison"), (False, "Merged")):
         rows = [row for row in sorted_scores(scores) if row.reference is reference]
@@ -54,13 +56,21 @@ def describe_scans(scans: Sequence[NamedScan]) -> str:
         return "No rules yet, 0 lines."
     said = []
     for named in scans:
-        scan, mean = named.scan, named.scan.accuracy.mean(1)
+        scan = named.scan
+        at_best = int(np.argmin(np.abs(scan.values - scan.best)))
+        best, first, last = (_mean_words(scan, k) for k in (at_best, 0, -1))
         said.append(
-            f"{named.title}: best {percent(float(mean.max()))} at {scan.best:g}, "
-            f"{percent(float(mean[0]))} at {scan.values[0]:g} and "
-            f"{percent(float(mean[-1]))} at {scan.values[-1]:g}."
+            f"{named.title}: best {best} at {scan.best:g}, {first} at {scan.values[0]:g} and "
+            f"{last} at {scan.values[-1]:g}."
         )
-    return f"Mean accuracy on {scans[0].scan.split} examples. {' '.join(said)}"
+    what = "Mean loss (squared error)" if scans_by_loss(scans) else "Mean accuracy"
+    return f"{what} on {scans[0].scan.split} examples. {' '.join(said)}"
+
+
+def _mean_words(scan: Scan, k: int) -> str:
+    if scan.loss_unit == "squared error":
+        return f"{scan.loss[k].mean():.3g}"
+    return percent(float(scan.accuracy[k].mean()))
 
 
 def describe_reliability(scores: Sequence[NamedScore]) -> str:
@@ -85,9 +95,10 @@ def describe_mismatch(scans: Sequence[NamedScan]) -> str:
     Returns:
         A sentence.
     """
+    error = "mean test loss (squared error)" if scans_by_loss(scans) else "mean test error"
     points = sum(int(np.isfinite(named.scan.mismatch).sum()) for named in scans)
     return (
-        f"Gradient mismatch against mean test error at {counted(points, 'point')} of "
+        f"Gradient mismatch against {error} at {counted(points, 'point')} of "
         f"{', '.join(named.title for named in scans)}; rank correlation "
         f"{rank_correlation(scans):.2f}."
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from merging.schema.records.loss_unit import LossUnit, shared_unit
 from merging.schema.records.scores import MergedScore
 from merging.visualization.theme import CIVIDIS, blank_figure, float32, inks
 from merging.visualization.wording import label
@@ -58,6 +59,7 @@ def plot_rule_scores(
     errors = np.array([_errors(row.score, by_loss) for row in rows]).reshape(shape)
     names = [label(row.title, 18 if compact else 34) for row in rows]
     columns = ["Mean", *(label(task, 9 if compact else 22) for task in tasks)]
+    unit = shared_unit(row.score.loss_unit for row in rows)
     left = 16 + _LETTER * max(map(len, names), default=0)
     gap = sum(row.reference for row in rows)
     # Slanted names of columns reach out to the right, and a phone has no room there.
@@ -73,7 +75,7 @@ def plot_rule_scores(
             showscale=False,
             xgap=2,
             ygap=2,
-            hovertemplate=_hover(by_loss),
+            hovertemplate=_hover(unit),
             hoverongaps=False,
         )
     )
@@ -102,7 +104,7 @@ def plot_rule_scores(
 
 
 def sorted_scores(scores: Sequence[NamedScore]) -> list[NamedScore]:
-    """References first, then fused models, each from the best to the worst."""
+    """Sort references first, then fused models, each from the best to the worst."""
     by_loss = is_by_loss(scores)
 
     def order(row: NamedScore) -> tuple[bool, float]:
@@ -112,8 +114,8 @@ def sorted_scores(scores: Sequence[NamedScore]) -> list[NamedScore]:
 
 
 def is_by_loss(scores: Sequence[NamedScore]) -> bool:
-    """Whether nothing is right or wrong, so that the loss is what is compared."""
-    return bool(scores) and all(np.isnan(row.score.accuracy) for row in scores)
+    """Say whether nothing is right or wrong, so that losses are compared."""
+    return shared_unit(row.score.loss_unit for row in scores) == "squared error"
 
 
 def _values(score: MergedScore, by_loss: bool) -> list[float]:
@@ -128,14 +130,15 @@ def _errors(score: MergedScore, by_loss: bool) -> list[float]:
     return [100 * score.accuracy_error, *(100 * task.accuracy_error for task in score.tasks)]
 
 
-def _hover(by_loss: bool) -> str:
-    unit, form = ("", ".3f") if by_loss else (" %", ".1f")
-    value = f"%{{z:{form}}}{unit} ± %{{customdata:{form}}}"
+def _hover(unit: LossUnit) -> str:
+    value = "%{z:.1f} % ± %{customdata:.1f}"
+    if unit == "squared error":
+        value = f"%{{z:.3f}} ± %{{customdata:.3f}} {unit}"
     return f"%{{y}}, %{{x}}: {value} (two standard errors)<extra></extra>"
 
 
 def _numbers(values: np.ndarray, by_loss: bool, compact: bool) -> list[go.Scatter]:
-    """The numbers on the cells, dark on light cells and light on dark ones."""
+    """Draw the numbers on the cells, dark on light cells and light on dark ones."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return []

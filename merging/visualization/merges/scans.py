@@ -1,4 +1,4 @@
-"""How much tuning rules need: accuracy against one of their coefficients."""
+"""How much tuning rules need: accuracy, or squared error, against one of their coefficients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from types import MappingProxyType
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
+from merging.schema.records.loss_unit import shared_unit
 from merging.schema.records.scores import Scan
 from merging.visualization.theme import LEGEND_ABOVE, blank_figure, faded, float32, inks, line_style
 from merging.visualization.wording import label
@@ -38,6 +40,8 @@ def plot_scans(
 ) -> go.Figure:
     """Draw mean accuracy over the tasks against the coefficient; the best value is ringed.
 
+    Where numbers are predicted the mean loss is drawn.
+
     Args:
         scans: One line each; they share the axis.
         levels: Names and accuracies that are drawn as level lines, such as the joint model's.
@@ -66,17 +70,38 @@ def plot_scans(
     knobs = list(dict.fromkeys(named.knob for named in scans))
     figure.update_layout(
         xaxis={"title": {"text": " · ".join(_AXES.get(k, k) for k in knobs)}, "nticks": 9},
-        yaxis={"title": {"text": "Mean accuracy over the tasks (%)"}, "nticks": 7},
+        yaxis={"title": {"text": mean_title(scans)}, "nticks": 7},
         legend=dict(LEGEND_ABOVE),
         hovermode="x unified",
     )
     return figure
 
 
+def is_by_loss(scans: Sequence[NamedScan]) -> bool:
+    """Say whether nothing is right or wrong, so that losses are compared."""
+    return shared_unit(named.scan.loss_unit for named in scans) == "squared error"
+
+
+def mean_title(scans: Sequence[NamedScan]) -> str:
+    """Return what `mean_values` of these scans are, with their unit."""
+    if is_by_loss(scans):
+        return "Mean loss over the tasks (squared error)"
+    return "Mean accuracy over the tasks (%)"
+
+
+def mean_values(scan: Scan) -> NDArray[np.float64]:
+    """Return mean accuracies in per cent; mean losses where numbers are predicted, `[k]`."""
+    values = scan.loss if scan.loss_unit == "squared error" else 100 * scan.accuracy
+    return np.asarray(values.mean(1))
+
+
 def _lines(named: NamedScan, k: int, dark: bool) -> list[go.Scatter]:
     scan, style = named.scan, line_style(k, dark)
-    mean = 100 * scan.accuracy.mean(1)
+    mean = mean_values(scan)
     error = 100 * np.sqrt((scan.error**2).sum(1)) / scan.error.shape[1]
+    hover = "%{y:.1f} % ± %{customdata:.1f}"
+    if scan.loss_unit == "squared error":
+        hover = f"%{{y:.3f}} {scan.loss_unit}"
     best = int(np.argmin(np.abs(scan.values - scan.best)))
     band_x = np.concatenate([scan.values, scan.values[::-1]])
     band_y = np.concatenate([mean + 2 * error, (mean - 2 * error)[::-1]])
@@ -91,7 +116,7 @@ def _lines(named: NamedScan, k: int, dark: bool) -> list[go.Scatter]:
             name=label(named.title), legendgroup=named.title, mode="lines+markers",
             line={"color": style.colour, "width": 2, "dash": style.dash},
             marker={"color": style.colour, "symbol": style.symbol, "size": 7},
-            hovertemplate="%{y:.1f} % ± %{customdata:.1f}",
+            hovertemplate=hover,
         ),
         go.Scatter(
             x=float32(scan.values[[best]]), y=float32(mean[[best]]), mode="markers",

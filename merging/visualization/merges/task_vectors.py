@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -26,6 +27,17 @@ _AROUND = 110  # pixels above and below a grid together: its title, and slanted 
 _DARK_CELL = 0.55  # share of the scale from which numbers are drawn in the other colour
 
 
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """One of two grids of numbers: its title, what is in its cells, its colours and their range."""
+
+    title: str
+    values: NDArray[np.float64]
+    colours: list[str]
+    low: float
+    high: float
+
+
 def plot_task_vectors(
     found: TaskVectorSummary, models: Sequence[str], *, dark: bool = False, compact: bool = False
 ) -> go.Figure:
@@ -46,18 +58,26 @@ def plot_task_vectors(
     height = side + _AROUND + (side + _AROUND if compact else 0)
     upper = (side + _AROUND) / (2 * side + _AROUND)  # names and a title are between the grids
     figure = blank_figure(dark, height, {"l": left, "r": 12, "t": 44, "b": _AROUND - 44})
+    diverging = list(DIVERGING_DARK if dark else DIVERGING_LIGHT)
     grids = (
-        ("Cosine", found.cosines, list(DIVERGING_DARK if dark else DIVERGING_LIGHT), (-1, 1)),
-        ("Opposite signs (%)", 100 * found.conflicts, list(CIVIDIS), (0, 50)),
+        _Grid(title="Cosine", values=found.cosines, colours=diverging, low=-1, high=1),
+        _Grid(
+            title="Opposite signs (%)",
+            values=100 * found.conflicts,
+            colours=list(CIVIDIS),
+            low=0,
+            high=50,
+        ),
     )
-    for k, (title, values, colours, (low, high)) in enumerate(grids):
+    for k, grid in enumerate(grids):
+        title, low, high = grid.title, grid.low, grid.high
         axis = "" if k == 0 else "2"
-        shown = np.array(values, dtype=np.float64)
+        shown = np.array(grid.values, dtype=np.float64)
         np.fill_diagonal(shown, np.nan)  # with itself nothing is compared
         figure.add_trace(
             go.Heatmap(
                 z=float32(shown), x=list(range(len(names))), y=list(range(len(names))),
-                colorscale=colours, zmin=low, zmax=high, showscale=False, xgap=2, ygap=2,
+                colorscale=grid.colours, zmin=low, zmax=high, showscale=False, xgap=2, ygap=2,
                 hoverongaps=False, xaxis=f"x{axis}", yaxis=f"y{axis}",
                 hovertemplate=title + ": %{z:.3g}<extra></extra>",
             )

@@ -22,7 +22,7 @@ LONGEST_CYCLES = (
 
 
 def expected_cycles(n: int) -> float:
-    """Mean number of cycles of a random permutation of `n` units: 1 + 1/2 + … + 1/n.
+    """Return the mean number of cycles of a random permutation: 1 + 1/2 + … + 1/n.
 
     Example:
         >>> round(expected_cycles(512), 2)
@@ -32,7 +32,7 @@ def expected_cycles(n: int) -> float:
 
 
 def chance_cycles(units: GroupUnits) -> float:
-    """Mean number of cycles of a random permutation of a group's units.
+    """Return the mean number of cycles of a random permutation of a group's units.
 
     A cycle of `k` parents, each with a random order inside, makes cycles of the units inside as
     one random order of them does. Where the parents keep their order, each is by itself.
@@ -123,7 +123,7 @@ def plot_margins(units: GroupUnits, *, dark: bool = False, compact: bool = False
     figure.add_vline(x=0, line={"color": ink.text, "width": 1, "dash": "dot"})
     below = int((known < 0).sum())
     figure.add_annotation(
-        text=f"{below:,} of {counted(known.size, 'unit')} below 0: another is more alike",
+        text=f"{below:,} of {counted(known.size, 'unit')} below 0: another is more similar",
         x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=6,
         font={"size": 13, "color": ink.muted},
     )  # fmt: skip
@@ -136,7 +136,7 @@ def plot_margins(units: GroupUnits, *, dark: bool = False, compact: bool = False
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Even bins, one edge of which is zero where zero lies within."""
+    """Make even bins, one edge of which is zero where zero lies within."""
     if values.size == 0:
         return np.linspace(0, 1, bins + 1)
     low, high = float(values.min()), float(values.max())

@@ -62,7 +62,7 @@ class _Cell:
 
 
 def read_axes(spec: str) -> dict[str, Axes]:
-    """What every axis of every parameter runs over, from a spec's JSON, nesting left out.
+    """Read what every axis of every parameter runs over from a spec's JSON.
 
     Args:
         spec: JSON as `PermutationSpec.to_json` writes it.
@@ -81,7 +81,7 @@ def read_axes(spec: str) -> dict[str, Axes]:
 
 
 def layer_rows(axes: Mapping[str, Axes]) -> list[LayerAxes]:
-    """Parameters by layer, in the order of the model; those of a layer that agree share a row.
+    """Group parameters by layer, in the model's order; those that agree share a row.
 
     Args:
         axes: As `read_axes` gives them.
@@ -151,7 +151,7 @@ def plot_groups(
 
 
 def describe_groups(summary: SymmetrySummary) -> str:
-    """The same in words.
+    """Say the same in words.
 
     Args:
         summary: A certified spec.
@@ -193,7 +193,7 @@ def _agree(one: Axes, other: Axes) -> bool:
 
 
 def _colours(rows: Sequence[LayerAxes]) -> dict[str, str]:
-    """A colour for every group, another one than those of groups that stand near it."""
+    """Give every group a colour other than those of groups that stand near it."""
     where: dict[str, set[int]] = {}
     for k, row in enumerate(rows):
         for part in (part for axis in row.axes for part in axis if part is not None):
@@ -236,7 +236,9 @@ def _cells(
             else:
                 text, colour = "", _FIXED_DARK if dark else _FIXED_LIGHT
                 words = f"fixed: {label(_reason(row, axis, summary), _HOVER)}<br>{where}"
-            cells.append(_Cell(number, left, width, colour, text, words))
+            cells.append(
+                _Cell(row=number, left=left, width=width, colour=colour, text=text, words=words)
+            )
     return cells
 
 
@@ -269,7 +271,7 @@ def _bars(cells: Sequence[_Cell], dark: bool) -> go.Bar:
 
 
 def _short(layer: str, length: int) -> str:
-    """A name that keeps its numbers and its last word: `b.0.a.query`."""
+    """Shorten a name, keeping its numbers and its last word: `b.0.a.query`."""
     words = layer.split(".")
     if len(layer) > length:
         words = [w if w.isdecimal() else w[:1] for w in words[:-1]] + words[-1:]
@@ -281,7 +283,7 @@ def _column(axis: int, compact: bool) -> str:
 
 
 def _stripes(rows: Sequence[LayerAxes]) -> list[tuple[int, int]]:
-    """Every second block of layers: those whose names agree up to their first number."""
+    """Return every second block of layers: those whose names agree up to their first number."""
     blocks: list[list[int]] = []
     before = None
     for k, row in enumerate(rows):

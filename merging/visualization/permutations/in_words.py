@@ -115,14 +115,15 @@ def describe_layers(
     Raises:
         UnknownNameError: If `quantity` or `method` is none of its choices.
     """
-    values, words = layer_values(rows, quantity), QUANTITIES[quantity].words
+    values, style = layer_values(rows, quantity), QUANTITIES[quantity]
     left = f" {counted(values.left_out, 'layer')} without this value left out."
     left = left if values.left_out else ""
     if not values.names:
-        return f"No layer has a {words}.{left}"
+        return f"No layer has a {style.words}.{left}"
+    what = sentence_case(style.sentence_words(values.unit))
     most = int(np.argmax(np.abs(values.after - values.before)))
     return (
-        f"{sentence_case(words)} of {counted(len(values.names), 'layer')}: on average "
+        f"{what} of {counted(len(values.names), 'layer')}: on average "
         f"{values.before.mean():.3g} before and {values.after.mean():.3g} after "
         f"{method_style(method).title.lower()}; the largest change is in {values.names[most]}, "
         f"from {values.before[most]:.3g} to {values.after[most]:.3g}.{left}"

@@ -11,8 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from merging.schema.cards.titles import NAIVE
 from merging.schema.errors import UnknownNameError
 from merging.schema.records.alignment import LayerRow
+from merging.schema.records.loss_unit import LossUnit, shared_unit
 from merging.visualization.theme import blank_figure, float32, inks, method_style
 from merging.visualization.ticks import round_values
 from merging.visualization.wording import counted, label
@@ -23,21 +25,36 @@ LETTER_PIXELS = 7  # about the mean width of a letter at the size of tick labels
 
 @dataclass(frozen=True)
 class QuantityStyle:
-    """How one quantity is called on its axis, and in a sentence."""
+    """What one quantity is called on its axis, and in a sentence.
+
+    Attributes:
+        axis: What the axis says, with the unit unless that is the loss's.
+        words: What a sentence says.
+        is_loss: Whether its unit is that of the loss.
+    """
 
     axis: str
     words: str
+    is_loss: bool = False
+
+    def axis_title(self, unit: LossUnit) -> str:
+        """Return the axis' title, for losses in this unit."""
+        return f"{self.axis} ({unit})" if self.is_loss else self.axis
+
+    def sentence_words(self, unit: LossUnit) -> str:
+        """Return what a sentence calls it with its unit, for losses in this unit."""
+        return f"{self.words} ({unit})" if self.is_loss else self.words
 
 
 QUANTITIES = MappingProxyType({
     "distance": QuantityStyle("Distance between A and B (L2 norm)", "distance"),
     "cosine": QuantityStyle("Cosine similarity of A and B", "cosine similarity"),
-    "barrier": QuantityStyle("Loss barrier of this layer alone (nats)", "loss barrier"),
+    "barrier": QuantityStyle("Loss barrier of this layer alone", "loss barrier", is_loss=True),
     "variance": QuantityStyle("Variance at the midpoint, share of the ends’", "variance"),
 })
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerValues:
     """The rows that can be drawn, and how many cannot.
 
@@ -46,16 +63,18 @@ class LayerValues:
         before: `[n]` values before alignment.
         after: `[n]` values after.
         left_out: Rows without a finite value (without a positive one for a variance).
+        unit: Unit of the loss.
     """
 
     names: tuple[str, ...]
     before: NDArray[np.float64]
     after: NDArray[np.float64]
     left_out: int
+    unit: LossUnit = "nats"
 
 
 def layer_values(rows: Sequence[LayerRow], quantity: Quantity) -> LayerValues:
-    """One quantity of every row that has it.
+    """Collect one quantity of every row that has it.
 
     Args:
         rows: The layers.
@@ -77,7 +96,13 @@ def layer_values(rows: Sequence[LayerRow], quantity: Quantity) -> LayerValues:
     if quantity == "variance":
         usable &= (pairs > 0).all(axis=1)
     names = tuple(row.layer for row, use in zip(rows, usable, strict=True) if use)
-    return LayerValues(names, pairs[usable, 0], pairs[usable, 1], int((~usable).sum()))
+    return LayerValues(
+        names=names,
+        before=pairs[usable, 0],
+        after=pairs[usable, 1],
+        left_out=int((~usable).sum()),
+        unit=shared_unit(row.loss_unit for row in rows),
+    )
 
 
 def plot_layers(
@@ -106,8 +131,8 @@ def plot_layers(
     margin = {"l": left, "r": 20, "t": 44, "b": 76 if values.left_out else 52}
     height = margin["t"] + margin["b"] + max(34 * len(values.names), 60)
     figure = blank_figure(dark, height, margin)
-    naive, style = method_style("naive"), method_style(method)
-    figure.add_trace(_bars(values, values.before, quantity, naive.colour(dark), "before"))
+    naive, style = method_style(NAIVE), method_style(method)
+    figure.add_trace(_bars(values, values.before, quantity, naive.colour(dark), naive.title))
     figure.add_trace(_bars(values, values.after, quantity, style.colour(dark), style.title))
     if quantity == "variance":
         figure.add_vline(x=1, line={"color": inks(dark).text, "width": 1.5})
@@ -151,7 +176,7 @@ def _lay_out_axes(
     compact: bool,
 ) -> None:
     count = len(values.names)
-    across: dict[str, Any] = {"title": {"text": QUANTITIES[quantity].axis}}
+    across: dict[str, Any] = {"title": {"text": QUANTITIES[quantity].axis_title(values.unit)}}
     across["nticks"] = 5 if compact else 9
     if quantity == "variance":
         both = np.log10(np.concatenate([values.before, values.after, [1.0]]))

@@ -74,7 +74,7 @@ def _steps(run: Alignment, suffix: str, dark: bool) -> list[go.Scatter]:
 
 
 def _flat_range(runs: Sequence[Alignment]) -> list[float] | None:
-    """A range from zero for what never changes: by itself it would be drawn around -1 to 1."""
+    """Return a range from zero for what never changes, else drawn around -1 to 1."""
     values = {value for run in runs for value in (*run.objective, *run.restarts)}
     if len(values) != 1:
         return None

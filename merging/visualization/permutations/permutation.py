@@ -121,7 +121,7 @@ def _dots(units: GroupUnits, order: Order) -> go.Scatter:
 
 
 def _orders(units: GroupUnits, order: Order) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A's units along x and B's units along y."""
+    """Return A's units along x and B's units along y."""
     own = np.arange(units.permutation.size)
     if order == "index":
         return own, own
@@ -133,7 +133,7 @@ def _orders(units: GroupUnits, order: Order) -> tuple[NDArray[np.int64], NDArray
 
 
 def _cycle_walk(permutation: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Units cycle by cycle, longest cycle first."""
+    """Return units cycle by cycle, longest cycle first."""
     left = set(range(permutation.size))
     cycles = []
     for start in range(permutation.size):
@@ -149,7 +149,7 @@ def _cycle_walk(permutation: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _bar_place(figure: go.Figure) -> dict[str, Any]:
-    """Where a colour bar lies below the axis: `ypad` would count above and below the bar."""
+    """Return where a colour bar lies below the axis: `ypad` would count above and below the bar."""
     margin = figure.layout.margin
     inner = figure.layout.height - margin.t - margin.b
     place: dict[str, Any] = {"orientation": "h", "x": 0.5, "ypad": 0, "yanchor": "top"}
@@ -159,7 +159,7 @@ def _bar_place(figure: go.Figure) -> dict[str, Any]:
 def _margin_colours(
     units: GroupUnits, place: dict[str, Any], dark: bool, compact: bool
 ) -> dict[str, Any]:
-    """Sure pairs stand out from the page: dark on white, bright on black."""
+    """Choose colours by which sure pairs stand out: dark on white, bright on black."""
     known = units.margin[np.isfinite(units.margin)]
     low, high = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
     title = {"text": "Margin over the next best unit (cosine similarity)", "side": "bottom"}

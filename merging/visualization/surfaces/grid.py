@@ -28,7 +28,7 @@ class Shown:
 
 
 def shown_part(surface: Surface) -> Shown:
-    """The finest nested grid of which every point has been evaluated.
+    """Return the finest nested grid of which every point has been evaluated.
 
     Grids nest by halving: 65 points a side hold 33, those hold 17. Where not even a grid of five
     points a side is complete, the whole grid is shown with holes.
@@ -69,7 +69,7 @@ def _every(surface: Surface, step: int) -> Surface:
 
 
 def thinned(surface: Surface, most: int) -> Surface:
-    """Every second, fourth, … point, so that no side has more than `most`."""
+    """Return every second, fourth, … point, so that no side has more than `most`."""
     step = 1
     while max(-(-side // step) for side in surface.loss.shape) > most:
         step *= 2
@@ -77,7 +77,7 @@ def thinned(surface: Surface, most: int) -> Surface:
 
 
 def is_rough(z: NDArray[np.float64]) -> bool:
-    """Whether level lines of a grid would trace its noise, or its holes.
+    """Say whether level lines of a grid would trace its noise, or its holes.
 
     The measure is the mean absolute Laplacian, as a share of the range. On a smooth surface it
     falls with the square of the spacing, for noise it stays; so does the threshold.

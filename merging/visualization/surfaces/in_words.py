@@ -35,12 +35,13 @@ def _surface_words(named: NamedSurface) -> str:
     rows, columns = grid.loss.shape
     known = grid.loss[grid.evaluated & np.isfinite(grid.loss)]
     what = f"{grid.split} loss".strip()
-    span = f"from {known.min():.3g} to {known.max():.3g} nats" if known.size else "unknown so far"
+    unit = grid.loss_unit
+    span = f"from {known.min():.3g} to {known.max():.3g} {unit}" if known.size else "unknown so far"
     said = [f"{named.title}: {what} on {rows} × {columns} points of a plane, {span}."]
     if not part.finest or not part.whole:
         full = " × ".join(map(str, named.surface.loss.shape))
         done = int(named.surface.evaluated.sum())
-        said.append(f"Evaluation goes on: {counted(done, 'point')} of {full} so far.")
+        said.append(f"Still being evaluated: {counted(done, 'point')} of {full} so far.")
     places = [_place_words(named, grid, k) for k in range(len(grid.points))]
     if places:
         said.append(f"{'; '.join(places)}.")
@@ -61,7 +62,8 @@ def _sample_words(samples: SwagSamples, scale: float) -> str:
     off = np.median([point.residual for point in samples.points]) / scale
     return (
         f"{counted(len(samples.points), 'SWAG sample')} around {samples.around}: loss from "
-        f"{samples.loss.min():.3g} to {samples.loss.max():.3g}, about {off:.2f} off the plane."
+        f"{samples.loss.min():.3g} to {samples.loss.max():.3g} {samples.loss_unit}, about "
+        f"{off:.2f} off the plane."
     )
 
 

@@ -31,7 +31,7 @@ class Label:
         return np.array([max(map(len, lines)) * LETTER + 6, len(lines) * LINE]) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Box:
     """A part of the panel that is taken, in pixels."""
 
@@ -41,7 +41,7 @@ class Box:
     def overlap(
         self, middles: NDArray[np.float64], half: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Area that boxes at `middles`, `[k, 2]`, share with this one."""
+        """Return the area that boxes at `middles`, `[k, 2]`, share with this one."""
         sides = np.clip(self.half + half - np.abs(middles - self.middle), 0, None)
         return sides.prod(axis=1)
 
@@ -82,7 +82,7 @@ def place_labels(
 
 
 def _options(label: Label) -> NDArray[np.float64]:
-    """Sixteen shifts around a place, as near as the label's box may come."""
+    """Return sixteen shifts around a place, as near as the label's box may come."""
     turns = np.arange(16) * np.pi / 8
     square = np.clip(1.5 * np.stack([np.cos(turns), np.sin(turns)], axis=1), -1, 1)
     return square * (label.half + label.gap)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from merging.schema.cards.titles import NAIVE, aligned_title
 from merging.schema.records.surface import PlanePath, PlanePoint, Surface
 from merging.visualization.surfaces.labels import Label, place_labels
 from merging.visualization.surfaces.panels import Panel
 from merging.visualization.theme import METHOD_STYLES, PATH_STYLE, float32, method_style
 
+Role = Literal["A", "B", "pi", "bend"]
 PLATE = "rgba(255,255,255,0.86)"
 PRINT = "#1b1c22"
 HALO = "#ffffff"
@@ -30,7 +32,7 @@ class Mark:
     residual: float
     symbol: str
     colour: str
-    role: str
+    role: Role
 
     @property
     def off_plane(self) -> bool:
@@ -39,7 +41,7 @@ class Mark:
 
 
 def marks(surface: Surface, method: str) -> list[Mark]:
-    """What to draw for every point of a surface.
+    """Say what to draw for every point of a surface.
 
     A point named A or B is that model, and `bend` that of a trained path. Any other is an aligned
     model in the colours of the method that its name holds, or of the surface's own method.
@@ -56,17 +58,24 @@ def marks(surface: Surface, method: str) -> list[Mark]:
 
 
 def _mark(point: PlanePoint, scale: float, method: str, several: bool) -> Mark:
-    place = (point.x / scale, point.y / scale, point.residual / scale)
+    place = {
+        "x": point.x / scale,
+        "y": point.y / scale,
+        "residual": point.residual / scale,
+    }
     name = point.name.removeprefix("model ").removeprefix("Model ")
     if name.startswith("bend"):
-        return Mark("bend", *place, PATH_STYLE.symbol, PATH_STYLE.light, "bend")
-    if name in {"A", "B"}:
-        return Mark(name, *place, "circle" if name == "A" else "square", "#1b1c22", name)
+        symbol, colour = PATH_STYLE.symbol, PATH_STYLE.light
+        return Mark(label="bend", **place, symbol=symbol, colour=colour, role="bend")
+    if name == "A":
+        return Mark(label=name, **place, symbol="circle", colour=PRINT, role="A")
+    if name == "B":
+        return Mark(label=name, **place, symbol="square", colour=PRINT, role="B")
     own = next((key for key in METHOD_STYLES if key in name.lower().replace(" ", "_")), method)
     style = method_style(own)
     if name in METHOD_STYLES:
-        name = f"π(B) {style.title.lower()}" if several else "π(B)"
-    return Mark(name, *place, style.symbol, style.light, "pi")
+        name = aligned_title(own if several else "")
+    return Mark(label=name, **place, symbol=style.symbol, colour=style.light, role="pi")
 
 
 def add_points(
@@ -98,11 +107,13 @@ def add_points(
             bow = _bow(model["B"], end)
             figure.add_traces(_arrow(bow, axes))
             x, y = (float(line[line.size // 2]) for line in bow)
-            labels.append(Label("same function", x, y, gap=4))
+            labels.append(Label(text="same function", x=x, y=y, gap=4))
     for path in surface.paths:
         figure.add_traces(_trained(path, surface.scale, axes))
     figure.add_traces([_dot(mark, axes) for mark in drawn])
-    kept_free = [Label("", x / surface.scale, y / surface.scale, gap=14) for x, y in crowds]
+    kept_free = [
+        Label(text="", x=x / surface.scale, y=y / surface.scale, gap=14) for x, y in crowds
+    ]
     shifts = place_labels([*labels, *kept_free], surface, panel)
     for label, shift in zip(labels, shifts, strict=False):
         figure.add_annotation(
@@ -114,11 +125,11 @@ def add_points(
 
 def _label(mark: Mark) -> Label:
     note = f"<br>{mark.residual:.2f} off the plane" if mark.off_plane else ""
-    return Label(f"{mark.label}{note}", mark.x, mark.y, gap=12)
+    return Label(text=f"{mark.label}{note}", x=mark.x, y=mark.y, gap=12)
 
 
 def _path(start: Mark, end: Mark, axes: dict[str, Any]) -> list[go.Scatter]:
-    colour = METHOD_STYLES["naive"].light if end.role == "B" else end.colour
+    colour = METHOD_STYLES[NAIVE].light if end.role == "B" else end.colour
     ends = {"x": [start.x, end.x], "y": [start.y, end.y], "mode": "lines", "hoverinfo": "skip"}
     under = go.Scatter(**ends, **axes, line={"color": HALO, "width": 5}, name="path halo")
     return [
@@ -128,7 +139,7 @@ def _path(start: Mark, end: Mark, axes: dict[str, Any]) -> list[go.Scatter]:
 
 
 def _trained(path: PlanePath, scale: float, axes: dict[str, Any]) -> list[go.Scatter]:
-    """A trained path: solid where it lies in the plane, dotted where it is only projected."""
+    """Draw a trained path: solid where it lies in the plane, dotted where it is only projected."""
     off = path.residual / scale
     line = {"x": float32(path.x / scale), "y": float32(path.y / scale), "mode": "lines"}
     dash = "dot" if off.max() > 1e-3 else "solid"
@@ -149,7 +160,7 @@ def _trained(path: PlanePath, scale: float, axes: dict[str, Any]) -> list[go.Sca
 
 
 def _bow(start: Mark, end: Mark) -> NDArray[np.float32]:
-    """A line from B to an aligned B, `[2, 24]`, bent away from A, the origin of the plane."""
+    """Draw a line from B to an aligned B, `[2, 24]`, bent away from A, the origin of the plane."""
     a, b = np.array([start.x, start.y]), np.array([end.x, end.y])
     across = np.array([b[1] - a[1], a[0] - b[0]])
     middle = (a + b) / 2

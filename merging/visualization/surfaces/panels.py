@@ -80,10 +80,20 @@ def _stacked(count: int, high: float, gap: float, margin: dict[str, int], pixels
     inner = count * high + max(count - 1, 0) * gap
     tops = [1 - k * (high + gap) / max(inner, 1) for k in range(count)]
     panels = [
-        Panel(k, (0.0, 1.0), (max(top - high / inner, 0.0), top), pixels)
+        Panel(
+            index=k,
+            x_domain=(0.0, 1.0),
+            y_domain=(max(top - high / inner, 0.0), top),
+            pixels=pixels,
+        )
         for k, top in enumerate(tops)
     ]
-    return Sheet(tuple(panels), round(inner) + margin["t"] + margin["b"], margin, (0.0, 1.0))
+    return Sheet(
+        panels=tuple(panels),
+        height=round(inner) + margin["t"] + margin["b"],
+        margin=margin,
+        bar_domain=(0.0, 1.0),
+    )
 
 
 def _in_a_row(count: int, ratio: float, margin: dict[str, int]) -> Sheet:
@@ -92,7 +102,17 @@ def _in_a_row(count: int, ratio: float, margin: dict[str, int]) -> Sheet:
     lefts = [k * (share + gap) for k in range(count)]
     high = float(np.clip(ROW_PIXELS * share * ratio, 180, 520))
     panels = [
-        Panel(k, (left, min(left + share, 1.0)), (0.0, 1.0), min(ROW_PIXELS * share, high / ratio))
+        Panel(
+            index=k,
+            x_domain=(left, min(left + share, 1.0)),
+            y_domain=(0.0, 1.0),
+            pixels=min(ROW_PIXELS * share, high / ratio),
+        )
         for k, left in enumerate(lefts)
     ]
-    return Sheet(tuple(panels), round(high) + margin["t"] + margin["b"], margin, (0.25, 0.75))
+    return Sheet(
+        panels=tuple(panels),
+        height=round(high) + margin["t"] + margin["b"],
+        margin=margin,
+        bar_domain=(0.25, 0.75),
+    )

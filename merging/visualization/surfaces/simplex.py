@@ -16,7 +16,7 @@ from merging.schema.records.scores import Mixtures
 from merging.schema.records.simplex import SimplexLoss
 from merging.visualization.surfaces.colour_scale import ColourScale, coloured, scale_of
 from merging.visualization.theme import blank_figure, float32, inks
-from merging.visualization.wording import label
+from merging.visualization.wording import label, sentence_case, value_hover
 
 _HIGH = float(np.sqrt(3) / 2)
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, _HIGH]])
@@ -60,7 +60,9 @@ def plot_simplex(
     """
     called = dict(zip(simplex.names, map(label, titles or simplex.names), strict=True))
     faces = [_face(simplex.face(three)) for three in combinations(simplex.names, 3)]
-    scale = scale_of(coloured(simplex.loss, simplex.accuracy, metric), metric)
+    scale = scale_of(
+        coloured(simplex.loss, simplex.accuracy, metric), metric, unit=simplex.loss_unit
+    )
     columns = 1 if compact or len(faces) == 1 else 2
     rows = -(-len(faces) // columns)
     high = 300 if compact else 380 if columns == 2 else 460
@@ -89,7 +91,7 @@ def plot_simplex(
 
 
 def _face(simplex: SimplexLoss) -> _Face:
-    """The finest level that is complete, and its points alone."""
+    """Return the finest level that is complete, and its points alone."""
     for side in sorted({simplex.resolution, *_SIDES}, reverse=True):
         steps = simplex.weights * side
         rows = (np.abs(steps - np.rint(steps)) < 1e-6).all(axis=1)
@@ -136,7 +138,7 @@ def _add_face(
 
 
 def _corner_value(simplex: SimplexLoss, name: str, metric: Metric) -> str:
-    """What the colours show of a model by itself; nothing while it is not there."""
+    """Say what the colours show of a model by itself; nothing while it is not there."""
     value = simplex.corner(name, metric)
     if not np.isfinite(value):
         return ""
@@ -144,7 +146,7 @@ def _corner_value(simplex: SimplexLoss, name: str, metric: Metric) -> str:
 
 
 def _add_grid(figure: go.Figure, face: _Face, called: dict[str, str], axes: dict[str, str]) -> None:
-    """The points that were evaluated: faint dots that say their numbers."""
+    """Draw the points that were evaluated: faint dots that say their numbers."""
     simplex = face.simplex
     places = simplex.weights @ _CORNERS
     shares = "<br>".join(
@@ -157,8 +159,8 @@ def _add_grid(figure: go.Figure, face: _Face, called: dict[str, str], axes: dict
         mode="markers",
         marker={"size": 7 if face.side <= 8 else 4, "color": "rgba(255,255,255,0.4)"},
         customdata=float32(numbers),
-        hovertemplate=f"{shares}<br>loss %{{customdata[3]:.3f}}<br>accuracy "
-        "%{customdata[4]:.1f} %<extra></extra>",
+        hovertemplate=f"{shares}<br>{value_hover(simplex.loss_unit, first=len(simplex.names))}"
+        "<extra></extra>",
         name="grid",
         **axes,
     )
@@ -167,7 +169,7 @@ def _add_grid(figure: go.Figure, face: _Face, called: dict[str, str], axes: dict
 def _raster(
     face: _Face, metric: Metric
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels of the triangle: x, y, and colours interpolated within small triangles."""
+    """Make pixels of the triangle: x, y, and colours interpolated within small triangles."""
     x = np.linspace(0, 1, _PIXELS)
     y = np.linspace(0, _HIGH, round(_PIXELS * _HIGH))
     z = np.full((y.size, x.size), np.nan)
@@ -183,7 +185,7 @@ def _raster(
 
 
 def _table(face: _Face, metric: Metric) -> NDArray[np.float64]:
-    """Colour of every grid point by its steps towards the first two corners."""
+    """Return the colour of every grid point by its steps towards the first two corners."""
     simplex, side = face.simplex, face.side
     steps = simplex.weights * side
     rows = (np.abs(steps - np.rint(steps)) < 1e-6).all(axis=1)
@@ -199,7 +201,7 @@ def _within(
     second: NDArray[np.float64],
     side: int,
 ) -> NDArray[np.float64]:
-    """Linear interpolation between the three grid points around every place."""
+    """Interpolate linearly between the three grid points around every place."""
     a, b = np.clip(first, 0, 1) * side, np.clip(second, 0, 1) * side
     i, j = (np.minimum(np.floor(v + 1e-9).astype(int), side) for v in (a, b))
     u, v = a - i, b - j
@@ -229,28 +231,28 @@ def _lay_out(figure: go.Figure, index: int, columns: int, rows: int) -> None:
 
 
 def simplex_of_shares(found: Mixtures, names: Sequence[str]) -> SimplexLoss:
-    """A grid of shares as a simplex: losses and accuracies are means over the tasks.
+    """Turn a grid of shares into a simplex: losses and accuracies are means over the tasks.
 
     Args:
         found: The grid.
-        names: What the models are called, each otherwise.
+        names: What the models are called, all different.
 
     Returns:
         The simplex; standard errors of the means are not known.
     """
     return SimplexLoss(
-        tuple(names),
-        found.shares,
-        found.loss.mean(1),
-        found.accuracy.mean(1),
-        np.full(len(found.shares), np.nan),
-        found.steps,
-        found.split,
+        names=tuple(names),
+        weights=found.shares,
+        loss=found.loss.mean(1),
+        accuracy=found.accuracy.mean(1),
+        standard_error=np.full(len(found.shares), np.nan),
+        resolution=found.steps,
+        split=found.split,
     )
 
 
 def shares_words(weights: Sequence[float], titles: Sequence[str]) -> str:
-    """A mixture in words, models without a share left out.
+    """Write a mixture in words, models without a share left out.
 
     Example:
         >>> shares_words([0.25, 0, 0.75], ["A", "B", "C"])
@@ -281,7 +283,7 @@ def describe_simplex(simplex: SimplexLoss, titles: Sequence[str] | None = None) 
         for title, name in zip(called, simplex.names, strict=True)
     )
     shares = shares_words(simplex.weights[simplex.best].tolist(), called)
-    what = f"{simplex.split.capitalize()} loss".strip()
+    what = sentence_case(f"{simplex.split} loss ({simplex.loss_unit})".strip())
     return (
         f"{what} of {len(simplex.loss):,} weighted means of {len(called)} models. Corners: "
         f"{corners}. Lowest {simplex.loss[simplex.best]:.3g} at {shares}; highest "

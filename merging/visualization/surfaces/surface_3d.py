@@ -8,12 +8,14 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from merging.schema.cards.titles import NAIVE
 from merging.schema.records.curve import Metric
 from merging.schema.records.surface import Surface
 from merging.visualization.surfaces.colour_scale import ColourScale, colour_scale
 from merging.visualization.surfaces.grid import Shown, shown_part, thinned
 from merging.visualization.surfaces.models_on_plane import Mark, marks
 from merging.visualization.theme import CLEAR, blank_figure, faded, float32, inks
+from merging.visualization.wording import value_hover
 
 MOST_SIDE = 51
 SYMBOLS_3D = {
@@ -27,7 +29,7 @@ SYMBOLS_3D = {
 def plot_surface_3d(
     surface: Surface,
     *,
-    method: str = "naive",
+    method: str = NAIVE,
     metric: Metric = "loss",
     cap: float | None = None,
     dark: bool = False,
@@ -56,8 +58,7 @@ def plot_surface_3d(
         y=float32(grid.y / grid.scale),
         z=float32(height),
         customdata=float32(np.dstack([grid.loss, 100 * grid.accuracy])),
-        hovertemplate="(%{x:.2f}, %{y:.2f})<br>loss %{customdata[0]:.3f}<br>"
-        "accuracy %{customdata[1]:.1f} %<extra></extra>",
+        hovertemplate="(%{x:.2f}, %{y:.2f})<br>" + value_hover(grid.loss_unit) + "<extra></extra>",
         coloraxis="coloraxis",
         contours={"z": {"show": True, "color": "#8b8e99", "project": {"z": True}}
                   | scale.levels()},
@@ -78,7 +79,7 @@ def plot_surface_3d(
 def _pin(
     mark: Mark, grid: Surface, height: NDArray[np.float64], top: float, dark: bool
 ) -> go.Scatter3d:
-    """A model on the landscape, with a pin that reaches above all heights."""
+    """Draw a model on the landscape, with a pin that reaches above all heights."""
     row = int(np.argmin(np.abs(grid.y / grid.scale - mark.y)))
     column = int(np.argmin(np.abs(grid.x / grid.scale - mark.x)))
     ground = height[row, column]
@@ -97,7 +98,7 @@ def _pin(
 
 
 def _flag(mark: Mark, top: float, dark: bool) -> dict[str, Any]:
-    """The label of a pin, on a plate of its own: behind it may lie the dark of the surface."""
+    """Draw the label of a pin, on a plate of its own: the surface behind it may be dark."""
     plate = {"bgcolor": faded(inks(dark).background, 0.85), "borderpad": 2, "showarrow": False}
     font = {"size": 14, "color": inks(dark).text}
     return plate | {"x": mark.x, "y": mark.y, "z": top, "text": mark.label, "font": font}

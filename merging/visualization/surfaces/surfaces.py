@@ -26,7 +26,7 @@ from merging.visualization.surfaces.panels import (
 )
 from merging.visualization.surfaces.swag_samples import add_samples
 from merging.visualization.theme import CLEAR, blank_figure, float32, inks, method_style
-from merging.visualization.wording import counted
+from merging.visualization.wording import counted, value_hover
 
 DISTANCE = "Distance, in units of ‖B − A‖"
 DIRECTIONS = "Distance, in lengths of the direction"
@@ -114,7 +114,7 @@ def _add_surface(
         coloraxis=axis,
         zsmooth="best" if smooth else False,
         customdata=float32(np.dstack([grid.loss, 100 * grid.accuracy])),
-        hovertemplate=_HOVER,
+        hovertemplate=_hover(grid),
         name="surface",
     )
     if smooth:
@@ -131,7 +131,7 @@ def _add_surface(
 
 
 def _add_blanks(figure: go.Figure, grid: Surface, panel: Panel) -> None:
-    """A cross at every point that was evaluated and is not finite."""
+    """Draw a cross at every point that was evaluated and is not finite."""
     rows, columns = np.nonzero(grid.evaluated & ~np.isfinite(grid.loss))
     if rows.size == 0:
         return
@@ -148,14 +148,12 @@ def _add_blanks(figure: go.Figure, grid: Surface, panel: Panel) -> None:
     )
 
 
-_HOVER = (
-    "(%{x:.2f}, %{y:.2f})<br>loss %{customdata[0]:.3f}<br>"
-    "accuracy %{customdata[1]:.1f} %<extra></extra>"
-)
+def _hover(grid: Surface) -> str:
+    return f"(%{{x:.2f}}, %{{y:.2f}})<br>{value_hover(grid.loss_unit)}<extra></extra>"
 
 
 def _add_probe(figure: go.Figure, part: Shown, panel: Panel, dark: bool) -> None:
-    """Invisible points over the heat map: Streamlit hears of clicks on these only."""
+    """Draw invisible points over the heat map: Streamlit hears of clicks on these only."""
     grid = part.surface
     columns = np.unique(np.linspace(0, grid.x.size - 1, min(PROBES, grid.x.size)).round())
     rows = np.unique(np.linspace(0, grid.y.size - 1, min(PROBES, grid.y.size)).round())
@@ -169,7 +167,7 @@ def _add_probe(figure: go.Figure, part: Shown, panel: Panel, dark: bool) -> None
         yaxis=f"y{panel.suffix}",
         mode="markers",
         marker={"size": 10, "color": CLEAR},
-        hovertemplate=_HOVER,
+        hovertemplate=_hover(grid),
         selected={"marker": {"color": inks(dark).text, "opacity": 1}},
         unselected={"marker": {"opacity": 0}},
         showlegend=False,
@@ -217,7 +215,7 @@ def _lay_out_panel(
 
 
 def _colour_axis(scale: ColourScale, sheet: Sheet, panel: Panel | None) -> dict[str, Any]:
-    """A colour axis with a bar below its panel, or below all of them."""
+    """Return a colour axis with a bar below its panel, or below all of them."""
     values, words = scale.ticks()
     low, high = panel.x_domain if panel else sheet.bar_domain
     bar = {
@@ -240,14 +238,14 @@ def _colour_axis(scale: ColourScale, sheet: Sheet, panel: Panel | None) -> dict[
 def _add_caption(
     figure: go.Figure, parts: Sequence[Shown], shared: bool, dark: bool, compact: bool
 ) -> None:
-    """Below the panels, in room of its own: what is missing, and whether colours compare."""
+    """Write below the panels what is missing, and whether colours compare."""
     contoured = sum(trace.type == "contour" for trace in figure.data)
     lost = sum(part.surface.non_finite for part in parts)
     coarse = [part.surface.loss.shape for part in parts if not part.finest]
     notes = {
         f"{counted(lost, 'point')} not finite (×), left blank": lost > 0,
         f"coarse grid so far, {' × '.join(map(str, coarse[0])) if coarse else ''}": bool(coarse),
-        "evaluation goes on": not all(part.whole for part in parts),
+        "still being evaluated": not all(part.whole for part in parts),
         "too noisy, or too full of holes, for level lines": contoured
         < sum(part.whole for part in parts),
     }

@@ -11,6 +11,7 @@ from merging.schema.records.swag import SwagSamples
 from merging.visualization.surfaces.colour_scale import ColourScale, coloured
 from merging.visualization.surfaces.panels import Panel
 from merging.visualization.theme import float32
+from merging.visualization.wording import value_hover
 
 
 def add_samples(
@@ -50,8 +51,9 @@ def add_samples(
                 "line": {"width": 1, "color": "#ffffff"},
             },
             customdata=float32(np.column_stack([around.loss, 100 * around.accuracy, places[:, 2]])),
-            hovertemplate="SWAG sample (%{x:.2f}, %{y:.2f})<br>loss %{customdata[0]:.3f}<br>"
-            "accuracy %{customdata[1]:.1f} %<br>%{customdata[2]:.2f} off the plane<extra></extra>",
+            hovertemplate="SWAG sample (%{x:.2f}, %{y:.2f})<br>"
+            f"{value_hover(around.loss_unit)}<br>%{{customdata[2]:.2f}} off the plane"
+            "<extra></extra>",
             showlegend=False,
             name=f"SWAG samples around {around.around}",
         )

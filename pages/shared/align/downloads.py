@@ -47,11 +47,11 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
                 list(shared_statistics.STATISTICS), key="align_statistics"
             )
     request = requests.ExportRequest(
-        session.subject(),
-        alignments[chosen or 0],
-        cast("Any", what),
-        lam,
-        cast("Any", statistics),
+        subject=session.subject(),
+        alignment=alignments[chosen or 0],
+        what=cast("Any", what),
+        lam=lam,
+        statistics=cast("Any", statistics),
         **({} if what == "permutation" else _form(str(what))),
     )
     wanted = request.key in session.wanted_files()
@@ -79,7 +79,7 @@ def offer(alignments: Sequence[requests.AlignmentRequest]) -> None:
 
 
 def _form(what: str) -> dict[str, Any]:
-    """How a model is written: container, and names as they were brought."""
+    """Let a person choose how a model is written: its container, and names as uploaded."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         container = option_widget.segments(
             "Format",

@@ -12,7 +12,7 @@ from pages.shared.option_widget import option_widget
 
 
 def method_options() -> None:
-    """Options of the chosen methods, from their cards."""
+    """Draw the options of the chosen methods, from their cards."""
     chosen = [matching.METHOD_CARDS[name] for name in session.chosen_methods()]
     if not chosen:
         return

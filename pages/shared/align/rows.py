@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from merging.schema.cards.titles import NAIVE, method_title
 from merging.schema.records.alignment import Alignment
+from merging.schema.records.loss_unit import shared_unit
 from pages.shared.jobs import Found
-from pages.shared.rows import Row, _tiny
-from pages.shared.titles import _method_of, _title
+from pages.shared.rows import Row, tiny
+from pages.shared.titles import method_of
 
 
 def objective_rows(runs: Sequence[Alignment]) -> list[Row]:
-    """The objective of every method at the start and after every sweep or step."""
+    """List the objective of every method at the start and after every sweep or step."""
     return [
-        {"Method": _title(run.method), "Step": k, "Objective": value}
+        {"Method": method_title(run.method), "Step": k, "Objective": value}
         for run in runs
         for k, value in enumerate(run.objective)
     ]
 
 
 def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[Any]]) -> list[Row]:
-    """What each method reached: barrier, midpoint, time, units moved, objective, certificate."""
-    by_method = {_method_of(c.request): c.result for c in curves if c.complete}
-    runs: list[tuple[str, Alignment | None]] = [("naive", None)]
+    """List what each method reached: barrier, midpoint, time, units, objective, certificate."""
+    by_method = {method_of(c.request): c.result for c in curves if c.complete}
+    runs: list[tuple[str, Alignment | None]] = [(NAIVE, None)]
     runs += [(f.request.method, f.result) for f in finished]
     rows = []
-    unit = next((curve.loss_unit for curve in by_method.values()), "nats")
+    units = {curve.loss_unit for curve in by_method.values()}
+    barrier = f"Barrier ({shared_unit(units)})" if units else "Barrier"
     for method, run in runs:
         curve = by_method.get(method)
-        row: Row = {"Method": _title(method)}
-        row[f"Barrier ({unit})"] = None if curve is None else round(curve.barrier(), 4)
+        row: Row = {"Method": method_title(method)}
+        row[barrier] = None if curve is None else round(curve.barrier(), 4)
         row["± SE"] = None if curve is None else round(curve.locate_barrier().standard_error, 4)
         row["Midpoint (%)"] = None if curve is None else round(100 * curve.at(0.5)[1], 2)
         if run is not None:
@@ -38,7 +41,7 @@ def alignment_rows(finished: Sequence[Found[Alignment]], curves: Sequence[Found[
             row["Units moved"] = f"{run.units_moved:,} of {run.units:,}"
             row["Objective"] = float(f"{run.objective[-1]:.5g}")
             row["Restarts"] = _spread(run)
-            row["Kept to"] = _tiny(run.max_relative_difference)
+            row["Change"] = tiny(run.max_relative_difference)
         rows.append(row)
     return rows
 

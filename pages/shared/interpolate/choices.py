@@ -10,7 +10,7 @@ import streamlit as st
 from merging.results import requests
 from merging.schema.cards import paths
 from merging.schema.records.curve import Baseline
-from pages.shared.path_choice import _path_options, path_choice
+from pages.shared.path_choice import path_choice, path_options
 from pages.shared.statistics import STATISTICS, statistics_choice
 
 BASELINES = {"endpoints-mean": "mean of the end points", "linear": "line between the end points"}
@@ -29,7 +29,7 @@ class CurveChoices:
 
 
 def curve_choices() -> CurveChoices:
-    """Splits, statistics, barrier definition, overshoot, scale and trained paths."""
+    """Let a person choose splits, statistics, barrier definition, scale and paths."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         splits = st.pills(
             "Examples",
@@ -53,12 +53,12 @@ def curve_choices() -> CurveChoices:
         log_loss = st.toggle("Log scale", key="interpolate_log", bind="query-params")
         path = path_choice(["none", *paths.PATH_CARDS], key="interpolate_path")
     if path != "none":
-        _path_options(path)
+        path_options(path)
     return CurveChoices(
-        tuple(cast("list[requests.Split]", splits or ["test"])),
-        statistics,
-        cast("Baseline", baseline),
-        0.25 if beyond else 0.0,
-        log_loss,
-        path,
+        splits=tuple(cast("list[requests.Split]", splits or ["test"])),
+        statistics=statistics,
+        baseline=cast("Baseline", baseline),
+        overshoot=0.25 if beyond else 0.0,
+        log_loss=log_loss,
+        path=path,
     )

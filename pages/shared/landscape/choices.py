@@ -8,17 +8,16 @@ from typing import Literal, cast
 import streamlit as st
 
 from merging.results import requests
-from merging.schema.cards import matching, paths
+from merging.schema.cards import paths
+from merging.schema.cards.titles import NAIVE, aligned_title, method_words
 from merging.schema.records.curve import Metric
 from pages.shared import session, words
 from pages.shared.option_widget import segments
-from pages.shared.path_choice import _path_options, path_choice
+from pages.shared.path_choice import path_choice, path_options
 from pages.shared.statistics import keeps_statistics, statistics_choice
 
 # Bends lie close to the line: a window with wider margins would show mostly what is far from it.
-_PATH_MARGIN = 0.1
-
-
+PATH_MARGIN = 0.1
 SurfaceKind = Literal["aligned", "path", "three", "random", "simplex"]
 
 
@@ -46,7 +45,7 @@ class SurfaceChoices:
 
 
 def surface_choices() -> SurfaceChoices:
-    """Plane, resolution, quantity, examples, statistics, the path, and whether to sample."""
+    """Let a person choose plane, resolution, quantity, examples, statistics and path."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = segments(
             "Plane",
@@ -91,29 +90,29 @@ def surface_choices() -> SurfaceChoices:
             "SWAG samples",
             key="landscape_swag",
             bind="query-params",
-            help=f"{words.plain(paths.SWAG_CARD.about)} Drawn where they project to on the plane.",
+            help=f"{words.plain(paths.SWAG_CARD.about)} Drawn where they project onto the plane.",
         )
     if kind in ("path", "simplex"):
-        st.caption("Options of paths are set on the Interpolate page, and hold here too.")
+        st.caption("Options of paths are set on the Interpolate page and apply here too.")
     if samples:
-        _path_options(paths.SWAG_CARD.name)
+        path_options(paths.SWAG_CARD.name)
     points = _plane_points(kind)
     return SurfaceChoices(
-        cast("SurfaceKind", kind),
-        points,
-        requests.LEVEL_SIDES.index(side),
-        cast("Metric", metric),
-        cast("requests.Split", split),
-        cast("Literal['interpolated', 'reset']", statistics),
-        path,
-        samples,
+        kind=cast("SurfaceKind", kind),
+        points=points,
+        level=requests.LEVEL_SIDES.index(side),
+        metric=cast("Metric", metric),
+        split=cast("requests.Split", split),
+        statistics=cast("Literal['interpolated', 'reset']", statistics),
+        path=path,
+        samples=samples,
     )
 
 
 def _plane_points(kind: str) -> tuple[str, ...]:
     titles = {"a": "Model A", "b": "Model B"}
     for method in session.chosen_methods():
-        titles[method] = f"π(B), {matching.METHOD_CARDS[method].title.lower()}"
+        titles[method] = aligned_title(method)
     names = list(titles)
     if kind == "random":
         around = st.selectbox(
@@ -152,14 +151,10 @@ def _plane_points(kind: str) -> tuple[str, ...]:
 
 
 def _bends() -> list[tuple[str, str, str]]:
-    """Bends of paths that may be mixed: kind, method and words."""
+    """Return bends of paths that may be mixed: kind, method and words."""
     return [
-        (kind, method, f"{card.title}, {_alignment_words(method)}")
+        (kind, method, f"{card.title} path, {method_words(method)}")
         for kind, card in paths.PATH_CARDS.items()
         if kind != "neb"
-        for method in ("naive", *session.chosen_methods())
+        for method in (NAIVE, *session.chosen_methods())
     ]
-
-
-def _alignment_words(method: str) -> str:
-    return "not aligned" if method == "naive" else matching.METHOD_CARDS[method].title.lower()

@@ -8,11 +8,12 @@ import numpy as np
 import streamlit as st
 
 from merging import visualization
+from merging.schema.cards.titles import aligned_title
 from pages.shared import words
 
 
 def cap(surfaces: Sequence[visualization.NamedSurface]) -> float | None:
-    """Loss beyond which colours do not change on planes with a path; None on all others.
+    """Return the loss beyond which colours do not change on planes with a path, else None.
 
     A bend's direction is often a steep one, and its far heights would leave no colours for the
     line and the path: colours end at three times the highest loss of the lines.
@@ -28,7 +29,7 @@ def cap(surfaces: Sequence[visualization.NamedSurface]) -> float | None:
 
 
 def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
-    """Whether the paths and the samples on some planes lie in them, and what they show."""
+    """Say whether the paths and the samples on some planes lie in them, and what they show."""
     lines, close = [], False
     for named in surfaces:
         scale = named.surface.scale
@@ -36,8 +37,8 @@ def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
             off = float(path.residual.max()) / scale
             if off > 1e-3:
                 lines.append(
-                    f"{named.title}: the path leaves the plane by up to {off:.3f} ‖B − A‖; drawn "
-                    "is its projection (dotted), and its own loss is not that of the plane."
+                    f"{named.title}: the path leaves the plane by up to {off:.3f} ‖B − A‖. The "
+                    "dotted line is its projection; its own loss is not that of the plane."
                 )
         for samples in named.samples:
             off = float(np.median([point.residual for point in samples.points])) / scale
@@ -46,9 +47,9 @@ def explain_plane(surfaces: Sequence[visualization.NamedSurface]) -> None:
             lines.append(
                 f"{named.title}: {len(samples.points)} SWAG samples around "
                 f"{_around(samples.around)} (diamonds, in the colour of their own loss: "
-                f"{samples.loss.min():.3f} to "
-                f"{samples.loss.max():.3f}) lie about {off:.3f} ‖B − A‖ off the plane; from "
-                f"{samples.snapshots} snapshots of SGD, statistics {samples.statistics}."
+                f"{samples.loss.min():.3f} to {samples.loss.max():.3f} {samples.loss_unit}) lie "
+                f"about {off:.3f} ‖B − A‖ off the plane; from {samples.snapshots} snapshots of "
+                f"SGD, statistics {samples.statistics}."
             )
     if any(named.surface.paths for named in surfaces):
         lines.append(
@@ -71,4 +72,4 @@ _TOO_CLOSE = (
 
 
 def _around(name: str) -> str:
-    return name if name in ("A", "B") else "π(B)"
+    return name if name in ("A", "B") else aligned_title()

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from merging.results import requests
+from merging.schema.cards.titles import NAIVE
 from pages.shared import session
-from pages.shared.landscape.choices import _PATH_MARGIN, SurfaceChoices
+from pages.shared.landscape.choices import PATH_MARGIN, SurfaceChoices
 
 
 def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
-    """The surfaces that a choice asks for.
+    """Ask for the surfaces of a choice.
 
     One per method for the plane of A, B and pi(B); for that of A, B and a bend, one before
     alignment and one per method.
@@ -34,13 +35,13 @@ def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
         shown = tuple(model for model in models.values() if model not in planes[0])
     return [
         requests.SurfaceRequest(
-            session.subject(),
-            plane,
-            shown,
+            subject=session.subject(),
+            points=plane,
+            shown=shown,
             level=choice.level,
             split=choice.split,
             statistics=choice.statistics,
-            margin=_PATH_MARGIN if choice.kind == "path" else 0.25,
+            margin=PATH_MARGIN if choice.kind == "path" else 0.25,
             seed=session.seed() if choice.kind == "random" else 0,
         )
         for plane in planes
@@ -50,7 +51,7 @@ def surface_requests(choice: SurfaceChoices) -> list[requests.SurfaceRequest]:
 def swag_requests(
     choice: SurfaceChoices, surfaces: Sequence[requests.SurfaceRequest]
 ) -> list[requests.SwagRequest]:
-    """Samples around both ends of every plane, if they were asked for."""
+    """Ask for samples around both ends of every plane, if they were chosen."""
     if not choice.samples:
         return []
     found = []
@@ -61,13 +62,19 @@ def swag_requests(
 
 
 def simplex_requests(choice: SurfaceChoices) -> list[requests.SimplexRequest]:
-    """The mixtures that a choice asks for."""
+    """Ask for the mixtures of a choice."""
     if choice.kind != "simplex" or not choice.points:
         return []
     points = tuple(_corner(name) for name in choice.points)
     level = min(choice.level, len(requests.SIMPLEX_SIDES) - 1 - (len(points) > 3))
     return [
-        requests.SimplexRequest(session.subject(), points, level, choice.split, choice.statistics)
+        requests.SimplexRequest(
+            subject=session.subject(),
+            points=points,
+            level=level,
+            split=choice.split,
+            statistics=choice.statistics,
+        )
     ]
 
 
@@ -77,4 +84,4 @@ def _corner(name: str) -> requests.Corner:
     kind, _, method = name.partition(" ")
     if not method:
         return session.alignment(kind)
-    return session.path(kind, None if method == "naive" else session.alignment(method))
+    return session.path(kind, None if method == NAIVE else session.alignment(method))

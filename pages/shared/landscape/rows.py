@@ -10,34 +10,38 @@ import streamlit as st
 
 from merging import visualization
 from merging.results import requests
+from merging.schema.cards.titles import NAIVE, method_title
 from pages.shared import statistics
 from pages.shared.jobs import Found
-from pages.shared.rows import Row, _rounded
-from pages.shared.titles import _model_words, _title, path_title
+from pages.shared.rows import Row, rounded
+from pages.shared.titles import method_of, model_title, path_title
 
 
 def named_surfaces(
     found: Sequence[Found[Any]], samples: Sequence[Found[Any]] = ()
 ) -> list[visualization.NamedSurface]:
-    """Surfaces with at least one finished level, for drawing, with the samples on their planes."""
+    """Name surfaces with at least one finished level, with the samples on their planes."""
     named = []
     for f in found:
         if not f.result.evaluated.any():
             continue
         last = f.request.points[-1]
         if isinstance(last, requests.PathRequest):
-            method = "naive" if last.alignment is None else last.alignment.method
-            title = path_title(last)
+            method, title = method_of(last), path_title(last)
         else:
-            method = last.method if isinstance(last, requests.AlignmentRequest) else "naive"
-            title = _title(method) if method != "naive" else "Models as they are"
+            method = last.method if isinstance(last, requests.AlignmentRequest) else NAIVE
+            title = method_title(method)
         plane = next((s.result for s in samples if s.request.plane == f.request.points), ())
-        named.append(visualization.NamedSurface(title, method, f.result, tuple(plane)))
+        named.append(
+            visualization.NamedSurface(
+                title=title, method=method, surface=f.result, samples=tuple(plane)
+            )
+        )
     return named
 
 
 def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
-    """The models on every plane: where they lie, and the loss of the nearest grid point."""
+    """List the models on every plane: where they lie, and the loss of the nearest grid point."""
     rows = []
     for named in surfaces:
         surface = named.surface
@@ -47,17 +51,17 @@ def surface_rows(surfaces: Sequence[visualization.NamedSurface]) -> list[Row]:
             ]
             rows.append({
                 "Plane": named.title,
-                "Model": _model_words(point.name),
+                "Model": model_title(point.name),
                 "x": round(point.x / surface.scale, 4),
                 "y": round(point.y / surface.scale, 4),
                 "Distance off the plane": round(point.residual / surface.scale, 6),
-                f"Loss near by ({surface.loss_unit})": _rounded(float(loss)),
+                f"Loss nearby ({surface.loss_unit})": rounded(float(loss)),
             })
     return rows
 
 
 def surface_facts(surfaces: Sequence[visualization.NamedSurface]) -> list[str]:
-    """How many points and examples surfaces rest on, and what was not finite."""
+    """Say how many points and examples surfaces rest on, and what was not finite."""
     first = surfaces[0].surface
     done = sum(int(s.surface.evaluated.sum()) for s in surfaces)
     bad = sum(s.surface.non_finite for s in surfaces)
@@ -73,5 +77,5 @@ def explain_blanks(surfaces: Sequence[visualization.NamedSurface]) -> None:
         st.caption(
             "Crosses: networks without a finite loss. Between two models an interpolated running "
             "variance is positive; farther out it may fall below zero, and nothing is computed "
-            "with it. RESET estimates the statistics anew at every point."
+            "with it. RESET re-estimates the statistics at every point."
         )

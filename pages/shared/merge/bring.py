@@ -1,4 +1,4 @@
-"""Bringing two to twenty checkpoints of one architecture, their base, and examples."""
+"""Uploads of two to twenty checkpoints of one architecture, their base, and examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 20
 
 
 def brought() -> Choice | None:
-    """The models that were brought; None until all of them are read and fit."""
+    """Return the models that were uploaded; None until all of them are read and fit."""
     st.caption(
         f"Two to {_MOST} checkpoints of one architecture, in any form that the Models page reads. "
         "Nothing in them is executed."
@@ -54,12 +54,12 @@ def brought() -> Choice | None:
 
 
 def _is_run(models: Sequence[uploads.Given]) -> bool:
-    """Whether the models are said to be checkpoints of one run; their order is shown then."""
+    """Say whether the models are said to be checkpoints of one run; their order is shown then."""
     is_run = st.toggle(
         "Checkpoints of one run",
         key="merge_run",
-        help="For SWA, EMA and LAWA, which go by their order: that of the names, in which numbers "
-        "count as numbers, so that 9 comes before 10.",
+        help="For SWA, EMA and LAWA, which depend on the order of the checkpoints. They are sorted "
+        "by name, and numbers in names by size, so that 9 comes before 10.",
     )
     if is_run:
         st.caption(words.plain(" → ".join(model.name for model in sorted(models, key=_place))))
@@ -67,13 +67,13 @@ def _is_run(models: Sequence[uploads.Given]) -> bool:
 
 
 def _place(model: uploads.Given | requests.BroughtCheckpoint) -> list[tuple[int, str]]:
-    """Where a checkpoint comes in its run: 9 before 10, as nobody pads numbers."""
+    """Return where a checkpoint comes in its run: 9 before 10, as nobody pads numbers."""
     parts = re.split(r"(\d+)", model.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _models() -> list[uploads.Given]:
-    """The models that were uploaded, and then those that were chosen on the server."""
+    """Return the models that were uploaded, and then those that were chosen on the server."""
     kinds = [kind.removeprefix(".") for kind in server_folder.WEIGHTS]
     files: list[Any] = st.file_uploader(
         "Models",
@@ -107,18 +107,18 @@ def _choice(
     known = requests.Examples(*examples) if examples[0] else None
     family = requests.brought_family(models, base[0] if base else None, known)
     return Choice(
-        "Your checkpoints",
-        "tasks" if base else "seeds",
-        family,
-        _called_apart([model.name for model in models]),
-        ("All examples",) if known else (),
-        tuple(model.prefix for model in models),
+        title="Your checkpoints",
+        kind="tasks" if base else "seeds",
+        family=family,
+        models=_called_apart([model.name for model in models]),
+        tasks=("All examples",) if known else (),
+        prefixes=tuple(model.prefix for model in models),
         moments=_moments(models, base),
     )
 
 
 def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
-    """Names for models of which several may have come in files of one name."""
+    """Return names that tell models apart even if their files have one name."""
     seen: Counter[str] = Counter()
     called = []
     for name in names:
@@ -130,7 +130,7 @@ def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
 def _moments(
     models: Sequence[requests.BroughtCheckpoint], base: Sequence[requests.BroughtCheckpoint]
 ) -> requests.Moments | None:
-    """Adam's second moments, if all models have them."""
+    """Return Adam's second moments, if all models have them."""
     own = tuple(model.second_moment for model in models)
     return requests.Moments(own, base[0].second_moment if base else "") if all(own) else None
 
@@ -138,7 +138,7 @@ def _moments(
 def _read(
     given: Sequence[uploads.Given], count: int, architecture: str
 ) -> list[requests.BroughtCheckpoint] | None:
-    """All checkpoints, `count` models and perhaps a base; the first says the architecture."""
+    """Read all checkpoints, `count` models and perhaps a base; the first gives the architecture."""
     first = _follow("merge_read_first", [given[0].asked(architecture)])
     if not first:
         return None
@@ -158,5 +158,5 @@ def _read(
 def _follow(
     slot: str, wanted: Sequence[requests.CheckpointRequest]
 ) -> list[requests.BroughtCheckpoint]:
-    """What was read of these files; none of files that were there before."""
+    """Return what was read of these files; none of files that were there before."""
     return [found.result for found in jobs.follow(slot, wanted) if found.request in wanted]

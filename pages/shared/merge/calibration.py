@@ -10,12 +10,12 @@ from merging import visualization
 from pages.shared import charts
 from pages.shared.merge import rules as merge_rules
 from pages.shared.merge.choice import Choice
-from pages.shared.merge.scores import _scores
+from pages.shared.merge.scores import scored
 
 
 def calibration(choice: Choice, chosen: Sequence[str]) -> None:
-    """How far confidence can be trusted."""
-    rows = _scores(choice, merge_rules.fusions(choice, chosen), "merge_calibration")
+    """Show how far confidence can be trusted."""
+    rows = scored(choice, merge_rules.fusions(choice, chosen), "merge_calibration")
     known = [row for row in rows if row.score.tasks[0].counts]
     if not known:
         return

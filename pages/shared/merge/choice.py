@@ -7,6 +7,7 @@ from typing import Literal
 
 from merging.results import requests
 
+FamilyKind = Literal["tasks", "seeds", "fine-tunes", "run"]
 CurvatureSource = Literal["examples", "optimizer"]
 
 
@@ -28,7 +29,7 @@ class Choice:
     """
 
     title: str
-    kind: str
+    kind: FamilyKind
     family: requests.Family
     models: tuple[str, ...]
     tasks: tuple[str, ...]

@@ -9,6 +9,7 @@ import streamlit as st
 
 from merging.results import requests
 from merging.schema.cards import zoo
+from merging.schema.cards.titles import NAIVE_TITLE
 from pages.shared import option_widget, session, words
 from pages.shared import statistics as shared_statistics
 from pages.shared.merge import bring
@@ -20,7 +21,7 @@ _CURVATURES = {"examples": "From examples", "optimizer": "From Adam's second mom
 
 
 def choose() -> Choice | None:
-    """Which models, with or without a base, as they are or lined up; None until there are any."""
+    """Let a person choose the models and how they are aligned; None until there are any."""
     names = [*zoo.list_families(), PAIR, OWN]
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     with left:
@@ -50,18 +51,25 @@ def _whole(name: str) -> Choice:
         tasks = ("All examples",) if subject.data else ()
         family = requests.pair_family(subject)
         prefixes = (session.prefix("a"), session.prefix("b"))
-        return Choice(_title(PAIR), "seeds", family, ("Model A", "Model B"), tasks, prefixes)
+        return Choice(
+            title=_title(PAIR),
+            kind="seeds",
+            family=family,
+            models=("Model A", "Model B"),
+            tasks=tasks,
+            prefixes=prefixes,
+        )
     card = zoo.read_family_card(name)
     # A task is called as the model is that was trained on it.
     titles = {data["name"]: data["title"] for data in card["data"]}
     if card["kind"] == "tasks":
         titles |= {model["data"][0]: model["title"] for model in card["models"]}
     return Choice(
-        card["title"],
-        card["kind"],
-        requests.bundled_family(name),
-        tuple(model["title"] for model in card["models"]),
-        tuple(titles[task] for task in card["tasks"]),
+        title=card["title"],
+        kind=card["kind"],
+        family=requests.bundled_family(name),
+        models=tuple(model["title"] for model in card["models"]),
+        tasks=tuple(titles[task] for task in card["tasks"]),
     )
 
 
@@ -136,9 +144,9 @@ def _with_order(choice: Choice) -> Choice:
 
 
 def _order(family: requests.Family) -> requests.OrderRequest | None:
-    titles: dict[Any, str] = {"none": "As they are", **requests.ORDER_TITLES}
+    titles: dict[Any, str] = {"none": NAIVE_TITLE, **requests.ORDER_TITLES}
     kind = option_widget.segments(
-        "Line the units up first",
+        "Align the units first",
         list(titles),
         default="merge many",
         format_func=lambda name: words.plain(titles[name]),
@@ -150,7 +158,7 @@ def _order(family: requests.Family) -> requests.OrderRequest | None:
 
 
 def _with_curvature(choice: Choice) -> Choice:
-    """Where curvature comes from; nothing is asked where there is nothing to choose."""
+    """Let a person choose where curvature comes from, if there is a choice."""
     moments = choice.moments
     if moments is None:
         return choice
@@ -163,9 +171,9 @@ def _with_curvature(choice: Choice) -> Choice:
             default="examples" if choice.family.tasks else "optimizer",
             format_func=_CURVATURES.__getitem__,
             key=f"merge_curvature_{bool(choice.family.tasks)}",
-            help="For Fisher averaging and gradient matching. Adam remembers a mean of squared "
-            "gradients of minibatches: other than curvature from examples it takes no time, and "
-            "has all in it that training added, such as dropout.",
+            help="For Fisher averaging and gradient matching. Adam keeps a running mean of squared "
+            "gradients of minibatches. Unlike curvature from examples it takes no time, and it "
+            "includes all that training added, such as dropout.",
         )
         if source == "optimizer":
             scale = st.number_input(
@@ -174,8 +182,8 @@ def _with_curvature(choice: Choice) -> Choice:
                 value=requests.Moments.scale,
                 format="%.0f",
                 key="merge_moment_scale",
-                help="What the second moments are multiplied by, alike for all models. Only δ and "
-                "what counts as flat are compared with it.",
+                help="The second moments of all models are multiplied by this number. It matters "
+                "only beside δ, and for which entries count as flat.",
             )
             moments = replace(moments, scale=float(scale))
     return replace(choice, moments=moments, curvature=source)

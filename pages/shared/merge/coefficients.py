@@ -13,19 +13,20 @@ from merging.visualization import NamedScan
 from pages.shared import charts, jobs, option_widget
 from pages.shared.merge import rules as merge_rules
 from pages.shared.merge.choice import Choice
-from pages.shared.merge.scores import Row, _rule_title
+from pages.shared.merge.scores import rule_title
+from pages.shared.rows import Row, rounded
 
 
 def coefficients(choice: Choice, chosen: Sequence[str]) -> None:
-    """Accuracy against one coefficient, on validation examples: how much tuning a rule needs."""
+    """Show accuracy against one coefficient: how much tuning a rule needs."""
     split: Any = option_widget.segments(
         "Examples",
         ["validation", "test"],
         default="validation",
         format_func=str.capitalize,
         key="merge_scan_split",
-        help="Choose on validation examples. Looking at the test examples here is for "
-        "understanding; what is chosen on them is no longer measured by them.",
+        help="Choose on validation examples. Look at the test examples here only to "
+        "understand: a value that was chosen on them can no longer be judged by them.",
     )
     scans = []
     for rule in chosen:
@@ -33,12 +34,12 @@ def coefficients(choice: Choice, chosen: Sequence[str]) -> None:
         if scan is not None:
             scans.append(requests.on_split(scan, split))
     if not scans:
-        st.info("None of the chosen rules has a coefficient that would have to be tuned.")
+        st.info("None of the chosen rules has a coefficient to tune.")
         return
     found = jobs.follow("merge_scans", scans)
     groups: dict[str, list[NamedScan]] = {}
     for f in found:
-        named = NamedScan(_rule_title(f.request.fusion.rule), f.request.knob, f.result)
+        named = NamedScan(rule_title(f.request.fusion.rule), f.request.knob, f.result)
         groups.setdefault(f.request.knob, []).append(named)
     levels = _levels(choice, split)
     for knob, named_scans in groups.items():
@@ -68,8 +69,8 @@ def _scan_rows(scans: Sequence[NamedScan]) -> list[Row]:
             "Rule": named.title,
             "Coefficient": named.knob,
             "Value": float(value),
-            "Accuracy (%)": round(100 * float(accuracy.mean()), 2),
-            "Loss": round(float(loss.mean()), 4),
+            "Accuracy (%)": rounded(100 * float(accuracy.mean()), 2),
+            f"Loss ({named.scan.loss_unit})": round(float(loss.mean()), 4),
         }
         for named in scans
         for value, accuracy, loss in zip(

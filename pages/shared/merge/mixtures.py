@@ -14,15 +14,17 @@ from merging.schema.records.simplex import SimplexLoss
 from pages.shared import charts, jobs, words
 from pages.shared.merge import share_sliders
 from pages.shared.merge.choice import Choice
-from pages.shared.merge.scores import Row
+from pages.shared.rows import Row, rounded
 
 
 def mixtures(choice: Choice) -> None:
-    """Shares of the weighted mean by sliders."""
+    """Show shares of the weighted mean, with sliders."""
     if choice.family.configs:
         st.info("Models of different widths have no weighted mean.")
         return
-    wanted = requests.MixturesRequest(choice.family, choice.order, choice.statistics)
+    wanted = requests.MixturesRequest(
+        family=choice.family, order=choice.order, statistics=choice.statistics
+    )
     for found in jobs.follow("merge_mixtures", [wanted]):
         if found.request != wanted:
             continue
@@ -50,7 +52,7 @@ def mixtures(choice: Choice) -> None:
 
 
 def _triangle(found: Mixtures, models: Sequence[str]) -> None:
-    """The same grid as a picture: every point is a mean, the nearer a corner the more of it."""
+    """Show the same grid as a picture: the nearer a corner, the larger that model's share."""
     simplex = visualization.simplex_of_shares(found, models)
     charts.show(
         # In half a page's width it has to be drawn as for a phone.
@@ -66,8 +68,8 @@ def _share_rows(simplex: SimplexLoss) -> list[Row]:
     return [
         {
             **{f"{n} (%)": round(100 * w) for n, w in zip(simplex.names, row, strict=True)},
-            "Loss": round(float(loss), 4),
-            "Accuracy (%)": round(100 * float(accuracy), 2),
+            f"Loss ({simplex.loss_unit})": round(float(loss), 4),
+            "Accuracy (%)": rounded(100 * float(accuracy), 2),
         }
         for row, loss, accuracy in zip(
             simplex.weights.tolist(), simplex.loss, simplex.accuracy, strict=True

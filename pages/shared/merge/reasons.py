@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import streamlit as st
 
 from merging import visualization
@@ -13,12 +11,13 @@ from merging.schema.records.explanations import Removal
 from merging.visualization import NamedScan
 from pages.shared import charts, jobs, session, words
 from pages.shared.merge.choice import Choice
+from pages.shared.rows import Row, rounded
 
 
 def reasons(choice: Choice) -> None:
-    """Gradient mismatch, the one formula behind several rules, task vectors, and errors."""
+    """Show gradient mismatch, the formula behind several rules, task vectors and errors."""
     if not choice.family.base:
-        st.info("These measures are of steps from a base, and these models are without one.")
+        st.info("These measures compare steps from a base, and these models have none.")
         return
     known = min(choice.family.trained_on, default=-1) >= 0
     formula = "gradient_matching" in requests.usable_rules(choice.family, choice.chosen_moments)
@@ -38,7 +37,7 @@ def _mismatch(choice: Choice) -> None:
     st.subheader("Gradient mismatch and error", anchor=False)
     st.caption(
         "At the merged model, the gradients of all tasks differ from those at the models it was "
-        "made of. Where they differ much, a merge cannot be what training on all tasks would give."
+        "made from. The more they differ, the farther the merge is from training on all tasks."
     )
     scans = requests.mismatch_scans(choice.family, choice.statistics, choice.chosen_moments)
     found = jobs.follow("merge_mismatch", scans)
@@ -62,17 +61,22 @@ def _mismatch(choice: Choice) -> None:
     )
 
 
-def _mismatch_rows(scans: list[NamedScan]) -> list[dict[str, object]]:
+def _mismatch_rows(scans: list[NamedScan]) -> list[Row]:
     return [
         {
             "Rule": named.title,
             "Coefficient": float(value),
             "Mismatch": float(mismatch),
-            "Test error (%)": round(100 - 100 * float(accuracy.mean()), 2),
+            "Test error (%)": rounded(100 - 100 * float(accuracy.mean()), 2),
+            f"Test loss ({named.scan.loss_unit})": round(float(loss.mean()), 4),
         }
         for named in scans
-        for value, mismatch, accuracy in zip(
-            named.scan.values, named.scan.mismatch, named.scan.accuracy, strict=True
+        for value, mismatch, accuracy, loss in zip(
+            named.scan.values,
+            named.scan.mismatch,
+            named.scan.accuracy,
+            named.scan.loss,
+            strict=True,
         )
     ]
 
@@ -143,7 +147,9 @@ def _vectors(choice: Choice) -> None:
             key="merge_vectors_tensors",
             alt=visualization.describe_contributions(result, choice.models),
         )
-        charts.source(choice.title, f"{result.any_conflict:.0%} of changed entries go both ways")
+        charts.source(
+            choice.title, f"{result.any_conflict:.0%} of changed entries change in both directions"
+        )
 
 
 def _weights(choice: Choice) -> None:
@@ -176,7 +182,7 @@ def _errors(choice: Choice) -> None:
             )
             st.caption(
                 "Measured: the length of the difference. Predicted: of the term that gradient "
-                "mismatch gives; the rest is that the trained models are no exact minima. "
+                "mismatch gives; the rest is there as the trained models are not exact minima. "
                 "Bound: the triangle inequality over the tasks."
             )
 
@@ -200,10 +206,12 @@ def _removal(choice: Choice) -> None:
             key="merge_removal_delta",
         )
     st.caption(
-        "The model trained on all tasks is tuned further on this one, and what that added is taken "
-        "off: all entries alike (task arithmetic), or by curvature (Eq. 13 and 14)."
+        "The model trained on all tasks is trained further on this one, and that change is "
+        "subtracted: equally in all entries (task arithmetic), or by curvature (Eq. 13 and 14)."
     )
-    wanted = requests.RemovalRequest(choice.family, int(removed), delta=delta, seed=session.seed())
+    wanted = requests.RemovalRequest(
+        family=choice.family, removed=int(removed), delta=delta, seed=session.seed()
+    )
     for found in jobs.follow("merge_removal", [wanted]):
         if found.request == wanted:
             name = choice.tasks[int(removed)]
@@ -211,12 +219,11 @@ def _removal(choice: Choice) -> None:
             charts.source(choice.title, "test examples", f"{wanted.epochs} passes, Adam")
 
 
-def _removal_row(row: Removal, task: str) -> dict[str, object]:
+def _removal_row(row: Removal, task: str) -> Row:
     titles = {"joint": "Nothing removed", "negation": "Task arithmetic", "removal": "By curvature"}
-    clamped = None if math.isnan(row.clamped) else round(100 * row.clamped, 2)
     return {
         "Removed": titles[row.name] + (f", α = {row.scale:g}" if row.scale else ""),
         f"{task} (%)": round(100 * row.removed_accuracy, 2),
         "Other tasks (%)": round(100 * row.others_accuracy, 2),
-        "Entries clamped (%)": clamped,
+        "Entries clamped (%)": rounded(100 * row.clamped, 2),
     }

@@ -15,7 +15,7 @@ from pages.shared.merge.choice import Choice
 
 
 def choose_rules(choice: Choice) -> list[str]:
-    """Names of the rules to compare; options are set in an expander."""
+    """Let a person choose the rules to compare; options are set in an expander."""
     lacking = {name: _lacking(name, choice) for name in table.names()}
     usable = [name for name, lack in lacking.items() if not lack]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
@@ -38,7 +38,7 @@ def choose_rules(choice: Choice) -> list[str]:
 
 
 def _lacking(name: str, choice: Choice) -> str:
-    """What a rule needs and these models have not, in words; empty if it can be used."""
+    """Say what a rule needs that these models do not have; empty if it can be used."""
     card = table.find_way(name)
     if card.family == "trajectory" and choice.kind != "run":
         return "needs the checkpoints of one run, in their order"
@@ -46,7 +46,7 @@ def _lacking(name: str, choice: Choice) -> str:
 
 
 def _say_lacking(lacking: Mapping[str, str]) -> None:
-    """Which rules these models cannot be merged by, and why."""
+    """Say which rules these models cannot be merged by, and why."""
     by_words: dict[str, list[str]] = {}
     for name, lack in lacking.items():
         if lack:
@@ -62,7 +62,7 @@ def _say_lacking(lacking: Mapping[str, str]) -> None:
 
 
 def _plural(lack: str) -> str:
-    """What is said of one rule, said of several."""
+    """Turn what is said of one rule into what is said of several."""
     verb, _, rest = lack.partition(" ")
     return f"{verb.removesuffix('s')} {rest}"
 
@@ -74,7 +74,7 @@ def _options(chosen: Sequence[str]) -> None:
             value=True,
             key="merge_tuned",
             bind="query-params",
-            help="Never chosen on the test examples that are reported. Off: as set here.",
+            help="Never chosen on the test examples that are reported. Off: the values set here.",
         )
         st.number_input(
             "Factor of every model, α",
@@ -97,12 +97,12 @@ def _options(chosen: Sequence[str]) -> None:
 
 
 def tuned() -> bool:
-    """Whether coefficients are chosen on validation examples."""
+    """Say whether coefficients are chosen on validation examples."""
     return bool(session.value("merge_tuned", True))
 
 
 def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
-    """The fusion by one rule, with the options that were set."""
+    """Ask for the fusion by one rule, with the options that were set."""
     card = table.find_way(rule)
     options: dict[str, Any] = {}
     for option in fields(card.options):
@@ -124,7 +124,7 @@ def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
 
 
 def fusions(choice: Choice, chosen: Sequence[str]) -> list[requests.FusionRequest]:
-    """The fusions by all chosen rules, with their best coefficients as far as they are known."""
+    """Ask for the fusions by all chosen rules, with their best coefficients if known."""
     asked = [wanted(choice, rule) for rule in chosen]
     if not tuned() or not choice.family.tasks:
         return asked

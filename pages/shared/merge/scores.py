@@ -16,42 +16,40 @@ from merging.visualization import NamedScore
 from pages.shared import as_code, charts, jobs, session, words
 from pages.shared.merge import rules as merge_rules
 from pages.shared.merge.choice import Choice
-
-Row = dict[str, Any]
+from pages.shared.rows import Row, rounded
 
 _FILES = {"folder": "Zip file with model card and recipe", "weights": "Safetensors alone"}
 
 
-def _rule_title(name: str) -> str:
+def rule_title(name: str) -> str:
+    """Return what screens call a rule."""
     return fusion_table.find_way(name).title
 
 
-def _reference_title(name: str, choice: Choice) -> str:
-    if name.startswith("model "):
-        return choice.models[int(name.removeprefix("model "))]
-    return requests.REFERENCE_TITLES[name]
+def _reference_title(score: MergedScore, choice: Choice) -> str:
+    if score.model_number is not None:
+        return choice.models[score.model_number]
+    return requests.REFERENCE_TITLES[score.name]
 
 
-def _scores(
-    choice: Choice, wanted: Sequence[requests.FusionRequest], slot: str
-) -> list[NamedScore]:
-    """What is there of references and fused models."""
+def scored(choice: Choice, wanted: Sequence[requests.FusionRequest], slot: str) -> list[NamedScore]:
+    """Follow references and fused models, and name those that are there."""
     asked: list[Any] = [requests.ReferencesRequest(choice.family), *wanted]
     rows: list[NamedScore] = []
     for found in jobs.follow(slot, asked):
         if isinstance(found.request, requests.FusionRequest):
-            rows.append(NamedScore(_rule_title(found.request.rule), False, found.result))
+            rows.append(NamedScore(rule_title(found.request.rule), False, found.result))
         elif found.request.family == choice.family:
-            titles = [_reference_title(score.name, choice) for score in found.result]
+            titles = [_reference_title(score, choice) for score in found.result]
             pairs = zip(titles, found.result, strict=True)
             rows += [NamedScore(title, True, score) for title, score in pairs]
     return rows
 
 
 def compare(choice: Choice, chosen: Sequence[str]) -> None:
-    """All rules side by side on all tasks, and what they are compared with."""
+    """Show all rules side by side on all tasks, and what they are compared with."""
     wanted = merge_rules.fusions(choice, chosen)
-    rows = _scores(choice, wanted, "merge_scores")
+    rows = scored(choice, wanted, "merge_scores")
     if not rows:
         return
     _headline(rows)
@@ -66,12 +64,12 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
         source.append(f"curvature: Adam's second moments × {choice.chosen_moments.scale:,.10g}")
     charts.source(*source)
     _order_words(choice)
-    _width_words(choice)
+    width_words(choice)
     charts.table(_rows(rows, choice), key="merge_table")
     st.caption(
         "± is one standard error over the examples; two rules are compared on the same examples, "
         "so smaller differences can be real. ECE: mean gap between confidence and accuracy, "
-        "15 bins. Differs from a parent: share of the examples that are answered otherwise."
+        "15 bins. Differs from a parent: share of the examples that are answered differently."
     )
     notes = [f"{row.title}: {_notes(row.score)}." for row in rows if _notes(row.score)]
     if notes:
@@ -85,23 +83,23 @@ def compare(choice: Choice, chosen: Sequence[str]) -> None:
 
 
 def _order_words(choice: Choice) -> None:
-    """How the models were lined up, and how far matchings of two at a time disagree."""
+    """Say how the models were lined up, and how far matchings of two at a time disagree."""
     found = None if choice.order is None else jobs.read(choice.order)
     if choice.order is None or found is None:
         return
     kind = requests.ORDER_TITLES[choice.order.kind].lower()
-    said = f"Lined up first ({kind}, {found.seconds:.1f} s)."
+    said = f"Aligned first ({kind}, {found.seconds:.1f} s)."
     if not np.isnan(found.pairwise_cycle_error):
         said += (
-            f" Cycle error, the share of units that come back elsewhere after going round three "
-            f"models: {found.pairwise_cycle_error:.0%} by matchings of two at a time, "
+            f" Cycle error, the share of units that end up elsewhere after going round three "
+            f"models: {found.pairwise_cycle_error:.0%} by matching two at a time, "
             f"{found.cycle_error:.0%} in this order."
         )
     st.caption(words.plain(said))
 
 
-def _width_words(choice: Choice) -> None:
-    """Whose widths the result has, where models differ in them."""
+def width_words(choice: Choice) -> None:
+    """Say whose widths the result has, where models differ in them."""
     if choice.family.configs:
         st.caption(
             f"The merged model is as wide as **{words.plain(choice.models[0])}**; the units of the "
@@ -135,7 +133,7 @@ def _headline(rows: Sequence[NamedScore]) -> None:
         border=True,
         help=f"Mean accuracy over the tasks, ± {best.score.accuracy_error:.1%}.",
     )
-    singles = [row for row in rows if row.score.name.startswith("model ")]
+    singles = [row for row in rows if row.score.model_number is not None]
     alone = max((row.score.accuracy for row in singles), default=float("nan"))
     columns[1].metric("Best single model", f"{alone:.1%}", border=True)
     reference = by_title.get("joint") or by_title.get("probabilities")
@@ -154,12 +152,14 @@ def _rows(rows: Sequence[NamedScore], choice: Choice) -> list[Row]:
         if not by_loss:
             row["Accuracy (%)"] = round(100 * score.accuracy, 2)
             row["± SE"] = round(100 * score.accuracy_error, 2)
-        row["Loss"] = round(score.loss, 4)
+        row[f"Loss ({score.loss_unit})"] = round(score.loss, 4)
         row["± SE of loss"] = round(score.loss_error, 4)
-        row["ECE (%)"] = _percent(score.calibration_error)
+        row["ECE (%)"] = rounded(100 * score.calibration_error, 2)
         row["From the base"] = _known(score.base_distance)
         row["From the nearest parent"] = _known(min(score.distances, default=np.nan))
-        row["Differs from a parent (%)"] = _percent(float(np.mean(score.disagreement or np.nan)))
+        row["Differs from a parent (%)"] = rounded(
+            100 * float(np.mean(score.disagreement or np.nan)), 2
+        )
         row["Gradient mismatch"] = _known(score.mismatch)
         row["Seconds"] = _known(score.seconds)
         row["kB"] = round(score.bytes / 1000)
@@ -173,10 +173,6 @@ def _rows(rows: Sequence[NamedScore], choice: Choice) -> list[Row]:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.4g}")
-
-
-def _percent(value: float) -> float | None:
-    return None if np.isnan(value) else round(100 * float(value), 2)
 
 
 def _notes(score: MergedScore) -> str:

@@ -12,11 +12,11 @@ from merging.schema.cards.fusion import table as fusion_table
 from pages.shared import as_code, jobs, option_widget, session, words
 from pages.shared.merge import rules as merge_rules
 from pages.shared.merge.choice import Choice
-from pages.shared.merge.scores import _FILES, _rule_title, _width_words
+from pages.shared.merge.scores import _FILES, rule_title, width_words
 
 
 def cards(chosen: Sequence[str]) -> None:
-    """What every rule is, what it assumes and when it fails."""
+    """Say what every rule is, what it assumes and when it fails."""
     for name in chosen:
         card = fusion_table.find_way(name)
         with st.container(border=True):
@@ -29,7 +29,7 @@ def cards(chosen: Sequence[str]) -> None:
 
 
 def take_away(choice: Choice, chosen: Sequence[str]) -> None:
-    """Merged models as files."""
+    """Offer merged models as files."""
     ready = {one.rule: one for one in merge_rules.fusions(choice, chosen)}
     if not ready:
         return
@@ -37,7 +37,7 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
         "Merged by",
         list(ready),
         list(ready)[:1],
-        format_func=_rule_title,
+        format_func=rule_title,
         # Among other rules the choice is another widget: in this one nothing would be left of it.
         key=f"merge_take_rules_{'_'.join(ready)}",
     )
@@ -51,7 +51,7 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
     if not rules:
         st.info("Choose at least one rule.", icon=":material/arrow_upward:")
         return
-    _width_words(choice)
+    width_words(choice)
     prefix = choice.prefixes[0] if choice.prefixes else ""
     wanted = [requests.FusionExportRequest(ready[rule], what, prefix) for rule in rules]
     _make(wanted)
@@ -59,7 +59,7 @@ def take_away(choice: Choice, chosen: Sequence[str]) -> None:
 
 
 def _make(wanted: Sequence[requests.FusionExportRequest]) -> None:
-    """Files that are there or asked for, and a button that asks for the others."""
+    """Show files that are there or asked for, and a button that asks for the others."""
     asked = session.wanted_files()
     missing = [one for one in wanted if one.key not in asked and jobs.read(one) is None]
     if missing:

@@ -11,23 +11,23 @@ from pages.shared import words
 _COLLAPSING = "BatchNorm"
 _BIG = 2e9  # bytes: about what a worker has
 _COMMON_START = (
-    "The weights have a cosine of {:.2f} as they are: A and B were trained from one starting "
-    "point. They need no alignment, and it may do harm. Fuse them as they are: by a weighted mean, "
+    "The weights have a cosine of {:.2f} without alignment: A and B were trained from one starting "
+    "point. They need no alignment, and it may do harm. Merge them directly: by a weighted mean, "
     "TIES or task arithmetic."
 )
 
 
 def before(found: Forecast) -> None:
-    """What matching will take on this machine, and what is odd about the numbers."""
+    """Show what matching will take on this machine, and warnings about the numbers' types."""
     columns = st.columns(3)
     columns[0].metric(
         "Weight matching, about",
         words.plain(_duration(found.match_seconds)),
         help=(
             f"Ten sweeps in each of three runs over {found.groups:,} groups, the largest of "
-            f"{found.largest_group:,} units; {words.plain(_duration(found.sweep_seconds))} a "
-            "sweep. From an assignment problem and a product of matrices timed on this machine "
-            "just now."
+            f"{found.largest_group:,} units; {words.plain(_duration(found.sweep_seconds))} per "
+            "sweep. Estimated from one assignment problem and one product of matrices, timed on "
+            "this machine just now."
         ),
         border=True,
     )
@@ -46,7 +46,7 @@ def before(found: Forecast) -> None:
         "points, a surface of 33 × 33 has 1,089."
     )
     columns[2].metric(
-        "Points of a curve a second",
+        "Points of a curve per second",
         "–" if nothing else f"{found.points_per_second:.3g}",
         help="Without examples nothing can be evaluated." if nothing else words.plain(timed),
         border=True,
@@ -59,8 +59,9 @@ def before(found: Forecast) -> None:
         st.warning(words.plain(line), icon=":material/straighten:")
     if not found.warnings:
         st.caption(
-            f"Nothing is odd about the numbers: A has {words.plain(', '.join(found.dtypes_a))}, "
-            f"B has {words.plain(', '.join(found.dtypes_b))}."
+            "The types of the numbers are usual ones: A has "
+            f"{words.plain(', '.join(found.dtypes_a))}, B has "
+            f"{words.plain(', '.join(found.dtypes_b))}."
         )
 
 
@@ -77,7 +78,7 @@ def _memory(count: float) -> str:
 
 
 def show(found: Diagnosis) -> None:
-    """The planted permutation, chance for comparison, and what is odd about the models."""
+    """Show the planted permutation, chance for comparison, and what stands out."""
     columns = st.columns(3)
     columns[0].metric(
         "Planted permutation recovered",
@@ -102,19 +103,21 @@ def _lines(found: Diagnosis) -> list[str]:
         lost = found.units - found.recovered
         lines.append(
             f"{lost:,} units of the planted permutation were not put back. Units with equal "
-            "weights cannot be told apart; otherwise weight matching has a hard time here."
+            "weights cannot be told apart; if there are none, weight matching struggles with these "
+            "models."
         )
     if found.shared_start:
         lines.append(_COMMON_START.format(found.cosine))
     else:
         lines.append(
-            f"The weights have a cosine of {found.cosine:.3f} as they are: no common start."
+            f"The weights have a cosine of {found.cosine:.3f} without alignment: the models do not "
+            "share a starting point."
         )
     if found.equal_share > 0:
         lines.append(f"{found.equal_share:.1%} of the numbers are equal in both models.")
     if found.matched_cosine < 1.1 * found.null_cosine:
         lines.append(
-            "Matching brings these models hardly nearer than chance would: do not expect the "
+            "Matching brings these models barely closer than chance would: do not expect the "
             "barrier to fall."
         )
     for letter, dead in (("A", found.dead_a), ("B", found.dead_b)):
@@ -125,5 +128,5 @@ def _lines(found: Diagnosis) -> list[str]:
     if found.norms:
         lines.append(f"Norms: {', '.join(found.norms)}.")
     if any(_COLLAPSING in norm for norm in found.norms):
-        lines.append("BatchNorm's statistics have to be estimated afresh after merging: RESET.")
+        lines.append("BatchNorm's running statistics must be re-estimated after merging (RESET).")
     return lines

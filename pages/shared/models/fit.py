@@ -10,15 +10,15 @@ from pages.shared import charts, words
 
 def fit(rows: list[requests.TensorRow], *, key: str) -> bool:
     """Say which tensors of two checkpoints fit, with a table; whether all of them do."""
-    rows = sorted(rows, key=lambda row: (row.verdict != "does not fit", row.name))
-    wrong = [row for row in rows if row.verdict == "does not fit"]
-    equal = [row for row in rows if row.verdict == "equal values"]
+    rows = sorted(rows, key=lambda row: (row.verdict != requests.Verdict.DOES_NOT_FIT, row.name))
+    wrong = [row for row in rows if row.verdict == requests.Verdict.DOES_NOT_FIT]
+    equal = [row for row in rows if row.verdict == requests.Verdict.EQUAL]
     if wrong:
         st.error(
             words.plain(
                 f"{len(wrong)} of {len(rows)} tensors do not fit, the first is {wrong[0].name!r}: "
-                f"A has {wrong[0].shape_a}, B has {wrong[0].shape_b}. Both models must have one "
-                "architecture, width and type."
+                f"A has {wrong[0].shape_a}, B has {wrong[0].shape_b}. Both models must have "
+                "the same architecture, widths and number types."
             ),
             icon=":material/error:",
         )

@@ -19,14 +19,14 @@ def show(summary: SymmetrySummary) -> None:
     with st.container(height=_TALL if tall else "content", border=tall):
         charts.show(figure, key="models_graph", alt=visualization.describe_groups(summary))
     st.caption(
-        "One row per layer, one column per axis: of linear layers and convolutions, axis 0 is what "
-        "goes out and axis 1 what comes in. A number and its colour name a group, whose units "
-        "change places wherever it stands; grey is fixed. Point at a cell for the reason."
+        "One row per layer, one column per axis: in linear layers and convolutions, axis 0 is the "
+        "output and axis 1 the input. A number and its colour name a group, whose units change "
+        "places together wherever it appears; grey axes are fixed. Point at a cell for the reason."
     )
 
 
 def choose(summary: SymmetrySummary) -> None:
-    """Let a person freeze groups, or bring a spec; it is proven before it is used.
+    """Let a person freeze groups, or upload a spec; it is proven before it is used.
 
     Args:
         summary: The spec that is in use.
@@ -51,7 +51,7 @@ def choose(summary: SymmetrySummary) -> None:
         key="models_spec_download",
         icon=":material/download:",
     )
-    with st.expander("Freeze groups, or bring a spec of your own", icon=":material/rule:"):
+    with st.expander("Freeze groups, or upload your own spec", icon=":material/rule:"):
         wanted = _wanted(subject.config)
         if wanted is None:
             return
@@ -83,7 +83,7 @@ def _offer(found: requests.ChosenSpec, subject: requests.Subject) -> None:
         f"Certified: {found.groups:,} groups, {found.units:,} units.", icon=":material/verified:"
     )
     if found.fingerprint == subject.spec:
-        st.caption("It is in use.")
+        st.caption("This spec is in use.")
         return
     st.button(
         "Use this spec on all pages",

@@ -13,9 +13,9 @@ from pages.shared.rows import Row
 
 
 def pair_card(name: str) -> None:
-    """What a bundled pair is and how it was trained."""
+    """Say what a bundled pair is and how it was trained."""
     if name == session.BROUGHT:
-        st.info("You are looking at your own checkpoints; choose a bundled pair in the sidebar.")
+        st.info("These are your own checkpoints. To go back, choose a bundled pair in the sidebar.")
         return
     card = zoo.read_card(name)
     st.markdown(f"**{words.plain(card['title'])}** — {words.plain(card['shows'])}")
@@ -38,7 +38,7 @@ def _recipe_words(recipe: Row, seeds: Sequence[int]) -> str:
 
 
 def end_point_rows(ends: dict[str, list[EndPoint]]) -> list[Row]:
-    """Loss and accuracy of both models, one row per model and split."""
+    """List loss and accuracy of both models, one row per model and split."""
     return [
         {
             "Model": model.upper(),

@@ -6,11 +6,11 @@ import streamlit as st
 
 from merging.schema.records.symmetry import SymmetrySummary
 from pages.shared import charts, words
-from pages.shared.rows import _tiny
+from pages.shared.rows import tiny
 
 
 def symmetry(summary: SymmetrySummary) -> None:
-    """The groups of a spec, what is fixed and why, and the certificate."""
+    """Show the groups of a spec, what is fixed and why, and the certificate."""
     columns = st.columns(4)
     units = sum(group.units for group in summary.groups)
     columns[0].metric(
@@ -18,7 +18,7 @@ def symmetry(summary: SymmetrySummary) -> None:
     )
     columns[1].metric("Groups · units", f"{len(summary.groups):d} · {units:,}", border=True)
     columns[2].metric("Parameters that move", f"{summary.share_moved:.2%}", border=True)
-    change = _tiny(summary.max_relative_difference)
+    change = tiny(summary.max_relative_difference)
     columns[3].metric("Largest change of outputs", words.plain(change), border=True)
     if summary.certified:
         st.success(
@@ -30,7 +30,8 @@ def symmetry(summary: SymmetrySummary) -> None:
         st.error("Not certified: permuting the units changes the outputs.", icon=":material/error:")
     if summary.unknown_operators:
         names = ", ".join(summary.unknown_operators)
-        st.warning(f"No rule for these operators, whose axes are fixed: {words.plain(names)}.")
+        said = "There is no rule for these operators, so their axes stay fixed"
+        st.warning(words.plain(f"{said}: {names}."))
     rows = [
         {"Group": f"{k + 1} · {g.name}", "Units": g.units, "Occurs on": ", ".join(g.axes)}
         for k, g in enumerate(summary.groups)
@@ -46,7 +47,7 @@ def symmetry(summary: SymmetrySummary) -> None:
 
 
 def _orderings(exponent: float) -> str:
-    """A number of orderings from its logarithm: exact while it is small."""
+    """Write a number of orderings from its logarithm: exact while it is small."""
     if exponent < 6:
         return f"{round(10**exponent):,}"
     digits = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

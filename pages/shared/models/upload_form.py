@@ -13,7 +13,7 @@ from pages.shared.uploads import choose_architecture, examples, given, remember,
 
 
 def form() -> None:
-    """Two files, their data, and a button that looks at them."""
+    """Draw the form: two files, their data, and a button that looks at them."""
     st.caption(
         "A `.pt2` archive of any architecture; a zip file of a Hugging Face folder; or a state "
         "dict (safetensors, `torch.save`, Lightning) of a bundled architecture, whose tensor names "
@@ -47,7 +47,7 @@ def form() -> None:
 
 
 def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> str:
-    """What is known of the next file's architecture: B may leave it to A."""
+    """Return what is known of the next file's architecture: B may leave it to A."""
     return architecture or (read[0].config if read and read[0] is not None else "")
 
 
@@ -78,4 +78,11 @@ def _with_data(
     found = examples(a.config, key="models")
     if found is None:
         return None
-    return requests.Subject(a.config, a.fingerprint, b.fingerprint, *found)
+    data, data_fingerprint = found
+    return requests.Subject(
+        config=a.config,
+        model_a=a.fingerprint,
+        model_b=b.fingerprint,
+        data=data,
+        data_fingerprint=data_fingerprint,
+    )

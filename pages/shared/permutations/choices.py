@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import cast
 
 import streamlit as st
 
 from merging.results import requests
 from merging.schema.cards import matching
 from merging.schema.records.alignment import GroupUnits
+from merging.visualization.permutations.layers import Quantity
+from merging.visualization.permutations.permutation import Order
 from pages.shared import session, words
 from pages.shared.option_widget import segments
 
@@ -16,12 +18,12 @@ QUANTITIES = {
     "distance": "L2 distance",
     "cosine": "Cosine",
     "barrier": "Barrier of the layer alone",
-    "variance": "Variance half-way",
+    "variance": "Variance halfway",
 }
 
 
 def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
-    """One of the chosen methods, or None if none is chosen."""
+    """Let a person pick one of the chosen methods; None if none is chosen."""
     chosen = session.chosen_methods()
     if not chosen:
         return None
@@ -36,7 +38,7 @@ def one_alignment(*, key: str) -> requests.AlignmentRequest | None:
 
 
 def one_group(units: list[GroupUnits], *, key: str) -> GroupUnits:
-    """One permutation group."""
+    """Let a person choose one permutation group."""
     chosen = st.selectbox(
         "Permutation group",
         range(len(units)),
@@ -55,8 +57,8 @@ def _how_many(units: GroupUnits) -> str:
     return f"{times}{units.run} units"
 
 
-def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
-    """How the dots are sorted."""
+def unit_order(*, key: str) -> Order:
+    """Let a person choose how the dots are sorted."""
     labels = {"index": "By index", "match": "By match", "cycle": "By cycle"}
     chosen = segments(
         "Sort the units",
@@ -66,12 +68,12 @@ def unit_order(*, key: str) -> Literal["index", "cycle", "match"]:
         key=f"{key}_order",
         bind="query-params",
     )
-    return cast("Literal['index', 'cycle', 'match']", chosen)
+    return cast("Order", chosen)
 
 
-def layer_quantity(*, key: str) -> Any:
-    """What is compared layer by layer."""
-    return segments(
+def layer_quantity(*, key: str) -> Quantity:
+    """Let a person choose what is compared layer by layer."""
+    chosen = segments(
         "Compare",
         list(QUANTITIES),
         default="distance",
@@ -79,3 +81,4 @@ def layer_quantity(*, key: str) -> Any:
         key=f"{key}_quantity",
         bind="query-params",
     )
+    return cast("Quantity", chosen)

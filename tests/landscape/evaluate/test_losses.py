@@ -5,8 +5,19 @@ import math
 import pytest
 import torch
 
-from merging.landscape.evaluate.losses import score
+from merging.landscape.evaluate.losses import score, unit_for
 from merging.schema.errors import DataError
+from merging.schema.records.loss_unit import unit_of_loss
+
+
+@pytest.mark.parametrize(
+    ("targets", "unit"),
+    [(torch.tensor([0, 1]), "nats"), (torch.tensor([0.5, 1.0]), "squared error")],
+    ids=["classes", "numbers"],
+)
+def test_the_unit_is_that_of_the_loss_which_targets_ask_for(targets, unit):
+    _, answers = score(torch.zeros(2, 2 if unit == "nats" else 1), targets)
+    assert unit_for(targets) == unit_of_loss(answers.float().numpy()) == unit
 
 
 def test_numbers_have_their_mean_squared_error_and_no_right_answer():

@@ -99,7 +99,7 @@ def test_marks_the_naive_and_the_best_aligned_curve_of_the_test_split(make_curve
         NamedCurve("activation", make_curve(0.0, split="train")),
     ]
     marked = [t.legendgroup for t in plot_curves(curves).data if t.mode == "text"]
-    assert marked == ["Naive", "Activation matching"]
+    assert marked == ["Not aligned", "Activation matching"]
 
 
 def test_marks_can_be_left_out(make_curve):
@@ -120,7 +120,7 @@ def test_a_click_on_the_legend_isolates_a_method_with_its_marks(make_curve):
     curves = [NamedCurve("naive", make_curve()), NamedCurve("weight", make_curve(0.1))]
     figure = plot_curves(curves)
     assert figure.layout.legend.itemclick == "toggleothers"
-    assert {t.legendgroup for t in figure.data} == {"Naive", "Weight matching"}
+    assert {t.legendgroup for t in figure.data} == {"Not aligned", "Weight matching"}
     assert len(figure.layout.annotations) == 0
 
 
@@ -171,8 +171,8 @@ def test_the_description_has_barrier_and_lowest_accuracy(make_curve):
     curve = make_curve(0.6)
     text = describe_curves([NamedCurve("naive", curve)], "linear")
     barrier = curve.locate_barrier("linear")
-    assert text.startswith("Test loss from model A to model B over 400 examples.")
-    assert f"Naive: barrier {barrier.value:.2f} ± {barrier.standard_error:.2f}" in text
+    assert text.startswith("Test loss (nats) from model A to model B over 400 examples.")
+    assert f"Not aligned: barrier {barrier.value:.2f} ± {barrier.standard_error:.2f}" in text
     assert f"lowest accuracy {100 * curve.accuracy.min():.1f} %" in text
     assert "straight line" in text
 

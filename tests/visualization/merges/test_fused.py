@@ -58,8 +58,9 @@ def test_where_nothing_is_right_or_wrong_the_loss_is_compared():
     tasks = (TaskScore(40, 0.25, 0.01, math.nan, math.nan),)
     row = NamedScore("Weighted mean", False, MergedScore("average", tasks))
     assert float(plot_rule_scores([row], ["all"]).data[0].z[0][0]) == pytest.approx(0.25)
-    assert "Mean loss over 1 task. Merged: Weighted mean 0.250." in describe_rule_scores(
-        [row], ["all"]
+    assert (
+        "Mean loss (squared error) over 1 task. Merged: Weighted mean 0.250."
+        in describe_rule_scores([row], ["all"])
     )
 
 

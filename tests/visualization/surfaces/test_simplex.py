@@ -42,7 +42,7 @@ def curves(make_curve):
     path = make_curve(0.01)
     return [
         NamedCurve("naive", make_curve()),
-        NamedCurve("naive", path, "Chain path, naive", on_path=True),
+        NamedCurve("naive", path, "Chain path, not aligned", on_path=True),
         NamedCurve("weight", path, "Chain path, weight matching", on_path=True),
     ]
 
@@ -56,13 +56,13 @@ def test_curves_on_paths_have_a_colour_of_their_own_and_the_hollow_marker_of_the
         line = named(figure, curve.label)[0]
         assert line.line.color == PATH_STYLE.colour(dark)
         assert line.marker.symbol == f"{METHOD_STYLES[curve.method].symbol}-open"
-    assert named(figure, "Naive")[0].line.color == METHOD_STYLES["naive"].colour(dark)
+    assert named(figure, "Not aligned")[0].line.color == METHOD_STYLES["naive"].colour(dark)
 
 
 def test_curves_on_paths_have_neither_band_nor_mark(curves):
     figure = plot_curves(curves)
     titles = [t.legendgroup for t in figure.data if t.fill == "toself" or t.mode == "text"]
-    assert set(titles) == {"Naive"}
+    assert set(titles) == {"Not aligned"}
 
 
 def test_the_axis_says_that_paths_have_positions(curves):
@@ -136,7 +136,7 @@ def test_samples_lie_where_they_project_to_in_the_colour_of_their_own_loss(make_
     np.testing.assert_allclose(drawn.customdata[:, 2], [0.2, 0.3], rtol=1e-6)
     assert drawn.marker.coloraxis == "coloraxis"
     words = describe_surfaces(panel)
-    assert "2 SWAG samples around A: loss from 0.1 to 1, about 0.25 off the plane" in words
+    assert "2 SWAG samples around A: loss from 0.1 to 1 nats, about 0.25 off the plane" in words
     (drawn,) = named(plot_surfaces(panel, metric="accuracy"), "SWAG samples around A")
     np.testing.assert_allclose(drawn.marker.color, 100 * accuracy, rtol=1e-6)
 
@@ -207,13 +207,13 @@ def test_a_grid_of_shares_is_a_triangle_of_means_over_the_tasks():
     assert 0.45 < np.isfinite(heat.z).mean() < 0.55
     assert {"<b>X</b><br>100.0 %", "<b>Y</b><br>50.0 %"} <= set(texts(figure))
     words = describe_simplex(simplex)
-    assert "Validation loss of 231 weighted means of 3 models" in words
+    assert "Validation loss (nats) of 231 weighted means of 3 models" in words
     assert "Lowest 0.2 at 100 % X; highest 0.6" in words
 
 
 def test_words_say_the_corners_and_the_lowest_mixture(make_simplex):
     words = describe_simplex(make_simplex(4), ["A", "B", "π(B)"])
-    assert "Test loss of 15 weighted means of 3 models" in words
+    assert "Test loss (nats) of 15 weighted means of 3 models" in words
     assert "Corners: A 0.1; B 0.1; π(B) 1.1" in words
     assert "Lowest 0.1 at 100 % B; highest 1.1" in words
     assert "0 points" in describe_simplex(make_simplex(4, known=0))

@@ -130,8 +130,8 @@ def test_an_aligned_model_wears_its_methods_colours(make_surface, method, symbol
 def test_several_aligned_models_are_told_apart_by_name(surface):
     points = (*surface.points, PlanePoint("activation", 8.0, 9.0))
     figure = plot_surfaces([NamedSurface("a", "weight", replace(surface, points=points))])
-    assert "π(B) weight matching" in texts(figure)
-    assert "π(B) activation matching" in texts(figure)
+    assert "π(B), weight matching" in texts(figure)
+    assert "π(B), activation matching" in texts(figure)
 
 
 def test_paths_are_straight_and_the_arrow_from_b_says_same_function(surface):
@@ -196,7 +196,7 @@ def test_a_grid_without_a_complete_level_shows_what_there_is(surface):
     heat = traces(figure, "heatmap")[0]
     np.testing.assert_array_equal(np.isfinite(heat.z), evaluated)
     assert traces(figure, "contour") == []
-    assert "evaluation goes on" in texts(figure)
+    assert "still being evaluated" in texts(figure)
     assert all(y <= surface.y[2] / surface.scale + 1e-6 for y in named(figure, "probe")[0].y)
 
 

@@ -90,40 +90,49 @@ WAY_CARDS: Mapping[str, RuleCard] = MappingProxyType({
     card.name: card
     for card in (
         RuleCard(
-            "zipit",
-            "ZipIt!",
-            "activations",
-            "units of all models are merged by correlation, also two of one model; W = M W₁..T U",
-            "Tasks differ: a model has units that the others have no partner for.",
-            "Units that no other is like are merged all the same; training examples are needed.",
-            "Stoica et al. 2024, arXiv 2305.03053",
-            ZipOptions,
+            name="zipit",
+            title="ZipIt!",
+            family="activations",
+            formula=(
+                "units of all models are merged by correlation, also two of one model; W = M "
+                "W₁..T U"
+            ),
+            assumes="Tasks differ: a model has units that the others have no partner for.",
+            fails=(
+                "Units that no other is like are merged all the same; training examples are needed."
+            ),
+            paper="Stoica et al. 2024, arXiv 2305.03053",
+            options=ZipOptions,
             weights="none",
             needs_data=True,
             least_models=2,
         ),
         RuleCard(
-            "transport",
-            "Optimal transport",
-            "mean",
-            "W' = (n T)[out] W (m T)[in]ᵀ, T the plan that carries units at the least cost",
-            "Units of models have partners, as after training on one task with other seeds.",
-            "Plans are made layer by layer from the input on, and never looked at again.",
-            "Singh and Jaggi 2020, arXiv 1910.05653",
-            TransportOptions,
+            name="transport",
+            title="Optimal transport",
+            family="mean",
+            formula="W' = (n T)[out] W (m T)[in]ᵀ, T the plan that carries units at the least cost",
+            assumes=(
+                "Units of models have partners, as after training on one task with other seeds."
+            ),
+            fails="Plans are made layer by layer from the input on, and never looked at again.",
+            paper="Singh and Jaggi 2020, arXiv 1910.05653",
+            options=TransportOptions,
             needs_data=True,
             least_models=2,
             other_widths=True,
         ),
         RuleCard(
-            "distillation",
-            "Distilled from all",
-            "activations",
-            "θ = argmin T² KL(Σ wₜ softmax(zₜ / T) ‖ softmax(z / T)), from the mean on",
-            "Training examples, and time to train: no mere merge, but one model as the result.",
-            "Teachers that are right on other tasks are asked about all examples alike.",
-            "Hinton et al. 2015, arXiv 1503.02531",
-            DistillOptions,
+            name="distillation",
+            title="Distilled from all",
+            family="activations",
+            formula="θ = argmin T² KL(Σ wₜ softmax(zₜ / T) ‖ softmax(z / T)), from the mean on",
+            assumes=(
+                "Training examples, and time to train: no mere merge, but one model as the result."
+            ),
+            fails="Teachers that are right on other tasks are asked about all examples alike.",
+            paper="Hinton et al. 2015, arXiv 1503.02531",
+            options=DistillOptions,
             needs_data=True,
         ),
     )
