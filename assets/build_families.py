@@ -34,7 +34,7 @@ from merging.models.zoo.families import (
     training_examples,
 )
 from merging.results import requests
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.cards.zoo import ASSETS, family_files, read_family_cards
 
 log = logging.getLogger("build_families")
@@ -142,7 +142,7 @@ def look_at(name: str, ask: Ask) -> None:
 
 def _weights(rule: str, family: requests.Family) -> tuple[float, ...]:
     """What the page's factor is before anybody moves it; tuning overrides it."""
-    scales = find_way(rule).weights == "scales"
+    scales = find_card(rule).weights == "scales"
     return (requests.FIRST_FACTOR,) * len(family.models) if scales else ()
 
 

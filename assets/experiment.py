@@ -37,7 +37,13 @@ from merging.fusion.explain.mismatch import decompose_error, gradient_mismatch
 from merging.fusion.explain.task_vectors import compare_task_vectors, weight_histogram
 from merging.fusion.problem import FusionProblem
 from merging.models.state_dict import scale
-from merging.models.zoo.families import FAMILIES, Family, FamilyRecipe, load_family, train_family
+from merging.models.zoo.families import (
+    FAMILIES,
+    FamilyRecipe,
+    LoadedFamily,
+    load_family,
+    train_family,
+)
 from merging.models.zoo.training import train
 
 log = logging.getLogger("experiment")
@@ -322,7 +328,7 @@ def compare_soups(recipe: FamilyRecipe, run: int) -> dict[str, float]:
 
 
 def _greedy(
-    family: Family, models: Sequence[Params], chosen: Sequence[float], validation: Batches
+    family: LoadedFamily, models: Sequence[Params], chosen: Sequence[float], validation: Batches
 ) -> Params:
     """Take in, from the best model on, whatever makes the mean better on validation."""
     order = sorted(range(len(models)), key=lambda k: -chosen[k])

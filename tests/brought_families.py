@@ -22,7 +22,7 @@ from merging.fusion.networks.transport import fuse_by_transport
 from merging.fusion.networks.zipit import zip_models
 from merging.models.zoo.training import Recipe, train
 from merging.results.requests import CURVATURE_EXAMPLES, SHOWN_EXAMPLES
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way
+from merging.schema.cards.fusion.table import find_card
 
 State = dict[str, Tensor]
 CONFIG: dict[str, Any] = {"architecture": "mlp", "widths": [16, 12, 10, 3]}
@@ -174,7 +174,7 @@ def fused(
     """What the library makes of brought models, called directly.
 
     Args:
-        rule: A rule or a way.
+        rule: One of `RULE_CARDS`.
         brought: The models; of the first one's file are the names.
         weights: One number per model.
         options: The rule's options.
@@ -200,9 +200,9 @@ def _merged(
     if order:
         orders = merging.align_many(spec, brought.model, models, order).permutations
         models = [merging.permute(spec, o, m) for o, m in zip(orders, models, strict=True)]
-    if rule not in RULE_CARDS:
+    card, given = find_card(rule), {}
+    if card.on_networks:
         return _whole(rule, brought, models, spec, weights, options)
-    card, given = find_way(rule), {}
     if card.needs_fishers:
         own = [_curvature(brought, params, brought.train) for params in brought.models]
         if orders is not None:
@@ -230,7 +230,7 @@ def _curvature(brought: Brought, params: State, data: Batches) -> State:
 
 
 def _whole(
-    way: str,
+    rule: str,
     brought: Brought,
     models: Sequence[State],
     spec: Any,
@@ -238,9 +238,9 @@ def _whole(
     options: Mapping[str, Any] | None,
 ) -> State:
     model, some = brought.model, brought.train.take(SHOWN_EXAMPLES)
-    if way == "zipit":
+    if rule == "zipit":
         return zip_models(spec, model, models, some, options=options).heads[0]
-    if way == "transport":
+    if rule == "transport":
         specs = [merging.find_symmetry(network, brought.inputs) for network in brought.networks]
         return fuse_by_transport(
             brought.networks, models, specs, some, weights=weights, options=options

@@ -14,6 +14,7 @@ from merging.files.user_function import is_function
 from merging.results import requests
 from merging.schema.cards.matching import METHOD_CARDS
 from merging.schema.cards.paths import PATH_CARDS
+from merging.schema.cards.titles import NAIVE
 
 
 def add_shared(child: ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def _add_matching(child: ArgumentParser) -> None:
     child.add_argument(
         "--method",
         default="weight",
-        choices=[*METHOD_CARDS, "naive"],
+        choices=[*METHOD_CARDS, NAIVE],
         help="how B is aligned to A first; naive leaves it as it is",
     )
     child.add_argument(
@@ -182,8 +183,8 @@ def add_surface(child: ArgumentParser) -> None:
         "--level",
         type=int,
         default=1,
-        choices=range(len(requests.LEVEL_SIDES)),
-        help=f"how fine the grid is: {_listed(requests.LEVEL_SIDES)} points per side",
+        choices=range(len(requests.LEVELS)),
+        help=f"how fine the grid is: {_listed(requests.LEVELS)} points per side",
     )
     child.add_argument(
         "--margin",
@@ -204,7 +205,7 @@ def add_surface(child: ArgumentParser) -> None:
 
 def read_surface(arguments: Namespace) -> wanted.Surface:
     """Read the arguments of `surface`."""
-    aligned = "" if arguments.method == "naive" else f",b,{arguments.method}"
+    aligned = "" if arguments.method == NAIVE else f",b,{arguments.method}"
     return wanted.Surface(
         named=read_pair(arguments),
         matching=_read_matching(arguments),

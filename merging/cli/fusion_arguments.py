@@ -9,7 +9,6 @@ from merging.cli.wanted import Named, read_option
 from merging.cli.wanted_fusion import Fuse
 from merging.results import requests
 from merging.schema.cards.fusion.curvature import MOMENT_SCALE
-from merging.schema.cards.fusion.networks import WAY_CARDS
 from merging.schema.cards.fusion.table import RULE_CARDS
 from merging.schema.errors import MergingError
 
@@ -48,7 +47,7 @@ def _add_models(child: ArgumentParser) -> None:
 
 def _add_rule(child: ArgumentParser) -> None:
     child.add_argument(
-        "--rule", default="average", choices=[*RULE_CARDS, *WAY_CARDS], help="how they are fused"
+        "--rule", default="average", choices=list(RULE_CARDS), help="how they are fused"
     )
     child.add_argument("--base", metavar="FILE", help="the model they were fine-tuned from")
     child.add_argument("--no-base", action="store_true", help="leave a bundled family's base out")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from merging.results import requests
 from merging.results.requests import AlignmentRequest, Split, Statistics, Subject
 from merging.schema.cards.matching import METHOD_CARDS
+from merging.schema.cards.titles import NAIVE
 from merging.schema.errors import MergingError
 
 
@@ -64,7 +65,7 @@ class Matching:
     """How model B is aligned.
 
     Attributes:
-        method: A matching method's name, or `"naive"` to leave B as it is.
+        method: A matching method's name, or `NAIVE` to leave B as it is.
         options: Options as they were written: `name=value`, or `method.name=value` for one method.
         seed: The seed.
     """
@@ -75,7 +76,7 @@ class Matching:
 
     def alignment(self, subject: Subject) -> AlignmentRequest | None:
         """Return the alignment of these models; None if B is left as it is."""
-        return None if self.method == "naive" else self.by(self.method, subject)
+        return None if self.method == NAIVE else self.by(self.method, subject)
 
     def by(self, method: str, subject: Subject) -> AlignmentRequest:
         """Return the alignment by a method, with the options that are for it.

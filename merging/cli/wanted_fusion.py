@@ -9,12 +9,12 @@ from typing import Any, Literal
 from merging.cli.wanted import Named
 from merging.results import requests
 from merging.results.requests import Family, FusedStatistics, Moments
-from merging.results.requests.common_order import Order
 from merging.results.requests.curvature import Labels
 from merging.results.requests.fusion import JudgedSplit
 from merging.schema.cards.fusion.card import RuleCard
 from merging.schema.cards.fusion.curvature import MOMENT_SCALE
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way
+from merging.schema.cards.fusion.table import find_card
+from merging.schema.cards.matching import CommonOrderKind
 from merging.schema.errors import MergingError
 
 
@@ -47,7 +47,7 @@ class Fuse:
     weights: tuple[float, ...] = ()
     members: str | None = None
     no_base: bool = False
-    order: Literal["none"] | Order = "none"
+    order: Literal["none"] | CommonOrderKind = "none"
     tune: bool = False
     statistics: FusedStatistics = "merged"
     labels: Labels = "sampled"
@@ -61,7 +61,7 @@ class Fuse:
     @property
     def card(self) -> RuleCard:
         """The rule's card."""
-        return find_way(self.rule)
+        return find_card(self.rule)
 
     @property
     def from_optimizer(self) -> bool:
@@ -80,7 +80,7 @@ class Fuse:
         if is_bundled or is_folder or judged or changed or needs:
             return False
         # What makes a result again computes it from requests.
-        return self.rule in RULE_CARDS and not self.noted
+        return not (card.on_networks or self.noted)
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """Return the numbers of the models to fuse.

@@ -17,7 +17,7 @@ from torch import Tensor
 from merging.schema.errors import ComputeError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Seal:
     tensor: weakref.ref[Tensor]
     version: int
@@ -44,7 +44,10 @@ def seal(tensors: Iterable[Tensor], forget: Callable[[], None]) -> None:
         forget: Called if a seal is broken; it has to forget these tensors.
     """
     _SEALS[:] = [kept for kept in _SEALS if kept.tensor() is not None]
-    _SEALS.extend(_Seal(weakref.ref(t), t._version, _contents(t), forget) for t in tensors)
+    _SEALS.extend(
+        _Seal(tensor=weakref.ref(t), version=t._version, contents=_contents(t), forget=forget)
+        for t in tensors
+    )
 
 
 def check_seals(*, contents: bool = True) -> None:

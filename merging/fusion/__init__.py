@@ -1,4 +1,4 @@
-"""*What comes of merging*: one file per rule, and the table `RULES`.
+"""*What comes of merging*: the rules that work tensor by tensor, in the table `RULES` of `fuse`.
 
 Zipping, transport, distillation and gradient matching with curvature beyond the diagonal look at
 whole models, so they are functions of their own.

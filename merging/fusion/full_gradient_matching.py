@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merging.files.checkpoints.lazy_params import Params
+from merging.files.checkpoints.lazy_params import Params, StateDict
 from merging.fusion.curvature.operators import Operator
 from merging.fusion.fuse import fuse
-from merging.fusion.problem import FusionProblem, OnProgress, State
+from merging.fusion.problem import FusionProblem
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress, ignore
 
 Vector = dict[str, Tensor]
 
@@ -35,8 +36,8 @@ class Matched:
 
 
 def match_gradients(
-    models: Sequence[State],
-    base: State,
+    models: Sequence[StateDict],
+    base: StateDict,
     curvatures: Sequence[Operator],
     base_curvature: Operator,
     *,
@@ -44,7 +45,7 @@ def match_gradients(
     delta: float = 1.0,
     tolerance: float = 1e-6,
     most_steps: int = 300,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Matched:
     """Solve Eq. 12, `H (theta - base) = sum_t a_t (H_0 + H_t) (theta_t - base)`, for any curvature.
 
@@ -105,15 +106,17 @@ def match_gradients(
         own = _added(prior(way), _product(curvature, way), 1.0)
         wanted, start = _added(wanted, own, factor), _added(start, way, factor)
     found, steps, residual = _solved(
-        whole, wanted, start, tolerance, most_steps, on_progress or _ignore
+        whole, wanted, start, tolerance, most_steps, on_progress or ignore
     )
     merged = {n: (origin[n] + found[n]).to(models[0][n].dtype) for n in names}
-    return Matched({**rest, **merged}, steps, residual, residual <= tolerance)
+    return Matched(
+        params={**rest, **merged}, steps=steps, residual=residual, converged=residual <= tolerance
+    )
 
 
-def _trained(model: State) -> list[str]:
+def _trained(model: StateDict) -> list[str]:
     """Names of floating tensors that are no running statistics."""
-    problem = FusionProblem([model], None, ())
+    problem = FusionProblem(models=[model])
     return [n for n in model if problem.is_floating(n) and n not in problem.statistics]
 
 
@@ -137,7 +140,7 @@ def _solved(
     start: Vector,
     tolerance: float,
     most_steps: int,
-    tell: OnProgress,
+    tell: Progress,
 ) -> tuple[Vector, int, float]:
     """Conjugate gradients: the solution, the steps, and the share of the residual.
 
@@ -163,7 +166,3 @@ def _solved(
         way = _added(left, way, square / before)
         tell(step + 1, most_steps, f"residual {(square / scale) ** 0.5:.1e}")
     return found, most_steps, (square / scale) ** 0.5
-
-
-def _ignore(*_: object) -> None:
-    """A callback for nobody."""

@@ -26,12 +26,13 @@ from merging.fusion.blocks import block_by_block
 from merging.fusion.curvature.adam_moments import Curvatures, curvatures_from_moments
 from merging.fusion.fuse import start
 from merging.fusion.model_card import write_card
-from merging.fusion.problem import FusionProblem, OnProgress
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Buffers
 from merging.fusion.tensor_by_tensor import Walk
 from merging.schema.cards.fusion.curvature import MOMENT_SCALE
-from merging.schema.cards.fusion.table import find_rule_card, read_rule_options
+from merging.schema.cards.fusion.table import find_card, read_rule_options
 from merging.schema.errors import MergingError, StoreError
+from merging.schema.progress import Progress
 
 FilePath = str | os.PathLike[str]
 SHARD_BYTES = 5_000_000_000
@@ -70,7 +71,7 @@ def fuse_files(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> FusedFiles:
     """Fuse checkpoints on disk, one tensor at a time.
 
@@ -131,28 +132,29 @@ def fuse_files(
     with block_by_block(), ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
         if fishers == "optimizer":
-            ends = [base] if base is not None and find_rule_card(rule).needs_base_fisher else []
+            ends = [base] if base is not None and find_card(rule).needs_base_fisher else []
             found = _from_optimizers([*paths, *ends], models, moment_scale, files)
         else:
             opened = [files.enter_context(open_checkpoint(path)) for path in fishers or ()]
             found = Curvatures(opened if fishers is not None else None, _opened(base_fisher, files))
         given = FusionProblem(
-            models,
-            _opened(base, files),
-            (),
-            found.fishers,
-            found.base_fisher,
+            models=models,
+            base=_opened(base, files),
+            fishers=found.fishers,
+            base_fisher=found.base_fisher,
             sizes=sizes,
             seed=seed,
         )
-        walk = start(rule, given, weights, options, buffers, on_progress)
+        walk = start(
+            rule, given, weights=weights, options=options, buffers=buffers, on_progress=on_progress
+        )
         recipe = {
             "rule": rule,
             "models": [Path(path).name for path in paths],
             "base": Path(base).name if base is not None else None,
             "weights": list(weights) if weights is not None else None,
             "sizes": list(sizes) if sizes is not None else None,
-            "options": asdict(read_rule_options(find_rule_card(rule), options)),
+            "options": asdict(read_rule_options(find_card(rule), options)),
             "curvature": "optimizer" if fishers == "optimizer" else None,
             "moment_scale": moment_scale if fishers == "optimizer" else None,
             "buffers": buffers,
@@ -197,7 +199,9 @@ def _written(
     meta = {"format": "pt", "recipe": json.dumps(recipe)}
     if target.suffix == ".safetensors":
         stream_checkpoint(target, specs, tensor, meta)
-        return FusedFiles((target,), write_card(recipe, walk.notes), recipe, walk.notes)
+        return FusedFiles(
+            files=(target,), card=write_card(recipe, walk.notes), recipe=recipe, notes=walk.notes
+        )
     total = sum(spec.nbytes for spec in specs.values())
     shards = _shards(specs, total, int(first.meta.get("shards", 1)), shard_bytes)
     draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -215,7 +219,9 @@ def _written(
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return FusedFiles(tuple(target / file for file in shards), card, recipe, walk.notes)
+    return FusedFiles(
+        files=tuple(target / file for file in shards), card=card, recipe=recipe, notes=walk.notes
+    )
 
 
 def _shards(

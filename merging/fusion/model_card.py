@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 
 _BUFFERS = {
     "mean": "Running statistics are the models' mean; re-estimate them on data.",
@@ -34,7 +34,7 @@ def write_card(recipe: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
         >>> print(write_card(recipe, {}).splitlines()[4])
         # Weighted mean of 2 models
     """
-    card = find_way(recipe["rule"])
+    card = find_card(recipe["rule"])
     models = list(recipe["models"])
     numbers = recipe.get("weights") or [None] * len(models)
     lines = ["---", "tags: [merge]", "---", ""]

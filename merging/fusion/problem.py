@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from merging.files.checkpoints.lazy_params import StateDict
+from merging.files.data.batches import BatchesLike
 from merging.fusion.blocks import Entries, entries, specs_of
 from merging.schema.cards.fusion.card import RuleCard
 from merging.schema.errors import DataError, MergingError
+from merging.schema.running_statistics import is_running_statistic
 
 
 def checked(
@@ -99,7 +102,7 @@ def _factors(card: RuleCard, count: int, weights: Sequence[float] | None) -> lis
     return factors
 
 
-def _check_fits(first: State, other: State, title: str) -> None:
+def _check_fits(first: StateDict, other: StateDict, title: str) -> None:
     differing = set(first) ^ set(other)
     if differing:
         raise MergingError(
@@ -113,26 +116,14 @@ def _check_fits(first: State, other: State, title: str) -> None:
             raise MergingError(f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}")
 
 
-State = Mapping[str, Tensor]
-
-
-OnProgress = Callable[[float, float, str], None]
-
-
-Examples = Iterable[tuple[Tensor, Tensor]]
-
-
-_STATISTICS = ("running_mean", "running_var")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FusionProblem:
     """Models that are to become one.
 
     Attributes:
         models: State dicts with the same names and shapes; any mapping will do.
         base: What they were all fine-tuned from, or None.
-        weights: One number per model.
+        weights: One number per model; none before the problem is checked.
         fishers: For each model, the diagonal of its curvature on the scale of its loss's *sum*.
         base_fisher: The same of the base model.
         grams: For each model, Gram matrices of what its layers read, by the weights' names.
@@ -143,15 +134,15 @@ class FusionProblem:
         notes: What the rule found out on the way; plain values.
     """
 
-    models: Sequence[State]
-    base: State | None
-    weights: Sequence[float]
-    fishers: Sequence[State] | None = None
-    base_fisher: State | None = None
-    grams: Sequence[State] | None = None
+    models: Sequence[StateDict]
+    base: StateDict | None = None
+    weights: Sequence[float] = ()
+    fishers: Sequence[StateDict] | None = None
+    base_fisher: StateDict | None = None
+    grams: Sequence[StateDict] | None = None
     sizes: Sequence[float] | None = None
     model: nn.Module | None = None
-    batches: Examples | None = None
+    batches: BatchesLike | None = None
     seed: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -161,7 +152,7 @@ class FusionProblem:
         if self.model is not None:
             buffers = {n for n, _ in self.model.named_buffers(remove_duplicate=False)}
         else:
-            buffers = {n for n in self.models[0] if n.rpartition(".")[2] in _STATISTICS}
+            buffers = {n for n in self.models[0] if is_running_statistic(n)}
         return frozenset(n for n in buffers if n in self.models[0] and self.is_floating(n))
 
     def is_floating(self, name: str) -> bool:
@@ -213,7 +204,7 @@ class FusionProblem:
         return replace(self, weights=list(weights), notes={**self.notes, **notes})
 
 
-def _curvature(fisher: State, name: str, whose: str, shape: tuple[int, ...]) -> Entries:
+def _curvature(fisher: StateDict, name: str, whose: str, shape: tuple[int, ...]) -> Entries:
     if name not in fisher:
         raise MergingError(
             f"the curvature of {whose} has no {name!r}; take it with diagonal_fisher, whose result "

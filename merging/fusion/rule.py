@@ -14,9 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from merging.files.data.batches import BatchesLike
 from merging.fusion.blocks import Entries, entries, entrywise
-from merging.fusion.problem import Examples, FusionProblem, OnProgress
+from merging.fusion.problem import FusionProblem
 from merging.schema.cards.fusion.card import RuleCard
+from merging.schema.progress import Progress
 
 Buffers = Literal["rule", "mean", "first"]
 
@@ -34,12 +36,12 @@ class Counted:
     counts: Mapping[str, int]
 
 
-Prepare = Callable[[FusionProblem, Any, OnProgress], FusionProblem]
+PrepareRule = Callable[[FusionProblem, Any, Progress], FusionProblem]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to fuse models: its card, and its functions.
+    """A fusion rule: its card, and its functions.
 
     Attributes:
         card: What it is.
@@ -50,7 +52,7 @@ class Rule:
 
     card: RuleCard
     fuse: Callable[[FusionProblem, str, Any], Entries | Counted]
-    prepare: Prepare | None = None
+    prepare: PrepareRule | None = None
 
     @property
     def options(self) -> type:
@@ -76,7 +78,7 @@ def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Entrie
     return entrywise(mean, [entries(problem.models[k], name) for k in used])
 
 
-def type_of_examples(batches: Examples) -> torch.dtype:
+def type_of_examples(batches: BatchesLike) -> torch.dtype:
     """The type in which models read these examples: that of the inputs, or float32 for tokens."""
     dtype: torch.dtype = next(iter(batches))[0].dtype
     return dtype if dtype.is_floating_point else torch.float32

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from merging.files.checkpoints.lazy_params import StateDict
 from merging.fusion.blocks import Entries, entries
-from merging.fusion.problem import FusionProblem, OnProgress, State
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Buffers, Counted, Rule, weighted_mean
+from merging.schema.progress import Progress
 
 
 class Walk:
@@ -33,7 +35,7 @@ class Walk:
         problem: FusionProblem,
         options: Any,
         buffers: Buffers,
-        on_progress: OnProgress,
+        on_progress: Progress,
     ) -> None:
         self._rule, self._options, self._buffers = rule, options, buffers
         self._tell, steps = on_progress, len(problem.models[0])
@@ -43,7 +45,7 @@ class Walk:
             problem = rule.prepare(problem, options, self._tell_before)
             self._done = steps
         self._problem = problem
-        self._first: State = next(
+        self._first: StateDict = next(
             (m for m, w in zip(problem.models, problem.weights, strict=True) if w),
             problem.models[0],
         )

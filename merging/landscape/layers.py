@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from merging.landscape.evaluate.evaluation import Examples, OnProgress, evaluate_family
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import evaluate_family
 from merging.landscape.statistics.repair import unit_statistics
 from merging.models.graph.export import trace
 from merging.models.state_dict import check_same_architecture, distance, dot, lerp, norm
+from merging.schema.progress import Progress
 
 
 def layer_names(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -48,10 +50,10 @@ def layer_barriers(
     model: nn.Module,
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     lams: int = 5,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, float]:
     """Loss barrier when only one layer goes from A to B and the rest stays A's.
 
@@ -90,7 +92,7 @@ def variance_ratios(
     model: nn.Module,
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     lam: float = 0.5,
 ) -> dict[str, float]:
     """Variance of every layer's units between the models, as a share of the models' own.

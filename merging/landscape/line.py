@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from merging.landscape.evaluate.evaluation import (
-    Evaluation,
-    Examples,
-    OnProgress,
-    Prepare,
-    evaluate_family,
-)
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import Evaluation, Prepare, evaluate_family
 from merging.models.state_dict import check_same_architecture
+from merging.schema.progress import Progress
 from merging.schema.records.curve import Curve
 
 
@@ -45,14 +41,14 @@ def interpolate(
     model: nn.Module,
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     lams: int | Sequence[float] = 25,
     *,
     overshoot: float = 0.0,
     prepare: Prepare | None = None,
     statistics: str = "interpolated",
     split: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Curve:
     """Evaluate the line from model A to model B.
 
@@ -96,4 +92,12 @@ def curve_of(
     split: str = "",
 ) -> Curve:
     """The curve of an evaluation whose points are the positions `lams`."""
-    return Curve(lams, found.loss, found.accuracy, found.losses, found.correct, statistics, split)
+    return Curve(
+        lams=lams,
+        loss=found.loss,
+        accuracy=found.accuracy,
+        example_losses=found.losses,
+        example_correct=found.correct,
+        statistics=statistics,
+        split=split,
+    )

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples, OnProgress, Prepare, evaluate_family
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import Prepare, evaluate_family
 from merging.models.state_dict import check_same_architecture, combine, dot, norm, scale, subtract
+from merging.schema.cards.landscape import LEVELS
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress
 from merging.schema.records.surface import PlanePoint, Surface
 
-# Points per side: every level keeps all points of the one before it.
-LEVELS = (9, 17, 33, 65)
 # Directions shorter than this share of the first are no directions of their own.
 _LEAST_ANGLE = 1e-6
 
@@ -192,12 +193,12 @@ def strip_axes(
 def evaluate_plane(
     model: nn.Module,
     plane: Plane,
-    batches: Examples,
+    batches: BatchesLike,
     resolution: int = 33,
     margin: float = 0.25,
     *,
     prepare: Prepare | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Surface:
     """Evaluate a plane on a square grid.
 
@@ -227,17 +228,26 @@ def evaluate_plane(
     )
     length = plane.corners[1][0] if plane.orthonormal else 1.0
     evaluated = np.ones((resolution, resolution), dtype=bool)
-    return Surface(x, y, values[0], values[1], values[2], evaluated, points, length)
+    return Surface(
+        x=x,
+        y=y,
+        loss=values[0],
+        accuracy=values[1],
+        standard_error=values[2],
+        evaluated=evaluated,
+        points=points,
+        scale=length,
+    )
 
 
 def evaluate_points(
     model: nn.Module,
     plane: Plane,
     coordinates: NDArray[np.float64] | Sequence[tuple[float, float]],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     prepare: Prepare | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Loss, accuracy and standard error of the loss at points of a plane.
 

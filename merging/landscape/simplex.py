@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from merging.landscape.evaluate.evaluation import Examples, OnProgress, Prepare, evaluate_family
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import Prepare, evaluate_family
 from merging.models.state_dict import check_same_architecture
+from merging.schema.cards.landscape import SIMPLEX_LEVELS
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress
 from merging.schema.records.simplex import SimplexLoss
-
-# Steps along an edge: every level keeps all points of the one before it.
-SIMPLEX_LEVELS = (4, 8, 16, 32)
 
 
 def simplex_points(resolution: int, corners: int) -> NDArray[np.float64]:
@@ -57,13 +57,13 @@ def new_simplex_points(level: int, corners: int) -> NDArray[np.float64]:
 def evaluate_simplex(
     model: nn.Module,
     corners: Mapping[str, Mapping[str, Tensor]],
-    batches: Examples,
+    batches: BatchesLike,
     points: int | NDArray[np.float64] = 8,
     *,
     prepare: Prepare | None = None,
     statistics: str = "interpolated",
     split: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> SimplexLoss:
     """Loss and accuracy of weighted means of three or more models.
 
@@ -93,15 +93,15 @@ def evaluate_simplex(
         model, models, weights, batches, prepare=prepare, on_progress=on_progress
     )
     return SimplexLoss(
-        names,
-        weights,
-        found.loss,
-        found.accuracy,
-        found.standard_error,
-        points if isinstance(points, int) else 0,
-        split,
-        found.losses.shape[1],
-        statistics,
+        names=names,
+        weights=weights,
+        loss=found.loss,
+        accuracy=found.accuracy,
+        standard_error=found.standard_error,
+        resolution=points if isinstance(points, int) else 0,
+        split=split,
+        examples=found.losses.shape[1],
+        statistics=statistics,
     )
 
 

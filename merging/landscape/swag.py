@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples, OnProgress
+from merging.files.data.batches import BatchesLike
 from merging.landscape.paths.trained_space import TrainedSpace
 from merging.landscape.paths.training_log import MOMENTUM, TrainingLog
 from merging.models.state_dict import check_same_architecture, floating
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import SWAG_CARD
 from merging.schema.errors import MergingError, StoppedError
+from merging.schema.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +91,10 @@ def swag_moments(checkpoints: Iterable[Mapping[str, Tensor]], rank: int = 10) ->
 def collect_swag(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Swag:
     """Go on training a model by SGD with a constant step size, and take the moments on the way.
 
@@ -182,4 +183,10 @@ class _Moments:
             name: (self._square[name] - value.square()).clamp_min(0).to(first[name].dtype)
             for name, value in self._mean.items()
         }
-        return Swag(mean, variance, tuple(self._deviations), self.count, stopped)
+        return Swag(
+            mean=mean,
+            variance=variance,
+            deviations=tuple(self._deviations),
+            snapshots=self.count,
+            stopped=stopped,
+        )

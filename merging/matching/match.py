@@ -11,20 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from merging.files.data.batches import BatchesLike
 from merging.matching.methods import activation, straight_through, weight
-from merging.matching.problem import (
-    Examples,
-    MatchProblem,
-    MatchResult,
-    Method,
-    OnProgress,
-    State,
-    Watcher,
-    ignore,
-)
+from merging.matching.problem import MatchProblem, MatchResult, Method, Watcher
 from merging.models.state_dict import check_same_architecture
 from merging.schema.cards.matching import find_card, read_options
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress, ignore
 from merging.symmetry.spec import PermutationSpec
 
 METHODS: Mapping[str, Method] = MappingProxyType({
@@ -39,13 +32,13 @@ def match(
     params_b: Mapping[str, Tensor],
     *,
     spec: PermutationSpec,
-    batches: Examples | None = None,
+    batches: BatchesLike | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
     on_partial: Callable[[MatchResult], None] | None = None,
-    on_state: Callable[[Callable[[], State]], None] | None = None,
-    state: State | None = None,
+    on_state: Callable[[Callable[[], Mapping[str, Tensor]]], None] | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> MatchResult:
     """Find the permutation of B's units that lines B up with A.
 
@@ -88,7 +81,9 @@ def match(
     check_same_architecture(params_a, params_b)
     spec.check(params_a)
     models = [_plain(params, name) for params, name in ((params_a, "A"), (params_b, "B"))]
-    problem = MatchProblem(model, spec, models[0], models[1], batches)
+    problem = MatchProblem(
+        model=model, spec=spec, params_a=models[0], params_b=models[1], batches=batches
+    )
     start = time.perf_counter()
 
     def labelled(found: MatchResult) -> MatchResult:
@@ -97,7 +92,10 @@ def match(
 
     tell = on_partial or ignore
     watcher = Watcher(
-        on_progress or ignore, lambda found: tell(labelled(found)), on_state or ignore, state
+        on_progress=on_progress or ignore,
+        on_partial=lambda found: tell(labelled(found)),
+        on_state=on_state or ignore,
+        state=state,
     )
     generator = torch.Generator().manual_seed(seed)
     return labelled(METHODS[method].run(problem, read, generator, watcher))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from merging.files.data.batches import BatchesLike
 from merging.schema.cards.matching import MethodCard
 from merging.schema.errors import DataError
+from merging.schema.progress import Progress, ignore
 from merging.symmetry.permutation import Permutations
 from merging.symmetry.spec import PermutationSpec
-
-OnProgress = Callable[[float, float, str], None]
-Examples = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class MatchProblem:
     spec: PermutationSpec
     params_a: Mapping[str, Tensor]
     params_b: Mapping[str, Tensor]
-    batches: Examples | None = None
+    batches: BatchesLike | None = None
 
     @cached_property
     def weights(self) -> tuple[str, ...]:
@@ -117,14 +116,7 @@ class Method:
         return self.card.options
 
 
-def ignore(*_: object) -> None:
-    """A callback for nobody."""
-
-
-State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watcher:
     """Who watches a method at work.
 
@@ -136,7 +128,7 @@ class Watcher:
         state: Such tensors of a run before, to go on from; None to start from nothing.
     """
 
-    on_progress: OnProgress = ignore
+    on_progress: Progress = ignore
     on_partial: Callable[[MatchResult], None] = ignore
-    on_state: Callable[[Callable[[], State]], None] = ignore
-    state: State | None = None
+    on_state: Callable[[Callable[[], Mapping[str, Tensor]]], None] = ignore
+    state: Mapping[str, Tensor] | None = None

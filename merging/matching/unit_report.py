@@ -53,17 +53,17 @@ def _describe(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]
     block = -(-n // _SHOWN)
     free, fixed = _parents(weights.spec, group)
     return GroupUnits(
-        group,
-        perm.numpy(),
-        _shown(cosine[:, torch.argsort(perm)], block),
-        _shown(cosine, block),
-        block,
-        matched.numpy(),
-        margin.numpy(),
-        int((perm == torch.arange(n)).sum()),
-        tuple(cycles(perm)),
-        free,
-        fixed,
+        group=group,
+        permutation=perm.numpy(),
+        before=_shown(cosine[:, torch.argsort(perm)], block),
+        after=_shown(cosine, block),
+        block=block,
+        matched=matched.numpy(),
+        margin=margin.numpy(),
+        fixed_points=int((perm == torch.arange(n)).sum()),
+        cycles=tuple(cycles(perm)),
+        parents=free,
+        fixed_parents=fixed,
     )
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from merging.models.architectures.registry import (
+    Config,
     architecture_of,
     build_model,
     example_inputs,
 )
 from merging.models.exported.blueprint_file import _from_blueprint
 from merging.models.libraries import LIBRARIES, _from_library
-from merging.models.network import Config, Network
+from merging.models.network import Network
 from merging.models.user_network import own_network
 from merging.schema.errors import MergingError
 

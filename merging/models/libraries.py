@@ -14,7 +14,8 @@ from torch import Tensor
 
 from merging.files.user_function import PACKAGES
 from merging.models import hub_config
-from merging.models.network import Config, Network
+from merging.models.architectures.registry import Config
+from merging.models.network import Network
 from merging.schema.errors import MergingError, UnknownNameError
 from merging.schema.legible import legible
 

@@ -13,16 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from merging.models.architectures.registry import (
-    ARCHITECTURES,
-)
+from merging.models.architectures.registry import ARCHITECTURES, Config
 from merging.schema.errors import ArchitectureMismatchError
-
-Config = Mapping[str, Any]
 
 _SHOWN = 6
 

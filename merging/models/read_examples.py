@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +33,36 @@ def read_examples(path: str | os.PathLike[str], model: BroughtModel) -> Dataset:
         MergingError: If the file holds no examples for this model.
     """
     path = Path(path)
-    x, y, half, _ = parted(read_data(path, path.name), model.network)
-    return dataset(x, y, half, path.name, model.network)
+    found = parted(read_data(path, path.name), model.network)
+    return dataset(found.x, found.y, found.train, path.name, model.network)
 
 
-def parted(
-    found: BroughtArrays, network: Network
-) -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
-    """Examples in the shape that a network reads, and where the test part begins.
+@dataclass(frozen=True, eq=False)
+class Parted:
+    """Examples for a network, those for training first.
+
+    Attributes:
+        x: Inputs `[n, ...]`, in the shape that the network reads.
+        y: Targets `[n, ...]`.
+        train: How many examples are for training; the rest is for tests.
+        notes: What was done to them, in sentences.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    train: int
+    notes: tuple[str, ...]
+
+
+def parted(found: BroughtArrays, network: Network) -> Parted:
+    """Part examples into those for training and those for tests, in the shape a network reads.
 
     Args:
         found: What a file holds.
         network: The network.
 
     Returns:
-        Inputs, targets, the number of training examples, and notes for a person.
+        The examples.
 
     Raises:
         DataError: If they do not fit the network.
@@ -58,14 +74,16 @@ def parted(
             shape = x.shape[1:]
         x = check_fits(x, y, shape, classes_of(network))
     if half is not None:
-        return x, y, half, found.notes
+        return Parted(x=x, y=y, train=half, notes=found.notes)
     order = np.random.default_rng(0).permutation(len(y))  # the parts must not differ in kind
     half = len(y) // 2
     note = (
         f"The first {half} examples (in a fixed random order) are for matching and statistics, "
         f"the other {len(y) - half} for the test curves."
     )
-    return np.ascontiguousarray(x[order]), y[order], half, (*found.notes, note)
+    return Parted(
+        x=np.ascontiguousarray(x[order]), y=y[order], train=half, notes=(*found.notes, note)
+    )
 
 
 def _reads(network: Network, shape: tuple[int, ...]) -> bool:
@@ -95,7 +113,9 @@ def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network
         Batches(inputs[:half], targets[:half], name="train"),
         Batches(inputs[half:], targets[half:], name="test"),
     )
-    return Dataset(name, "Brought data", train, test, classes_of(network))
+    return Dataset(
+        name=name, title="Brought data", train=train, test=test, classes=classes_of(network)
+    )
 
 
 def classes_of(network: Network) -> int:

@@ -153,4 +153,4 @@ def _brought(params: Params, network: Network, prefix: str, name: str) -> Brough
     check_weights(whole, network, name)
     ordered = in_order(whole, network.model.state_dict())
     dtypes = {key: value.dtype for key, value in whole.items()}
-    return BroughtModel(network, widened(ordered), dtypes, prefix)
+    return BroughtModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)

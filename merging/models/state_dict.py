@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.checkpoints.limits import first_few
 from merging.schema.errors import ArchitectureMismatchError
-
-_SHOWN = 5
 
 
 def lerp(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor], lam: float) -> Params:
@@ -181,8 +180,8 @@ def check_same_architecture(
 def _differing_names(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> str | None:
     missing = [repr(name) for name in params_a if name not in params_b]
     extra = [repr(name) for name in params_b if name not in params_a]
-    found = [f"model B lacks {_first_few(missing)}"] if missing else []
-    found += [f"model B has, and model A lacks, {_first_few(extra)}"] if extra else []
+    found = [f"model B lacks {first_few(missing)}"] if missing else []
+    found += [f"model B has, and model A lacks, {first_few(extra)}"] if extra else []
     if not found:
         return None
     return (
@@ -200,7 +199,7 @@ def _differing_shapes(params_a: Mapping[str, Tensor], params_b: Mapping[str, Ten
     if not found:
         return None
     return (
-        f"the shapes of the two models differ: {_first_few(found)}. "
+        f"the shapes of the two models differ: {first_few(found)}. "
         "Choose two checkpoints of the same architecture and widths"
     )
 
@@ -214,14 +213,9 @@ def _differing_dtypes(params_a: Mapping[str, Tensor], params_b: Mapping[str, Ten
     if not found:
         return None
     return (
-        f"the dtypes of the two models differ: {_first_few(found)}. "
+        f"the dtypes of the two models differ: {first_few(found)}. "
         "Convert one model to the dtypes of the other"
     )
-
-
-def _first_few(items: Sequence[str]) -> str:
-    rest = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _weighted_sum(terms: Sequence[tuple[Tensor, float]]) -> Tensor:

@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+AxisKind = Literal["atom", "product", "concat"]
+
 
 @dataclass(frozen=True)
 class AxisExpression:
@@ -29,7 +31,7 @@ class AxisExpression:
 
     size: int
     group: str | None = None
-    kind: Literal["atom", "product", "concat"] = "atom"
+    kind: AxisKind = "atom"
     parts: tuple[AxisExpression, ...] = ()
     within: tuple[str, ...] = ()
     fixed: str | None = None
@@ -165,8 +167,8 @@ def _read_parts(entry: dict[str, Any]) -> AxisExpression:
     parts = tuple(read_axis(part, None) for part in given)
     sizes = [part.size for part in parts]
     if kind == "product":
-        return AxisExpression(math.prod(sizes), None, "product", parts)
-    return AxisExpression(sum(sizes), None, "concat", parts)
+        return AxisExpression(size=math.prod(sizes), group=None, kind="product", parts=parts)
+    return AxisExpression(size=sum(sizes), group=None, kind="concat", parts=parts)
 
 
 def _checked(size: Any) -> int:

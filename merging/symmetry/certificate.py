@@ -137,7 +137,13 @@ def certify(
     spec.check(model.state_dict())
     _check_tied(spec, probe.graph)
     difference = probe.difference(spec, seed=seed, permutations=permutations)
-    return Certificate(difference, TOLERANCE, len(spec.sizes), spec.units, share_moved(spec))
+    return Certificate(
+        max_relative_difference=difference,
+        tolerance=TOLERANCE,
+        groups=len(spec.sizes),
+        units=spec.units,
+        share_moved=share_moved(spec),
+    )
 
 
 def _check_tied(spec: PermutationSpec, graph: Graph) -> None:
@@ -171,13 +177,13 @@ def summarise(spec: PermutationSpec, certificate: Certificate, seconds: float) -
         for group, shape in spec.shapes.items()
     )
     return SymmetrySummary(
-        groups,
-        spec.report.frozen,
-        spec.report.unknown_operators,
-        spec.log10_orderings,
-        certificate.max_relative_difference,
-        certificate.tolerance,
-        certificate.ok,
-        certificate.share_moved,
-        seconds,
+        groups=groups,
+        frozen=spec.report.frozen,
+        unknown_operators=spec.report.unknown_operators,
+        log10_orderings=spec.log10_orderings,
+        max_relative_difference=certificate.max_relative_difference,
+        tolerance=certificate.tolerance,
+        certified=certificate.ok,
+        share_moved=certificate.share_moved,
+        seconds=seconds,
     )

@@ -110,7 +110,9 @@ def with_reasons(spec: PermutationSpec, derived: PermutationSpec) -> Permutation
     """
     kept = {place for places in spec.places().values() for place in places}
     chosen = tuple(
-        FrozenAxis(name, axis, derived.axes[name][axis].size, "frozen by hand")
+        FrozenAxis(
+            parameter=name, axis=axis, units=derived.axes[name][axis].size, reason="frozen by hand"
+        )
         for places in derived.places().values()
         for name, axis in places
         if (name, axis) not in kept

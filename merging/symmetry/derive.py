@@ -22,21 +22,22 @@ from torch import Tensor, fx, nn
 from merging.models.graph.export import in_own_type, trace
 from merging.models.graph.graph import Graph
 from merging.models.graph.memory import is_written
+from merging.models.graph.operators import operator_name
 from merging.schema.records.symmetry import FrozenAxis
 from merging.symmetry.nesting import find_parents
 from merging.symmetry.rules import index as rules_index
 from merging.symmetry.rules import layers, maps, pointwise, products, ranking, recurrent
 from merging.symmetry.rules import shape as rules_shape
-from merging.symmetry.rules.call import Axes, Call, Rows, TensorAxes
+from merging.symmetry.rules.call import Axes, OperatorCall, Rows, TensorAxes
 from merging.symmetry.rules.expressions import Axis, fix, fixed_axis, normal, uniform_axis
 from merging.symmetry.rules.fused import HANDED_ON, handed_on
 from merging.symmetry.spec import AxisExpression, PermutationSpec, SymmetryReport
 
-Rule = Callable[[Call], "Axes | list[TensorAxes]"]
+OperatorRule = Callable[[OperatorCall], "Axes | list[TensorAxes]"]
 
-RULES: Mapping[str, Rule] = MappingProxyType(
+RULES: Mapping[str, OperatorRule] = MappingProxyType(
     cast(
-        "dict[str, Rule]",
+        "dict[str, OperatorRule]",
         {
             **pointwise.RULES,
             **layers.RULES,
@@ -207,7 +208,7 @@ def _apply(
     return result[0] if isinstance(value, Tensor) else result
 
 
-def _by_rule(call: Call) -> list[TensorAxes] | None:
+def _by_rule(call: OperatorCall) -> list[TensorAxes] | None:
     """What the operator's rule says of the tensors it returns; None where no rule fits the call.
 
     A rule that does not know this form of the call (or gets its shapes wrong) is no rule. What it
@@ -229,12 +230,14 @@ def _by_rule(call: Call) -> list[TensorAxes] | None:
 
 def _call(
     node: fx.Node, shapes: tuple[tuple[int, ...], ...], values: Mapping[fx.Node, Any]
-) -> Call:
-    target = node.target
-    schema = getattr(target, "_schema", None)
+) -> OperatorCall:
+    schema = getattr(node.target, "_schema", None)
     if schema is None:
-        return Call(
-            getattr(target, "__name__", str(target)), _positional(node, values), shapes, node
+        return OperatorCall(
+            operator=operator_name(node),
+            arguments=_positional(node, values),
+            shapes=shapes,
+            node=node,
         )
     given = dict(zip((a.name for a in schema.arguments), node.args, strict=False))
     given.update(node.kwargs)
@@ -243,8 +246,7 @@ def _call(
         for a in schema.arguments
     }
     filled = {name: _fill(argument, values) for name, argument in arguments.items()}
-    name = schema.name.split("::")[-1]
-    return Call(name if name.startswith("__") else name.rstrip("_"), filled, shapes, node)
+    return OperatorCall(operator=operator_name(node), arguments=filled, shapes=shapes, node=node)
 
 
 def _positional(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
@@ -319,12 +321,12 @@ def _write(axis: Axis, names: _Names) -> AxisExpression:
     parts = tuple(_write(part, names) for part in axis.parts)
     if all(atom.name is None for part in parts for atom in part.atoms()):
         return AxisExpression(axis.size)
-    return AxisExpression(axis.size, None, axis.kind, parts)
+    return AxisExpression(size=axis.size, group=None, kind=axis.kind, parts=parts)
 
 
 def _frozen(state: Mapping[str, Axes]) -> list[FrozenAxis]:
     return [
-        FrozenAxis(name, k, atom.size, atom.fixed)
+        FrozenAxis(parameter=name, axis=k, units=atom.size, reason=atom.fixed)
         for name, axes in state.items()
         for k, axis in enumerate(axes)
         for atom in normal(axis).atoms()

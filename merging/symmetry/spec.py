@@ -151,7 +151,7 @@ class PermutationSpec:
 
         axes = {name: tuple(changed(e) for e in given) for name, given in self.axes.items()}
         noted = tuple(
-            FrozenAxis(name, axis, self.sizes[group], reason)
+            FrozenAxis(parameter=name, axis=axis, units=self.sizes[group], reason=reason)
             for group, found in self.places().items()
             if group in groups
             for name, axis in found

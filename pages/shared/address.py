@@ -60,7 +60,7 @@ def read(params: Params, pairs: Sequence[str], methods: Sequence[str], usual: Ad
     if strange:
         refused.append(_words("matching method", strange[0], f"one of {', '.join(methods)}"))
     seed = _seed(_first(params, "seed"), usual.seed, refused)
-    return Address(pair, known or usual.methods, seed, tuple(refused))
+    return Address(pair=pair, methods=known or usual.methods, seed=seed, refused=tuple(refused))
 
 
 def _first(params: Params, key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Every rule and every way on files that a person brings, from the upload to the merged file.
+"""Every rule on files that a person brings, from the upload to the merged file.
 
 A page is opened once per kind of models. What is taken away is read by safetensors alone, and
 compared with what the library makes of the same models when it is called directly.
@@ -20,16 +20,16 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from merging.results import requests
-from merging.schema.cards.fusion.networks import WAY_CARDS
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way
+from merging.schema.cards.fusion.table import RULE_CARDS, find_card
 from tests.brought_families import bring, fused
 
 COMPUTING = 60_000  # milliseconds
 PAUSE = 100  # milliseconds between downloads: Chromium drops the twentieth in a second
 FACTOR = requests.FIRST_FACTOR
+NETWORKS = tuple(name for name, card in RULE_CARDS.items() if card.on_networks)
 OF_RUNS = tuple(name for name, card in RULE_CARDS.items() if card.family == "trajectory")
 OF_TWO = ("slerp",)
-PLAIN = tuple(n for n in (*RULE_CARDS, *WAY_CARDS) if n not in (*OF_RUNS, *OF_TWO))
+PLAIN = tuple(n for n in RULE_CARDS if n not in (*OF_RUNS, *OF_TWO))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stage:
 STAGES = {
     "fine-tuned": Stage("fine-tuned", PLAIN),
     # Of rules that go by tensors alone one is enough here; what others need moves with the units.
-    "MergeMany": Stage("apart", ("average", "fisher", "regmean", *WAY_CARDS), "merge many"),
+    "MergeMany": Stage("apart", ("average", "fisher", "regmean", *NETWORKS), "merge many"),
     "cycle-consistent": Stage("apart", ("average",), "cycle consistent"),
     "two, each to the first": Stage("apart", OF_TWO, "first", count=2),
     "other widths": Stage("widths", ("transport",), wide_as=1),
@@ -122,7 +122,7 @@ class Visit:
         if stage.kind == "apart":
             titles = {"": "As they are", **requests.ORDER_TITLES}
             self._choose("merge_order", titles[stage.order])
-        self._press("[class*=st-key-merge_rules]", [find_way(rule).title for rule in stage.rules])
+        self._press("[class*=st-key-merge_rules]", [find_card(rule).title for rule in stage.rules])
         self._settle(self.page)
         lacking = self._lacking()
         self._view("Rules")
@@ -237,7 +237,7 @@ def taken(visits: Callable[[str], Visit]) -> Callable[[str], Taken]:
 def test_every_rule_has_its_row_beside_the_models_and_their_ensembles(name, taken, visits):
     stage = STAGES[name]
     files = visits(stage.kind).brought.files[: stage.count]
-    wanted = {find_way(rule).title for rule in stage.rules}
+    wanted = {find_card(rule).title for rule in stage.rules}
     assert {*wanted, *ALONE, *(path.name for path in files)} <= set(taken(name).rows)
 
 
@@ -255,7 +255,7 @@ def test_the_file_of_every_rule_is_what_the_library_makes(name, rule, taken, vis
     stage = STAGES[name]
     merged = weights_of(taken(name).files[rule])
     brought = visits(stage.kind).brought.of(stage.members)
-    weights = [FACTOR] * stage.count if find_way(rule).weights == "scales" else None
+    weights = [FACTOR] * stage.count if find_card(rule).weights == "scales" else None
     expected = fused(rule, brought, weights=weights, order=stage.order)
     assert set(merged) == set(expected)
     for key, value in expected.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import torch
 import merging
 from merging.files.checkpoints.read import open_checkpoint
 from merging.fusion import RULES, fuse
-from merging.schema.cards.fusion.table import RULE_CARDS, find_rule_card, read_rule_options
+from merging.schema.cards.fusion.table import RULE_CARDS, find_card, read_rule_options
 from merging.schema.errors import MergingError, StoppedError, UnknownNameError
 from tests.fusion.given import (
     BASE,
@@ -45,13 +46,13 @@ UNMET = [
 
 
 def test_every_card_has_its_rule_and_the_order_of_both_is_one():
-    assert list(RULES) == list(RULE_CARDS)
+    assert list(RULES) == [card.name for card in RULE_CARDS.values() if not card.on_networks]
     assert all(RULES[name].card is RULE_CARDS[name] for name in NAMES)
 
 
 @pytest.mark.parametrize("rule", NAMES)
 def test_every_option_has_a_label_and_what_it_may_be(rule):
-    card = find_rule_card(rule)
+    card = find_card(rule)
     defaults = read_rule_options(card, None)
     for name, option in card.options.__dataclass_fields__.items():
         assert option.metadata["label"]
@@ -260,6 +261,26 @@ def test_what_does_not_fit_is_said(changes, message):
 def test_unknown_names_are_told(rule, changes, message):
     with pytest.raises(UnknownNameError, match=message):
         fuse(rule, models=MODELS[:2], base=BASE, **changes)
+
+
+@pytest.mark.parametrize(
+    "card", [card for card in RULE_CARDS.values() if card.on_networks], ids=lambda card: card.name
+)
+def test_what_works_on_whole_networks_is_refused_with_the_function_to_call(card, tmp_path):
+    title, function = re.escape(card.title), f"merging.fusion.{card.function}"
+    assert callable(getattr(merging.fusion, card.function))
+    message = f"{title} works on whole networks, .*; call {function} with"
+    with pytest.raises(MergingError, match=message):
+        fuse(card.name, models=MODELS[:2])
+    merging.write_checkpoint(tmp_path / "a.safetensors", MODELS[0])
+    with pytest.raises(MergingError, match=message):
+        merging.fuse_files(card.name, [tmp_path / "a.safetensors"] * 2, tmp_path / "out")
+
+
+def test_fuse_has_the_signature_of_fuse_with_notes_but_for_what_it_returns():
+    short, long = inspect.signature(fuse), inspect.signature(merging.fuse_with_notes)
+    assert short.parameters == long.parameters
+    assert (short.return_annotation, long.return_annotation) == ("Params", "Fused")
 
 
 @pytest.mark.parametrize(

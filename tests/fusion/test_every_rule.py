@@ -1,4 +1,4 @@
-"""`python -m merging fuse` by every rule and every way, on brought files and bundled families."""
+"""`python -m merging fuse` by every rule, on brought files and bundled families."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import merging
 from merging.cli.main import main
 from merging.fusion import multi_head, zip_models
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way, names
+from merging.schema.cards.fusion.table import RULE_CARDS, find_card
 from tests.brought_families import bring, bundled, fused
 
 FACTOR = 0.3
@@ -30,18 +30,18 @@ SHORT = {
 
 def usable(kind):
     """What models of a kind can be fused by; of a run, what only a run can be fused by."""
-    cards = [find_way(name) for name in names()]
+    cards = RULE_CARDS.values()
     if kind == "run":
         return [card.name for card in cards if card.family == "trajectory"]
     return [card.name for card in cards if kind == "fine-tuned" or not card.needs_base]
 
 
 def count_of(rule):
-    return find_way(rule).most_models or 3
+    return find_card(rule).most_models or 3
 
 
 def scale_of(rule):
-    return FACTOR if find_way(rule).weights == "scales" else None
+    return FACTOR if find_card(rule).weights == "scales" else None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +95,7 @@ def alone():
 
 @pytest.mark.parametrize("rule", alone())
 def test_files_alone_are_fused_tensor_by_tensor(rule, brought, capsys, tmp_path):
-    kind = "run" if find_way(rule).family == "trajectory" else "fine-tuned"
+    kind = "run" if find_card(rule).family == "trajectory" else "fine-tuned"
     models = brought[kind].some(count_of(rule))
     words = [*models.files, *(["--base", models.base_file] if models.base_file else [])]
     _, found = run(capsys, rule, words, tmp_path / "merged.safetensors")

@@ -196,7 +196,7 @@ FOUND = [
             loss=np.array([0.5, np.inf]),
             accuracy=np.array([0.9, 0.1]),
             standard_error=np.array([0.1, np.nan]),
-            resolution=requests.SIMPLEX_SIDES[1],
+            resolution=requests.SIMPLEX_LEVELS[1],
             split="test",
             examples=7,
             statistics="interpolated",
@@ -270,7 +270,11 @@ FOUND = [
     ),
     (
         requests.FitRequest(SUBJECT.model_a, SUBJECT.model_b),
-        [requests.TensorRow(name="w", shape_a="2 × 3", shape_b="missing", verdict="does not fit")],
+        [
+            requests.TensorRow(
+                name="w", shape_a="2 × 3", shape_b="missing", verdict=requests.Verdict.DOES_NOT_FIT
+            )
+        ],
     ),
     (
         requests.CurvatureRequest(

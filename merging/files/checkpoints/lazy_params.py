@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from torch import Tensor
 
 Params = dict[str, Tensor]
+# What is only read: a state dict in memory, or one whose tensors are made when they are asked for.
+StateDict = Mapping[str, Tensor]
 
 
 class LazyParams(Mapping[str, Tensor]):

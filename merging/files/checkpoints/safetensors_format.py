@@ -102,7 +102,13 @@ def _entry(key: str, entry: object, start: int, name: str, limits: Limits) -> Pl
             refuse(name, key, "is listed without a dtype and a shape; save it again")
     match entry:
         case {"data_offsets": [int(begin), int(end)]} if _whole([begin, end, *shape]):
-            return Place(SAFE_DTYPES[dtype], tuple(shape), None, start + begin, end - begin)
+            return Place(
+                dtype=SAFE_DTYPES[dtype],
+                shape=tuple(shape),
+                stride=None,
+                start=start + begin,
+                length=end - begin,
+            )
     _damaged(f"tensor {short(key)} has a shape or offsets that are no sizes", name)
 
 

@@ -22,11 +22,11 @@ from merging.files.checkpoints.limits import DEFAULT_LIMITS, Limits, first_few, 
 from merging.files.checkpoints.open import OpenCheckpoint, open_adam, open_checkpoint
 from merging.files.checkpoints.tensor_spec import TensorSpec
 from merging.schema.errors import CheckpointError
+from merging.schema.running_statistics import is_running_statistic
 
 Shape = tuple[int, ...]
 Order = Mapping[str, Shape]
 
-_STATISTICS = ("running_mean", "running_var")
 _WHAT_TO_DO = (
     "make the optimizer from model.named_parameters(), whose names PyTorch keeps, or take "
     "curvature from examples"
@@ -199,8 +199,7 @@ def _order_in_file(
         first = {
             key: own
             for key, own in weights.first_names().items()
-            if weights.specs[key].dtype.is_floating_point
-            and key.rpartition(".")[2] not in _STATISTICS
+            if weights.specs[key].dtype.is_floating_point and not is_running_statistic(key)
         }
         order = {own: weights.specs[own].shape for own in first.values()}
         return first, order

@@ -153,7 +153,13 @@ def _place(archive: Archive, folder: str, key: str, view: View, name: str, limit
         start = archive.place(record) + view.offset * width
     except ArchiveError as error:
         raise CheckpointError(f"{name}: {error}; copy or download it again") from error
-    return Place(view.storage.dtype, view.shape, view.stride, start, span(view) * width)
+    return Place(
+        dtype=view.storage.dtype,
+        shape=view.shape,
+        stride=view.stride,
+        start=start,
+        length=span(view) * width,
+    )
 
 
 def _check_total(places: Mapping[str, Place], size: int, name: str, limits: Limits) -> None:

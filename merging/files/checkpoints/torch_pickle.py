@@ -142,7 +142,7 @@ def _view(arguments: tuple[object, ...]) -> View:
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
             if _counts((offset, *shape, *stride)) and len(shape) == len(stride):
-                return View(storage, offset, shape, stride)
+                return View(storage=storage, offset=offset, shape=shape, stride=stride)
     raise _unusual("a tensor")
 
 

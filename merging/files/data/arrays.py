@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from merging.schema.errors import DataError
 
-Kind = Literal["classification", "regression", "tokens"]
+TaskKind = Literal["classification", "regression", "tokens"]
 
 MAX_BYTES = 512 * 1024**2
 _LARGEST_LABEL = 2**31
@@ -37,7 +37,7 @@ class BroughtArrays:
 
     x: NDArray
     y: NDArray
-    kind: Kind
+    kind: TaskKind
     classes: int
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class BroughtArrays:
 
 
 def with_targets(
-    x: NDArray[np.float32], y: NDArray, name: str, kind: Kind | None = None
+    x: NDArray[np.float32], y: NDArray, name: str, kind: TaskKind | None = None
 ) -> BroughtArrays:
     """Find out what targets are, by their dtype, shape and values.
 
@@ -92,7 +92,9 @@ def with_targets(
             f"{name}: 'y' holds {(~np.isfinite(numbers)).sum()} values that are NaN, infinite or "
             "too large for float32; leave those examples out"
         )
-    return BroughtArrays(x, numbers, "regression", 1 if y.ndim == 1 else y.shape[1])
+    return BroughtArrays(
+        x=x, y=numbers, kind="regression", classes=1 if y.ndim == 1 else y.shape[1]
+    )
 
 
 def fitting(n: int, first: int, example_bytes: int, max_bytes: int) -> tuple[slice, slice]:
@@ -129,7 +131,14 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _classified(x: NDArray, y: NDArray, notes: tuple[str, ...]) -> BroughtArrays:
-    return BroughtArrays(x, y.astype(np.int64), "classification", int(y.max()) + 1, (), notes)
+    return BroughtArrays(
+        x=x,
+        y=y.astype(np.int64),
+        kind="classification",
+        classes=int(y.max()) + 1,
+        class_names=(),
+        notes=notes,
+    )
 
 
 def _one_hot(y: NDArray) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+# What gives batches `(inputs, targets)`: `Batches`, a `DataLoader`, a list.
+BatchesLike = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,12 @@ class Batches:
 
     def take(self, n: int, *, name: str | None = None) -> Batches:
         """The first `n` examples."""
-        return Batches(self.inputs[:n], self.targets[:n], self.batch_size, name or self.name)
+        return Batches(
+            inputs=self.inputs[:n],
+            targets=self.targets[:n],
+            batch_size=self.batch_size,
+            name=name or self.name,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,8 @@ class Dataset:
 def concatenate(parts: Sequence[Batches], name: str) -> Batches:
     """The examples of all parts, one part after the other."""
     return Batches(
-        torch.cat([part.inputs for part in parts]),
-        torch.cat([part.targets for part in parts]),
-        parts[0].batch_size,
-        name,
+        inputs=torch.cat([part.inputs for part in parts]),
+        targets=torch.cat([part.targets for part in parts]),
+        batch_size=parts[0].batch_size,
+        name=name,
     )

@@ -32,7 +32,7 @@ def _from_file(name: str, title: str, mean: float, deviation: float, classes: in
             )
             for split in ("train", "test")
         ]
-    return Dataset(name, title, splits[0], splits[1], classes)
+    return Dataset(name=name, title=title, train=splits[0], test=splits[1], classes=classes)
 
 
 def _quadrant() -> Dataset:
@@ -46,7 +46,7 @@ def _quadrant() -> Dataset:
         Batches(x[:4000], y[:4000], name="train"),
         Batches(x[4000:], y[4000:], name="test"),
     )
-    return Dataset("quadrant", "Points of a square", train, test, 2)
+    return Dataset(name="quadrant", title="Points of a square", train=train, test=test, classes=2)
 
 
 _MNIST_MEAN, _MNIST_DEVIATION = 33.3, 78.6
@@ -92,7 +92,14 @@ def _derived(name: str) -> Dataset:
         )
         for m in made
     )
-    return Dataset(name, ", ".join([_TITLES[source], *titles]), train, test, 10, validation)
+    return Dataset(
+        name=name,
+        title=", ".join([_TITLES[source], *titles]),
+        train=train,
+        test=test,
+        classes=10,
+        validation=validation,
+    )
 
 
 def is_dataset(name: str) -> bool:

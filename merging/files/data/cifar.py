@@ -156,9 +156,14 @@ def _joined(batches: list[Batch], names: tuple[str, ...], max_bytes: int) -> Bro
     both = 0 < len(labels[0]) < len(y)
     classes = max(int(y.max()) + 1, len(names))
     return BroughtArrays(
-        x.reshape(-1, 3, _SIDE, _SIDE), y, "classification", classes, names, tuple(notes),
-        len(labels[0]) if both else None,
-    )  # fmt: skip
+        x=x.reshape(-1, 3, _SIDE, _SIDE),
+        y=y,
+        kind="classification",
+        classes=classes,
+        class_names=names,
+        notes=tuple(notes),
+        split=len(labels[0]) if both else None,
+    )
 
 
 _NONE = np.zeros((0, _PIXELS), np.uint8)

@@ -171,30 +171,62 @@ def _signed(angle: str) -> str:
 
 
 STEPS: Sequence[Step] = (
-    Step("upright", "upright", lambda _: "upright", lambda split, _: split),
-    Step("part-1-of-2", rf"part-({_PARTS})", _part_title, _part),
-    Step("labels-01", r"labels-(\d{1,10})", lambda found: f"digits {', '.join(found)}", _labelled),
-    Step("rotated-20", r"rotated-([1-9]\d?|[12]\d\d|3[0-5]\d)", _signed, _rotated),
-    Step("moved-1", r"moved-([1-4])", lambda pixels: f"moved by {pixels} px", _moved),
-    Step("inverted", "inverted", lambda _: "inverted", _on_images(lambda images: 255 - images)),
     Step(
-        "mirrored", "mirrored", lambda _: "mirrored",
-        _on_images(lambda images: images[:, :, ::-1]),
+        form="upright", pattern="upright", title=lambda _: "upright", change=lambda split, _: split
+    ),
+    Step(form="part-1-of-2", pattern=rf"part-({_PARTS})", title=_part_title, change=_part),
+    Step(
+        form="labels-01",
+        pattern=r"labels-(\d{1,10})",
+        title=lambda found: f"digits {', '.join(found)}",
+        change=_labelled,
     ),
     Step(
-        "noisy-30", r"noisy-([1-9]\d?)",
-        lambda percent: f"{percent} % of the pixels at random", _noisy,
+        form="rotated-20",
+        pattern=r"rotated-([1-9]\d?|[12]\d\d|3[0-5]\d)",
+        title=_signed,
+        change=_rotated,
     ),
     Step(
-        "thickened", "thickened", lambda _: "thickened",
-        _on_images(lambda images: ndimage.grey_dilation(images, size=(1, 2, 2))),
+        form="moved-1",
+        pattern=r"moved-([1-4])",
+        title=lambda pixels: f"moved by {pixels} px",
+        change=_moved,
     ),
     Step(
-        "thinned", "thinned", lambda _: "thinned",
-        _on_images(lambda images: ndimage.grey_erosion(images, size=(1, 2, 2))),
+        form="inverted",
+        pattern="inverted",
+        title=lambda _: "inverted",
+        change=_on_images(lambda images: 255 - images),
     ),
-    Step("enlarged", "enlarged", lambda _: "28 × 28", _on_images(_enlarged)),
-)  # fmt: skip
+    Step(
+        form="mirrored",
+        pattern="mirrored",
+        title=lambda _: "mirrored",
+        change=_on_images(lambda images: images[:, :, ::-1]),
+    ),
+    Step(
+        form="noisy-30",
+        pattern=r"noisy-([1-9]\d?)",
+        title=lambda percent: f"{percent} % of the pixels at random",
+        change=_noisy,
+    ),
+    Step(
+        form="thickened",
+        pattern="thickened",
+        title=lambda _: "thickened",
+        change=_on_images(lambda images: ndimage.grey_dilation(images, size=(1, 2, 2))),
+    ),
+    Step(
+        form="thinned",
+        pattern="thinned",
+        title=lambda _: "thinned",
+        change=_on_images(lambda images: ndimage.grey_erosion(images, size=(1, 2, 2))),
+    ),
+    Step(
+        form="enlarged", pattern="enlarged", title=lambda _: "28 × 28", change=_on_images(_enlarged)
+    ),
+)
 
 # What a bundled set's grey levels are multiplied by to be bytes from 0 to 255.
 GREY_FACTORS: Mapping[str, float] = MappingProxyType({"mnist": 1.0, "digits": 255 / 16})

@@ -122,7 +122,15 @@ def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int
         notes.append(f"Of {n:,} examples, {len(x):,} fit into {max_bytes:,} bytes and were kept.")
     split = len(kept[0][0][1][kept[0][1]]) if len(pairs) == 2 else None
     y = y.astype(np.int64)
-    return BroughtArrays(x, y, "classification", int(y.max()) + 1, (), tuple(notes), split)
+    return BroughtArrays(
+        x=x,
+        y=y,
+        kind="classification",
+        classes=int(y.max()) + 1,
+        class_names=(),
+        notes=tuple(notes),
+        split=split,
+    )
 
 
 def _floats(images: NDArray) -> NDArray[np.float32]:

@@ -87,7 +87,13 @@ def read_images(
     train = sum(item.train is True for item in found)
     split = train if 0 < train < len(found) else None
     return BroughtArrays(
-        x, y, "classification", len(classes), check_names(classes), tuple(notes), split
+        x=x,
+        y=y,
+        kind="classification",
+        classes=len(classes),
+        class_names=check_names(classes),
+        notes=tuple(notes),
+        split=split,
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from merging.files.data.arrays import few
 from merging.files.zip_archive import MAX_RATIO
 from merging.schema.errors import DataError
 
@@ -101,7 +102,7 @@ def check_fits(
     outside = y[(y < 0) | (y >= classes)]
     if outside.size:
         raise DataError(
-            f"y holds {outside.size} labels outside 0 to {classes - 1}: {_few(outside)}; the model "
+            f"y holds {outside.size} labels outside 0 to {classes - 1}: {few(outside)}; the model "
             f"tells {classes} classes apart, numbered from 0. Renumber the labels, or leave those "
             "examples out"
         )
@@ -261,7 +262,7 @@ def _as_labels(y: NDArray, name: str) -> NDArray[np.int64]:
     unlike = y[~((y >= 0) & (y < _LARGEST_LABEL) & (y == np.trunc(y)))]
     if unlike.size:
         raise DataError(
-            f"{name}: 'y' holds {unlike.size} values that are not class numbers: {_few(unlike)}; "
+            f"{name}: 'y' holds {unlike.size} values that are not class numbers: {few(unlike)}; "
             "labels must be whole numbers from 0"
         )
     return y.astype(np.int64)
@@ -285,12 +286,6 @@ def _cure(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 def _shape(shape: tuple[int | str, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
-
-
-def _few(values: NDArray) -> str:
-    unique = np.unique(values)
-    shown = ", ".join(str(value) for value in unique[:_SHOWN].tolist())
-    return shown + (", …" if len(unique) > _SHOWN else "")
 
 
 def _names(names: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from merging.files.data.arrays import MAX_BYTES, BroughtArrays, Kind, with_targets
+from merging.files.data.arrays import MAX_BYTES, BroughtArrays, TaskKind, with_targets
 from merging.files.data.cifar import MAX_BATCH, join_batches, read_tar
 from merging.files.data.collection import (
     GZIP,
@@ -35,7 +35,7 @@ def read_data(
     source: bytes | str | os.PathLike[str],
     name: str,
     *,
-    kind: Kind | None = None,
+    kind: TaskKind | None = None,
     window: int = WINDOW,
     image_size: tuple[int, int] | None = None,
     max_bytes: int = MAX_BYTES,
@@ -85,7 +85,7 @@ class _Reader:
     def __init__(
         self,
         name: str,
-        kind: Kind | None,
+        kind: TaskKind | None,
         window: int,
         image_size: tuple[int, int] | None,
         max_bytes: int,

@@ -62,5 +62,10 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArra
     classes = int(plain.max()) + 1
     notes.append(f"The largest token number is {classes - 1}.")
     return BroughtArrays(
-        np.ascontiguousarray(x), np.ascontiguousarray(y), "tokens", classes, (), tuple(notes)
+        x=np.ascontiguousarray(x),
+        y=np.ascontiguousarray(y),
+        kind="tokens",
+        classes=classes,
+        class_names=(),
+        notes=tuple(notes),
     )

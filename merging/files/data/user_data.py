@@ -58,7 +58,7 @@ def _examples(x: NDArray, y: NDArray, name: str, split: int | None) -> BroughtAr
         return BroughtArrays(*whole, "tokens", classes, split=split)
     found = with_targets(real_inputs(x, name), y, name)
     return BroughtArrays(
-        found.x, found.y, found.kind, found.classes, notes=found.notes, split=split
+        x=found.x, y=found.y, kind=found.kind, classes=found.classes, notes=found.notes, split=split
     )
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merging.files.checkpoints.lazy_params import LazyParams
+from merging.files.checkpoints.lazy_params import LazyParams, StateDict
 from merging.files.checkpoints.read import TensorSpec
 from merging.fusion.blocks import InBlocks, entries_of, specs_of
-from merging.fusion.problem import State
 from merging.schema.cards.fusion.curvature import MOMENT_SCALE
 from merging.schema.errors import MergingError
 
@@ -25,15 +24,15 @@ class Curvatures:
         base_fisher: The base's, if it was given.
     """
 
-    fishers: Sequence[State] | None
-    base_fisher: State | None
+    fishers: Sequence[StateDict] | None
+    base_fisher: StateDict | None
 
 
 def curvatures_from_moments(
-    moments: Sequence[State],
-    like: State,
+    moments: Sequence[StateDict],
+    like: StateDict,
     *,
-    base: State | None = None,
+    base: StateDict | None = None,
     scale: float = MOMENT_SCALE,
 ) -> Curvatures:
     """Curvature of every entry from Adam's second moments, which lack what was not trained.
@@ -83,7 +82,7 @@ def _floating(spec: Tensor) -> bool:
     return spec.dtype.is_floating_point
 
 
-def _check_fits(title: str, moment: State, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_fits(title: str, moment: StateDict, shapes: Mapping[str, tuple[int, ...]]) -> None:
     specs = specs_of(moment)
     for name in moment:
         if tuple(specs[name].shape) != shapes.get(name):
@@ -94,7 +93,7 @@ def _check_fits(title: str, moment: State, shapes: Mapping[str, tuple[int, ...]]
             )
 
 
-def _check_known(name: str, moments: Mapping[str, State]) -> None:
+def _check_known(name: str, moments: Mapping[str, StateDict]) -> None:
     """Make sure that all models trained a tensor, or none; the base may have trained it before.
 
     Raises:
@@ -117,7 +116,9 @@ class _Whole(LazyParams):
         specs: Name → shape and dtype of each tensor.
     """
 
-    def __init__(self, moment: State, shapes: Mapping[str, tuple[int, ...]], scale: float) -> None:
+    def __init__(
+        self, moment: StateDict, shapes: Mapping[str, tuple[int, ...]], scale: float
+    ) -> None:
         self._moment, self._scale = moment, scale
         known = specs_of(moment)
         self.specs = {

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.fusion.curvature.per_example_squares import SumOfSquares
 from merging.models.state_dict import floating
+from merging.schema.cards.fusion.curvature import Labels
 from merging.schema.errors import DataError, MergingError, UnknownNameError
-
-Labels = Literal["sampled", "true"]
 
 
 def diagonal_fisher(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: BatchesLike,
     *,
     labels: Labels = "sampled",
     examples: int | None = None,

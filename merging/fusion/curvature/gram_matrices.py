@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.fusion.curvature.patches import Convolution, patches, reads_patches
 from merging.schema.errors import DataError
 
@@ -18,7 +19,7 @@ _EXAMPLES = 500
 def gram_matrices(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: BatchesLike,
     *,
     examples: int | None = None,
 ) -> Params:
@@ -92,7 +93,7 @@ def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
     return inputs.flatten(0, -2)
 
 
-def _chunks(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> Iterable[Tensor]:
+def _chunks(batches: BatchesLike, examples: int | None) -> Iterable[Tensor]:
     left = examples if examples is not None else float("inf")
     for inputs, _ in batches:
         for x in inputs.split(_EXAMPLES):

@@ -11,7 +11,7 @@ import copy
 import importlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.fusion.curvature.diagonal_fisher import check_classes, diagonal_fisher
 from merging.schema.errors import DataError, MergingError
 
-Examples = Iterable[tuple[Tensor, Tensor]]
 Operator = Callable[[Mapping[str, Tensor]], Params]
 
 
 def kronecker_curvature(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     examples: int | None = None,
     seed: int = 0,
@@ -84,7 +84,7 @@ def kronecker_curvature(
 def gauss_newton_curvature(
     model: nn.Module,
     params: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     examples: int | None = None,
 ) -> Operator:
@@ -184,7 +184,7 @@ def _curvlinops() -> ModuleType:
         ) from error
 
 
-def _taken(batches: Examples, examples: int | None) -> tuple[list[tuple[Tensor, Tensor]], int]:
+def _taken(batches: BatchesLike, examples: int | None) -> tuple[list[tuple[Tensor, Tensor]], int]:
     """The first examples, inputs in float64, and how many there are.
 
     Raises:

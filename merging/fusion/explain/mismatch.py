@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from merging.files.checkpoints.lazy_params import Params
+from merging.files.checkpoints.lazy_params import Params, StateDict
+from merging.files.data.batches import BatchesLike
 from merging.models.state_dict import floating
 from merging.schema.errors import DataError, MergingError
-
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ class TensorError:
     bound: float
 
 
-def loss_gradient(
-    model: nn.Module, params: State, batches: Iterable[tuple[Tensor, Tensor]]
-) -> Params:
+def loss_gradient(model: nn.Module, params: StateDict, batches: BatchesLike) -> Params:
     """Gradient of the sum of cross-entropies over all examples.
 
     Args:
@@ -95,7 +92,9 @@ def loss_gradient(
 
 
 def gradient_mismatch(
-    at_merged: Sequence[State], at_models: Sequence[State], weights: Sequence[float] | None = None
+    at_merged: Sequence[StateDict],
+    at_models: Sequence[StateDict],
+    weights: Sequence[float] | None = None,
 ) -> Mismatch:
     """Length of `sum_t a_t (grad l_t(merged) - grad l_t(theta_t))` (Eq. 10; the paper's Fig. 1).
 
@@ -127,14 +126,14 @@ def gradient_mismatch(
 
 def decompose_error(
     *,
-    base: State,
-    models: Sequence[State],
-    joint: State,
-    base_curvature: State,
-    at_joint: Sequence[State],
-    at_models: Sequence[State],
+    base: StateDict,
+    models: Sequence[StateDict],
+    joint: StateDict,
+    base_curvature: StateDict,
+    at_joint: Sequence[StateDict],
+    at_models: Sequence[StateDict],
     weights: Sequence[float] | None = None,
-    curvatures: Sequence[State] | None = None,
+    curvatures: Sequence[StateDict] | None = None,
     delta: float = 1e-12,
 ) -> dict[str, TensorError]:
     """Split the distance between the joint model and a merge into what causes it (Eq. 10).
@@ -188,15 +187,15 @@ def decompose_error(
         measured, predicted = end - merge, _sum(parts)
         rest = float((measured - predicted).norm())
         found[name] = TensorError(
-            float(measured.norm()),
-            float(predicted.norm()),
-            rest,
-            sum(float(part.norm()) for part in parts) + rest,
+            measured=float(measured.norm()),
+            predicted=float(predicted.norm()),
+            residual=rest,
+            bound=sum(float(part.norm()) for part in parts) + rest,
         )
     return found
 
 
-def _factors(weights: Sequence[float] | None, *lists: Sequence[State]) -> list[float]:
+def _factors(weights: Sequence[float] | None, *lists: Sequence[StateDict]) -> list[float]:
     lengths = {len(values) for values in lists}
     factors = [1.0] * len(lists[0]) if weights is None else [float(weight) for weight in weights]
     if lengths != {len(factors)} or not factors:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from merging.files.checkpoints.lazy_params import StateDict
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rules.gradient_matching import implied_weights
 from merging.models.state_dict import floating
 from merging.schema.errors import MergingError
-
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class WeightHistogram:
     quartiles: NDArray[np.float64]
 
 
-def compare_task_vectors(base: State, models: Sequence[State]) -> TaskVectors:
+def compare_task_vectors(base: StateDict, models: Sequence[StateDict]) -> TaskVectors:
     """Compare task vectors over all floating tensors.
 
     Args:
@@ -76,7 +74,7 @@ def compare_task_vectors(base: State, models: Sequence[State]) -> TaskVectors:
     return _summary([_counts(base, models, name) for name in floating(base)])
 
 
-def compare_by_tensor(base: State, models: Sequence[State]) -> dict[str, TaskVectors]:
+def compare_by_tensor(base: StateDict, models: Sequence[StateDict]) -> dict[str, TaskVectors]:
     """Compare task vectors within each floating tensor.
 
     Args:
@@ -118,10 +116,10 @@ def weight_histogram(
     edges = np.linspace(0.0, top or max(1.0, *problem.weights), bins + 1)
     inside = values.clip(edges[0], edges[-1])
     return WeightHistogram(
-        edges,
-        np.stack([np.histogram(row, edges)[0] for row in inside]),
-        values.mean(1),
-        np.quantile(values, (0.25, 0.5, 0.75), axis=1).T,
+        edges=edges,
+        counts=np.stack([np.histogram(row, edges)[0] for row in inside]),
+        means=values.mean(1),
+        quartiles=np.quantile(values, (0.25, 0.5, 0.75), axis=1).T,
     )
 
 
@@ -136,7 +134,7 @@ class _Counts:
     mixed: int  # those of them that were changed both ways
 
 
-def _counts(base: State, models: Sequence[State], name: str) -> _Counts:
+def _counts(base: StateDict, models: Sequence[StateDict], name: str) -> _Counts:
     if not models:
         raise MergingError("there are no models to compare; give at least one")
     start = base[name].double().flatten()
@@ -145,11 +143,11 @@ def _counts(base: State, models: Sequence[State], name: str) -> _Counts:
     opposite = up @ down.T
     any_up, any_down = up.any(0), down.any(0)
     return _Counts(
-        (steps @ steps.T).numpy(),
-        ((up + down) @ (up + down).T).numpy(),
-        (opposite + opposite.T).numpy(),
-        int((any_up | any_down).sum()),
-        int((any_up & any_down).sum()),
+        products=(steps @ steps.T).numpy(),
+        both=((up + down) @ (up + down).T).numpy(),
+        opposite=(opposite + opposite.T).numpy(),
+        changed=int((any_up | any_down).sum()),
+        mixed=int((any_up & any_down).sum()),
     )
 
 
@@ -159,8 +157,9 @@ def _summary(counts: Sequence[_Counts]) -> TaskVectors:
     changed = sum(c.changed for c in counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         return TaskVectors(
-            norms,
-            (products / np.outer(norms, norms)).clip(-1, 1),
-            np.sum([c.opposite for c in counts], axis=0) / np.sum([c.both for c in counts], axis=0),
-            sum(c.mixed for c in counts) / changed if changed else float("nan"),
+            norms=norms,
+            cosines=(products / np.outer(norms, norms)).clip(-1, 1),
+            conflicts=np.sum([c.opposite for c in counts], axis=0)
+            / np.sum([c.both for c in counts], axis=0),
+            any_conflict=sum(c.mixed for c in counts) / changed if changed else float("nan"),
         )

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import fx
 
+from merging.models.graph.operators import operator_name
 from merging.schema.errors import MergingError
 from merging.symmetry import Derivation
 from merging.symmetry.permutation import identity_permutations
@@ -78,7 +79,7 @@ def _roles_at(
     Raises:
         MergingError: If that is not known.
     """
-    operator = _name(user)
+    operator = operator_name(user)
     if operator in _WEIGHTS and len(user.args) > 1 and user.args[1] is node:
         group_count = user.args[6] if operator.startswith("conv") and len(user.args) > 6 else 1
         if group_count != 1:
@@ -157,7 +158,7 @@ def _refuse_products(derivation: Derivation, spec: PermutationSpec) -> None:
     }
     derived = derivation.spec.places()
     for step in derivation.graph.steps:
-        if _name(step.node) not in _PRODUCTS:
+        if operator_name(step.node) not in _PRODUCTS:
             continue
         values = [n for n in step.node.all_input_nodes if n not in derivation.graph.sources]
         if len(values) < 2:
@@ -179,8 +180,3 @@ def _refusal(group: str, name: str, why: str) -> str:
         f"units of the group {group!r} cannot be averaged ({name!r}: {why}). Freeze it in the "
         "permutation spec (`spec.without`), or align the models and take their mean"
     )
-
-
-def _name(node: fx.Node) -> str:
-    parts = str(node.target).split(".")
-    return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_")

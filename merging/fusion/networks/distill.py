@@ -19,17 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.fusion.problem import OnProgress
-from merging.landscape.evaluate.evaluation import Examples
+from merging.files.data.batches import BatchesLike
 from merging.landscape.evaluate.losses import score
 from merging.landscape.statistics.repair import has_batch_norm, reset, with_batch_statistics
-from merging.matching.problem import ignore
 from merging.models.graph.export import trace
 from merging.models.graph.graph import Graph
 from merging.models.state_dict import check_same_architecture
 from merging.schema.cards.fusion.networks import DistillOptions
 from merging.schema.errors import DataError, MergingError, StoppedError
 from merging.schema.options import read_record
+from merging.schema.progress import Progress, ignore
 
 # Examples that pass a model at a time when nothing is learnt.
 _CHUNK = 500
@@ -60,12 +59,12 @@ def distill(
     model: nn.Module,
     params: Mapping[str, Tensor],
     teachers: Sequence[Mapping[str, Tensor]],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     weights: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> DistillResult:
     """Teach a model the mean answers of several.
 
@@ -127,7 +126,14 @@ def distill(
     if lesson.normed and len(losses) > 1:
         best = reset(model, best, [(inputs, targets)])
     seconds = time.perf_counter() - start
-    return DistillResult(best, tuple(losses), stopped, seconds, asdict(read), seed)
+    return DistillResult(
+        params=best,
+        loss=tuple(losses),
+        stopped=stopped,
+        seconds=seconds,
+        options=asdict(read),
+        seed=seed,
+    )
 
 
 class _Lesson:
@@ -212,7 +218,7 @@ class _Student:
         return graph.run(self._params, (x,), visit=visit)
 
 
-def _joined(batches: Examples) -> tuple[Tensor, Tensor]:
+def _joined(batches: BatchesLike) -> tuple[Tensor, Tensor]:
     parts = [(x, y) for x, y in batches if len(x)]
     if not parts:
         raise DataError(

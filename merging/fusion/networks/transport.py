@@ -21,17 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.fusion.networks.axis_roles import Role, find_roles
-from merging.fusion.networks.unit_features import Moments, Subject, find_derivation, stream_features
-from merging.fusion.problem import OnProgress
-from merging.landscape.evaluate.evaluation import Examples
-from merging.matching.problem import ignore
+from merging.fusion.networks.unit_features import (
+    ExaminedModel,
+    JointMoments,
+    find_derivation,
+    stream_features,
+)
 from merging.matching.search.assignment import solve_transport
 from merging.matching.search.soft_permutation import mix_axis
 from merging.matching.search.weight_similarity import units_first
 from merging.schema.cards.fusion.networks import TransportOptions
 from merging.schema.errors import ArchitectureMismatchError, MergingError
 from merging.schema.options import read_record
+from merging.schema.progress import Progress, ignore
 from merging.symmetry.spec import PermutationSpec
 
 _SINKHORN_ROUNDS = 2000
@@ -62,11 +66,11 @@ def fuse_by_transport(
     models: Sequence[nn.Module],
     states: Sequence[Mapping[str, Tensor]],
     specs: Sequence[PermutationSpec],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     weights: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> TransportResult:
     """Fuse models that differ in widths at the most into the first one's architecture.
 
@@ -94,7 +98,7 @@ def fuse_by_transport(
     start = time.perf_counter()
     read: TransportOptions = read_record("Fusion by transport", TransportOptions, options)
     shares = _shares(len(models), len(states), len(specs), weights)
-    subjects = [Subject(*three) for three in zip(models, specs, states, strict=True)]
+    subjects = [ExaminedModel(*three) for three in zip(models, specs, states, strict=True)]
     for subject in subjects:
         subject.spec.check(subject.params)
     roles = find_roles(find_derivation(subjects[0], batches)[0], specs[0])
@@ -112,7 +116,13 @@ def fuse_by_transport(
     aligned = [dict(states[0]), *(carrier.aligned() for carrier in carriers)]
     params = {name: _mean([a[name] for a in aligned], shares) for name in states[0]}
     plans, costs = tuple(c.plans for c in carriers), tuple(c.costs for c in carriers)
-    return TransportResult(params, tuple(aligned), plans, costs, time.perf_counter() - start)
+    return TransportResult(
+        params=params,
+        aligned=tuple(aligned),
+        plans=plans,
+        costs=costs,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def soft_plan(costs: Tensor, entropy: float) -> Tensor:
@@ -148,8 +158,8 @@ class _Carrier:
 
     def __init__(
         self,
-        first: Subject,
-        other: Subject,
+        first: ExaminedModel,
+        other: ExaminedModel,
         roles: Mapping[str, tuple[Role | None, ...]],
         options: TransportOptions,
         distances: Mapping[str, Tensor] | None,
@@ -257,7 +267,7 @@ class _Carrier:
 
 
 def _distances(
-    first: Subject, other: Subject, options: TransportOptions, batches: Examples
+    first: ExaminedModel, other: ExaminedModel, options: TransportOptions, batches: BatchesLike
 ) -> dict[str, Tensor] | None:
     """Root mean squared differences of what units do, `[n, m]` per group; None for weights."""
     if options.features == "weights":
@@ -269,7 +279,7 @@ def _distances(
     }
 
 
-def _across(moments: Sequence[Moments], n: int) -> Tensor:
+def _across(moments: Sequence[JointMoments], n: int) -> Tensor:
     squares = [m.squared_distances()[:n, n:] for m in moments]
     return (sum(squares, torch.zeros(())) / len(squares)).sqrt()
 
@@ -287,7 +297,7 @@ def _shares(models: int, states: int, specs: int, weights: Sequence[float] | Non
     return [w / sum(given) for w in given]
 
 
-def _check_alike(first: Subject, other: Subject, number: int) -> None:
+def _check_alike(first: ExaminedModel, other: ExaminedModel, number: int) -> None:
     """Make sure that two models differ in widths at the most.
 
     Raises:

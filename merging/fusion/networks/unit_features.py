@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from merging.fusion.problem import OnProgress
-from merging.landscape.evaluate.evaluation import Examples
-from merging.matching.problem import ignore
+from merging.files.data.batches import BatchesLike
 from merging.matching.search.activation_moments import Site, activation_sites, joint_units
 from merging.schema.errors import DataError
+from merging.schema.progress import Progress, ignore
 from merging.symmetry import Derivation
 from merging.symmetry.spec import PermutationSpec
 
@@ -27,7 +26,7 @@ _CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ExaminedModel:
     """A model to be looked at.
 
     Attributes:
@@ -42,7 +41,7 @@ class Subject:
 
 
 @dataclass(eq=False)
-class Moments:
+class JointMoments:
     """Sums over samples of the units of all models, side by side, float64.
 
     Attributes:
@@ -78,7 +77,7 @@ class Moments:
         return found.clamp_min(0)
 
 
-def find_derivation(subject: Subject, batches: Examples) -> tuple[Derivation, list[Site]]:
+def find_derivation(subject: ExaminedModel, batches: BatchesLike) -> tuple[Derivation, list[Site]]:
     """The graph of a model, and where its units are read.
 
     Args:
@@ -99,8 +98,8 @@ def find_derivation(subject: Subject, batches: Examples) -> tuple[Derivation, li
 
 
 def stream_features(
-    subjects: Sequence[Subject], batches: Examples, on_progress: OnProgress | None = None
-) -> dict[str, list[Moments]]:
+    subjects: Sequence[ExaminedModel], batches: BatchesLike, on_progress: Progress | None = None
+) -> dict[str, list[JointMoments]]:
     """Run all models over the examples, and add up the moments of their units.
 
     Args:
@@ -119,7 +118,7 @@ def stream_features(
     """
     tell = on_progress or ignore
     read = [find_derivation(subject, batches) for subject in subjects]
-    moments: dict[tuple[str, int], Moments] = {}
+    moments: dict[tuple[str, int], JointMoments] = {}
     total = sum(len(x) for x, _ in batches)
     done = 0
     for inputs, _ in batches:
@@ -130,7 +129,7 @@ def stream_features(
                     _add(moments, key, torch.cat([values[key] for values in seen], 1))
         done += len(inputs)
         tell(done, total, f"{done} of {total} examples")
-    found: dict[str, list[Moments]] = {}
+    found: dict[str, list[JointMoments]] = {}
     for (group, _), sums in moments.items():
         found.setdefault(group, []).append(sums)
     return found
@@ -160,9 +159,9 @@ def _values(
     return found
 
 
-def _add(moments: dict[tuple[str, int], Moments], key: tuple[str, int], units: Tensor) -> None:
+def _add(moments: dict[tuple[str, int], JointMoments], key: tuple[str, int], units: Tensor) -> None:
     if key not in moments:
-        moments[key] = Moments(len(units), units.sum(0), units.T @ units)
+        moments[key] = JointMoments(len(units), units.sum(0), units.T @ units)
         return
     kept = moments[key]
     kept.samples += len(units)

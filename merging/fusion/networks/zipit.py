@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.fusion.networks.axis_roles import Role, find_roles
-from merging.fusion.networks.unit_features import Subject, find_derivation, stream_features
-from merging.fusion.problem import OnProgress
-from merging.landscape.evaluate.evaluation import Examples
+from merging.fusion.networks.unit_features import ExaminedModel, find_derivation, stream_features
 from merging.matching.search.soft_permutation import mix_axis
 from merging.models.state_dict import check_same_architecture
 from merging.schema.cards.fusion.networks import ZipOptions
 from merging.schema.errors import MergingError
 from merging.schema.options import read_record
+from merging.schema.progress import Progress
 from merging.symmetry.spec import PermutationSpec
 
 Plans = dict[str, Tensor]
@@ -69,11 +69,11 @@ def zip_models(
     spec: PermutationSpec,
     model: nn.Module,
     states: Sequence[Mapping[str, Tensor]],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     groups: Collection[str] | None = None,
     options: Mapping[str, Any] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> ZipResult:
     """Zip models of one architecture into one of the same size, or up to a layer only.
 
@@ -107,7 +107,7 @@ def zip_models(
     for state in states:
         check_same_architecture(states[0], state)
         spec.check(state)
-    subjects = [Subject(model, spec, state) for state in states]
+    subjects = [ExaminedModel(model, spec, state) for state in states]
     roles = find_roles(find_derivation(subjects[0], batches)[0], spec)
     groups = _up_to(spec, read.depth, groups) if read.depth else groups
     zipped = _chosen(spec, roles, groups)
@@ -120,7 +120,9 @@ def zip_models(
         similarity = sum(sites, torch.zeros(())) / len(sites)
         clusters[group] = zip_units(similarity.numpy(), len(states), read)
     heads, shared = _fused(spec, roles, states, clusters, whole=groups is None)
-    return ZipResult(heads, clusters, shared, time.perf_counter() - start)
+    return ZipResult(
+        heads=heads, clusters=clusters, shared=shared, seconds=time.perf_counter() - start
+    )
 
 
 def zip_units(similarity: NDArray[np.float64], models: int, options: ZipOptions) -> Tensor:

@@ -11,7 +11,7 @@ from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.fusion.rules.sign_election import elected
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.cards.fusion.task_vectors import DareOptions
 
 _LEVELS = 1 << 16
@@ -47,4 +47,4 @@ def dare(problem: FusionProblem, name: str, options: DareOptions) -> Entries:
     return entrywise(merge, [problem.base_tensor(name), *problem.tensors(name)])
 
 
-RULE = Rule(find_rule_card("dare"), dare)
+RULE = Rule(find_card("dare"), dare)

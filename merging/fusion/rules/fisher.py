@@ -9,7 +9,7 @@ from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.schema.cards.fusion.curvature import FisherOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 
 
 def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Entries:
@@ -28,7 +28,7 @@ def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Entries
     return entrywise(merge, [*problem.tensors(name), *problem.curvatures(name)])
 
 
-RULE = Rule(find_rule_card("fisher"), fisher)
+RULE = Rule(find_card("fisher"), fisher)
 
 # FA1 in Table 1 of Daheim et al. (2024): the problem is posed with all weights 1.
-UNIT_RULE = Rule(find_rule_card("fisher_unit"), fisher)
+UNIT_RULE = Rule(find_card("fisher_unit"), fisher)

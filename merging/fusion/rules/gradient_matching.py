@@ -9,7 +9,7 @@ from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.schema.cards.fusion.curvature import GradientMatchingOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import MergingError
 
 
@@ -27,7 +27,9 @@ def gradient_matching(
     weights, count = problem.weights, len(problem.weights)
 
     def merge(blocks: list[Tensor]) -> Tensor:
-        base, h0, thetas, curvatures = _split(blocks, count, options)
+        base, h0, *rest = blocks
+        thetas = rest[:count]
+        h0, curvatures = _as_asked(h0, rest[count:], options)
         total = h0.clone()
         for weight, curvature in zip(weights, curvatures, strict=True):
             total.add_(curvature, alpha=weight)
@@ -71,16 +73,15 @@ def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> 
     return weights * (h0 + curvatures) / (h0 + (weights * curvatures).sum(0))
 
 
-def _split(
-    blocks: list[Tensor], count: int, options: GradientMatchingOptions
-) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    base, h0, *rest = blocks
+def _as_asked(
+    h0: Tensor, curvatures: list[Tensor], options: GradientMatchingOptions
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the curvatures with the prior added, and zeros for those that are left out."""
     if options.h0 == "left out":
         h0 = torch.zeros_like(h0)
-    curvatures = rest[count:]
     if options.ht == "left out":
-        curvatures = [torch.zeros_like(h0)] * count
-    return base, h0 + options.delta, rest[:count], curvatures
+        curvatures = [torch.zeros_like(h0)] * len(curvatures)
+    return h0 + options.delta, curvatures
 
 
-RULE = Rule(find_rule_card("gradient_matching"), gradient_matching)
+RULE = Rule(find_card("gradient_matching"), gradient_matching)

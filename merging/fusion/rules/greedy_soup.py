@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
-from merging.files.checkpoints.lazy_params import Params
+from merging.files.checkpoints.lazy_params import Params, StateDict
 from merging.fusion.blocks import computable, specs_of
-from merging.fusion.problem import FusionProblem, OnProgress, State
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule, type_of_examples, weighted_mean
 from merging.landscape.evaluate.evaluation import evaluate
 from merging.schema.cards.fusion.card import NoOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import DataError
+from merging.schema.progress import Progress
 
 
-def choose(problem: FusionProblem, _: NoOptions, on_progress: OnProgress) -> FusionProblem:
+def choose(problem: FusionProblem, _: NoOptions, on_progress: Progress) -> FusionProblem:
     """Find the members (Wortsman et al. 2022, Recipe 1); of equal models the earlier comes first.
 
     Notes: `kept`, the members' numbers from 0 in the order in which they joined; `accuracies` of
@@ -54,7 +55,7 @@ def _accuracy(problem: FusionProblem, params: Params) -> float:
     return accuracy
 
 
-def _joined(soup: Params, model: State, members: int) -> Params:
+def _joined(soup: Params, model: StateDict, members: int) -> Params:
     """The mean of a soup of so many members and one more model; wide, to be rounded once."""
     joined: Params = {}
     for name, value in soup.items():
@@ -65,9 +66,9 @@ def _joined(soup: Params, model: State, members: int) -> Params:
     return joined
 
 
-def _in_types_of(params: Params, model: State) -> Params:
+def _in_types_of(params: Params, model: StateDict) -> Params:
     specs = specs_of(model)
     return {name: value.to(specs[name].dtype) for name, value in params.items()}
 
 
-RULE = Rule(find_rule_card("greedy_soup"), weighted_mean, choose)
+RULE = Rule(find_card("greedy_soup"), weighted_mean, choose)

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from merging.fusion.blocks import squared_distances
-from merging.fusion.problem import FusionProblem, OnProgress
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule, weighted_mean
 from merging.schema.cards.fusion.robust import KrumOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress
 
 
-def choose(problem: FusionProblem, options: KrumOptions, on_progress: OnProgress) -> FusionProblem:
+def choose(problem: FusionProblem, options: KrumOptions, on_progress: Progress) -> FusionProblem:
     """Keep the models with the least distance to their nearest others (Blanchard et al. 2017).
 
     Distances are squared, over all parameters of the whole models; statistics do not count.
@@ -37,7 +38,7 @@ def choose(problem: FusionProblem, options: KrumOptions, on_progress: OnProgress
     return problem.reweighted(weights, kept=kept, scores=scores, faulty=faulty)
 
 
-def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
+def _distances(problem: FusionProblem, on_progress: Progress) -> Tensor:
     """Squared distances of all pairs, float64 `[models, models]`."""
     first = problem.models[0]
     names = [n for n in first if problem.is_floating(n) and n not in problem.statistics]
@@ -49,4 +50,4 @@ def _distances(problem: FusionProblem, on_progress: OnProgress) -> Tensor:
     return distances
 
 
-RULE = Rule(find_rule_card("krum"), weighted_mean, choose)
+RULE = Rule(find_card("krum"), weighted_mean, choose)

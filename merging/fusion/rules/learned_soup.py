@@ -8,16 +8,18 @@ from torch import Tensor
 from torch.func import functional_call
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.fusion.problem import Examples, FusionProblem, OnProgress
+from merging.files.data.batches import BatchesLike
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule, type_of_examples, weighted_mean
 from merging.schema.cards.fusion.soups import LearnedSoupOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
+from merging.schema.progress import Progress
 
 _EXAMPLES = 500  # per step
 
 
 def learn(
-    problem: FusionProblem, options: LearnedSoupOptions, on_progress: OnProgress
+    problem: FusionProblem, options: LearnedSoupOptions, on_progress: Progress
 ) -> FusionProblem:
     """Learn coefficients on the simplex, and a temperature, by Adam (Wortsman et al. 2022).
 
@@ -73,7 +75,7 @@ def _logits(
     return logits
 
 
-def _chunks(batches: Examples) -> list[tuple[Tensor, Tensor]]:
+def _chunks(batches: BatchesLike) -> list[tuple[Tensor, Tensor]]:
     return [
         pair
         for x, y in batches
@@ -81,4 +83,4 @@ def _chunks(batches: Examples) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-RULE = Rule(find_rule_card("learned_soup"), weighted_mean, learn)
+RULE = Rule(find_card("learned_soup"), weighted_mean, learn)

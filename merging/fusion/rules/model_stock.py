@@ -11,7 +11,7 @@ from merging.fusion.blocks import Entries, entrywise, inner_products
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.schema.cards.fusion.card import NoOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 
 
 def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
@@ -34,4 +34,4 @@ def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
     return entrywise(merge, [base, *tensors])
 
 
-RULE = Rule(find_rule_card("model_stock"), model_stock)
+RULE = Rule(find_card("model_stock"), model_stock)

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from merging.fusion.blocks import Entries, entries_of
-from merging.fusion.problem import FusionProblem, OnProgress
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule, weighted_mean
 from merging.schema.cards.fusion.curvature import RegMeanOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress
 
 _RIDGE = 1e-10  # of the mean of the diagonal
 
 
-def find_layers(problem: FusionProblem, _: RegMeanOptions, __: OnProgress) -> FusionProblem:
+def find_layers(problem: FusionProblem, _: RegMeanOptions, __: Progress) -> FusionProblem:
     """Note which tensors are solved for (`solved`) and which are averaged (`averaged`).
 
     Raises:
@@ -67,4 +68,4 @@ def _shrunk(gram: Tensor, name: str, inputs: int, factor: float) -> Tensor:
     return factor * wide + (1 - factor) * torch.diag(wide.diagonal())
 
 
-RULE = Rule(find_rule_card("regmean"), regmean, find_layers)
+RULE = Rule(find_card("regmean"), regmean, find_layers)

@@ -11,7 +11,7 @@ from merging.fusion.blocks import entrywise
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Counted, Rule
 from merging.schema.cards.fusion.curvature import RemoveTaskOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 
 
 def remove_tasks(problem: FusionProblem, name: str, options: RemoveTaskOptions) -> Counted:
@@ -74,7 +74,9 @@ def remove_task(
         >>> remove_task(base, model, {"w": torch.tensor([3.0])}, {"w": torch.tensor([1.0])})
         ({'w': tensor([-1.])}, 0.0)
     """
-    problem = FusionProblem([model], base, [weight], [fisher], base_fisher)
+    problem = FusionProblem(
+        models=[model], base=base, weights=[weight], fishers=[fisher], base_fisher=base_fisher
+    )
     options = RemoveTaskOptions(delta, least)
     removed: Params = {}
     clamped = entries = 0
@@ -88,4 +90,4 @@ def remove_task(
     return removed, clamped / max(1, entries)
 
 
-RULE = Rule(find_rule_card("remove_task"), remove_tasks)
+RULE = Rule(find_card("remove_task"), remove_tasks)

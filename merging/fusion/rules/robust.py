@@ -10,7 +10,7 @@ from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.schema.cards.fusion.card import NoOptions
 from merging.schema.cards.fusion.robust import TrimmedMeanOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 
 
 def coordinate_median(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
@@ -61,5 +61,5 @@ def _sorted(rows: Tensor) -> list[Tensor]:
     return found
 
 
-MEDIAN = Rule(find_rule_card("coordinate_median"), coordinate_median)
-TRIMMED = Rule(find_rule_card("trimmed_mean"), trimmed_mean)
+MEDIAN = Rule(find_card("coordinate_median"), coordinate_median)
+TRIMMED = Rule(find_card("trimmed_mean"), trimmed_mean)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.fusion.blocks import Entries, entrywise
+from merging.schema.cards.fusion.task_vectors import Total
 
 
 def threshold(tensor: Entries, base: Entries, density: float) -> float:
@@ -33,7 +34,7 @@ def threshold(tensor: Entries, base: Entries, density: float) -> float:
     return float(held[count - kept])
 
 
-def elected(tasks: Sequence[Tensor], weights: Sequence[float], total: str) -> Tensor:
+def elected(tasks: Sequence[Tensor], weights: Sequence[float], total: Total) -> Tensor:
     """Add or average, by weight, the entries that have the sign of the weighted sum.
 
     Args:

@@ -8,7 +8,7 @@ from merging.fusion.blocks import Entries, entrywise, inner_products
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.schema.cards.fusion.card import NoOptions
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 
 _PARALLEL = 1e-4  # angle in radians below which the arc is the line
 
@@ -34,4 +34,4 @@ def _factors(angle: float, lam: float) -> tuple[float, float]:
     return (math.sin((1 - lam) * angle) / math.sin(angle), math.sin(lam * angle) / math.sin(angle))
 
 
-RULE = Rule(find_rule_card("slerp"), slerp)
+RULE = Rule(find_card("slerp"), slerp)

@@ -1,4 +1,4 @@
-"""Every fusion rule, by name."""
+"""Every fusion rule that works tensor by tensor, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from types import MappingProxyType
 from merging.fusion.rule import Rule
 from merging.fusion.rules import (
     dare,
-    fedavg,
     fisher,
     gradient_matching,
     greedy_soup,
@@ -23,17 +22,15 @@ from merging.fusion.rules import (
     task_arithmetic,
     ties,
     trajectory,
-    uniform_soup,
-    wise_ft,
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType({
     rule.card.name: rule
     for rule in (
-        means.RULE,
+        means.AVERAGE,
         slerp.RULE,
-        wise_ft.RULE,
-        fedavg.RULE,
+        means.WISE_FT,
+        means.FEDAVG,
         task_arithmetic.RULE,
         ties.RULE,
         dare.RULE,
@@ -43,7 +40,7 @@ RULES: Mapping[str, Rule] = MappingProxyType({
         gradient_matching.RULE,
         remove_task.RULE,
         regmean.RULE,
-        uniform_soup.RULE,
+        means.UNIFORM_SOUP,
         greedy_soup.RULE,
         learned_soup.RULE,
         trajectory.SWA,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from merging.fusion.blocks import Entries, entries, entrywise
-from merging.fusion.problem import FusionProblem, OnProgress
+from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.cards.fusion.task_vectors import TaskArithmeticOptions
 from merging.schema.errors import MergingError
+from merging.schema.progress import Progress
 
 
 def scale_tasks(
-    problem: FusionProblem, options: TaskArithmeticOptions, _: OnProgress
+    problem: FusionProblem, options: TaskArithmeticOptions, _: Progress
 ) -> FusionProblem:
     """Give each task vector its factor (Ilharco et al. 2023, §2): the mode is one of signs.
 
@@ -47,4 +48,4 @@ def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions)
     return entrywise(merge, [problem.base_tensor(name), *tensors])
 
 
-RULE = Rule(find_rule_card("task_arithmetic"), task_arithmetic, scale_tasks)
+RULE = Rule(find_card("task_arithmetic"), task_arithmetic, scale_tasks)

@@ -8,7 +8,7 @@ from merging.fusion.blocks import Entries, entrywise
 from merging.fusion.problem import FusionProblem
 from merging.fusion.rule import Rule
 from merging.fusion.rules.sign_election import elected, threshold
-from merging.schema.cards.fusion.table import find_rule_card
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.cards.fusion.task_vectors import TiesOptions
 
 
@@ -31,4 +31,4 @@ def ties(problem: FusionProblem, name: str, options: TiesOptions) -> Entries:
     return entrywise(merge, [base, *tensors])
 
 
-RULE = Rule(find_rule_card("ties"), ties)
+RULE = Rule(find_card("ties"), ties)

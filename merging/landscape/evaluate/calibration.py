@@ -56,4 +56,4 @@ def calibrate(outputs: Tensor, targets: Tensor) -> Calibration:
     confidences, rights = sums / counts  # NaN where there are none
     gaps = (sums[0] - sums[1]).abs()
     error = float(gaps.sum() / len(right)) if len(right) else float("nan")
-    return Calibration(error, confidences, rights, counts)
+    return Calibration(error=error, confidences=confidences, rights=rights, counts=counts)

@@ -7,7 +7,7 @@ in the parameters too, so it is computed once per corner and then combined, poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from merging.files.checkpoints.lazy_params import Params
+from merging.files.data.batches import BatchesLike
 from merging.landscape.evaluate.losses import score
 from merging.landscape.evaluate.weighted_sums import Mixture
 from merging.models.graph.export import trace
 from merging.models.graph.graph import Graph, Step, execute, in_place
+from merging.models.graph.operators import operator_name
 from merging.models.state_dict import combine
 from merging.schema.errors import DataError
+from merging.schema.progress import Progress
 
-OnProgress = Callable[[float, float, str], None]
-Examples = Iterable[tuple[Tensor, Tensor]]
 Prepare = Callable[[Params, Sequence[float]], Params]
 
 # Bytes of the largest activation of a chunk of examples: what fits the processor's caches.
@@ -33,7 +34,7 @@ _CHUNK_BYTES = 1 << 23
 _SHARED_BYTES = 1 << 26
 # Multiplications per output below which combining is no cheaper than computing afresh.
 _LEAST_REUSE = 32
-_LINEAR_MAPS = ("aten.linear.default", "aten.conv1d.default", "aten.conv2d.default")
+_LINEAR_MAPS = ("linear", "conv1d", "conv2d")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Evaluation:
         return spread / np.sqrt(self.losses.shape[1])
 
 
-def evaluate(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Evaluation:
+def evaluate(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Evaluation:
     """Evaluate one parameter setting.
 
     Args:
@@ -87,10 +88,10 @@ def evaluate_family(
     model: nn.Module,
     corners: Sequence[Mapping[str, Tensor]],
     weights: NDArray[np.float64],
-    batches: Examples,
+    batches: BatchesLike,
     *,
     prepare: Prepare | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate many points in the span of a few parameter settings.
 
@@ -294,7 +295,7 @@ def _share(graph: Graph, corners: Sequence[Mapping[str, Tensor]], inputs: Tensor
 def _is_shared_map(
     node: fx.Node, graph: Graph, data: set[fx.Node], corner: Mapping[str, Tensor]
 ) -> bool:
-    if str(node.target) not in _LINEAR_MAPS or len(node.args) < 2:
+    if operator_name(node) not in _LINEAR_MAPS or len(node.args) < 2:
         return False
     x, *parameters = node.args[:3]
     if x not in data or any(p is not None and p not in graph.sources for p in parameters):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from merging.files.data.batches import BatchesLike
 from merging.landscape.evaluate.evaluation import chunk_size
 from merging.models.graph.export import trace
 from merging.schema.errors import MergingError, UnknownNameError
@@ -16,9 +17,7 @@ from merging.schema.errors import MergingError, UnknownNameError
 Ensemble = Literal["logits", "probabilities", "vote"]
 
 
-def predict(
-    model: nn.Module, params: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
-) -> Tensor:
+def predict(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Tensor:
     """What a model puts out for all examples.
 
     Args:

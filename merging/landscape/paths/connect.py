@@ -10,21 +10,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples, OnProgress
+from merging.files.data.batches import BatchesLike
 from merging.landscape.paths.autoneb import train_band
-from merging.landscape.paths.path import Kind, Path, bezier_weights, path_of, polyline_weights
+from merging.landscape.paths.path import Path, PathKind, bezier_weights, path_of, polyline_weights
 from merging.landscape.paths.trained_space import TrainedSpace
 from merging.landscape.paths.training_log import MOMENTUM, TrainingLog, falling
 from merging.models.state_dict import check_same_architecture, distance, lerp
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import BendOptions, find_path_card
 from merging.schema.errors import MergingError, StoppedError
+from merging.schema.progress import Progress
 
 _CHAIN = (0.0, 0.5, 1.0)
 
@@ -43,13 +44,17 @@ class _Ends:
         """What is not trained, mixed."""
         return lerp(self.params_a, self.params_b, t)
 
-    def path(self, kind: Kind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any) -> Path:
+    def path(
+        self, kind: PathKind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any
+    ) -> Path:
         """A path with these inner corners, `[k, n]`, finished as networks."""
         places = knots[1:-1] or (0.5,)
         bends = [self.space.finished(v, self.rest(t)) for v, t in zip(inner, places, strict=True)]
         return path_of(kind, [self.params_a, *bends, self.params_b], knots, **how)
 
-    def sketch(self, kind: Kind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any) -> Path:
+    def sketch(
+        self, kind: PathKind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any
+    ) -> Path:
         """As `path`, with mixed statistics of norms: estimating them takes too long to do often."""
         places = knots[1:-1] or (0.5,)
         bends = [
@@ -62,11 +67,11 @@ def connect(
     model: nn.Module,
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
-    batches: Examples,
-    kind: str = "bezier",
+    batches: BatchesLike,
+    kind: PathKind = "bezier",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
     on_partial: Callable[[Path], None] | None = None,
 ) -> Path:
     """Train a low-loss path from model A to model B.
@@ -107,11 +112,15 @@ def connect(
     start = time.perf_counter()
     space = TrainedSpace(model, params_a, batches)
     ends = _Ends(
-        space, dict(params_a), dict(params_b), space.vector(params_a), space.vector(params_b)
+        space=space,
+        params_a=dict(params_a),
+        params_b=dict(params_b),
+        a=space.vector(params_a),
+        b=space.vector(params_b),
     )
     described: dict[str, Any] = {"options": asdict(chosen), "seed": seed}
     log = TrainingLog(on_progress, total=_steps(chosen))
-    train = _train_band if kind == "neb" else partial(_train_bend, cast("Kind", kind))
+    train = _train_band if kind == "neb" else partial(_train_bend, kind)
     generator = torch.Generator().manual_seed(seed)
 
     def so_far(path: Path) -> None:
@@ -128,7 +137,7 @@ def _steps(options: Any) -> int:
 
 
 def _train_bend(
-    kind: Kind,
+    kind: PathKind,
     ends: _Ends,
     options: BendOptions,
     generator: torch.Generator,
@@ -157,7 +166,7 @@ def _train_bend(
     return ends.path(kind, bend[None], history=log.history, converged=settled, stopped=stopped)
 
 
-def _weights(kind: Kind, t: float) -> list[float]:
+def _weights(kind: PathKind, t: float) -> list[float]:
     row = bezier_weights([t]) if kind == "bezier" else polyline_weights([t], _CHAIN)
     return row[0].tolist()
 

@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples, OnProgress, Prepare, evaluate_family
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import Prepare, evaluate_family
 from merging.landscape.line import curve_of, line_positions
 from merging.models.state_dict import combine, distance, dot, subtract
+from merging.schema.progress import Progress
 from merging.schema.records.curve import Curve
 
-Kind = Literal["bezier", "chain", "neb"]
+PathKind = Literal["bezier", "chain", "neb"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Path:
         seed: The seed that was used.
     """
 
-    kind: Kind
+    kind: PathKind
     corners: tuple[Params, ...]
     knots: tuple[float, ...] = ()
     history: tuple[float, ...] = ()
@@ -124,13 +126,13 @@ def polyline_weights(ts: ArrayLike, knots: ArrayLike) -> NDArray[np.float64]:
 def evaluate_path(
     model: nn.Module,
     path: Path,
-    batches: Examples,
+    batches: BatchesLike,
     lams: int | Sequence[float] = 25,
     *,
     prepare: Prepare | None = None,
     statistics: str = "interpolated",
     split: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Curve:
     """Loss and accuracy along a path.
 
@@ -166,7 +168,7 @@ def evaluate_path(
 
 
 def path_of(
-    kind: Kind,
+    kind: PathKind,
     corners: Sequence[dict[str, Tensor]],
     knots: Sequence[float] = (),
     **described: Any,

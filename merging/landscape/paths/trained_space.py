@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples
+from merging.files.data.batches import BatchesLike
 from merging.landscape.evaluate.losses import score
 from merging.landscape.statistics.repair import has_batch_norm, reset, with_batch_statistics
 from merging.models.graph.export import trace
@@ -35,7 +35,7 @@ class TrainedSpace:
         DataError: If there are no examples.
     """
 
-    def __init__(self, model: nn.Module, like: Mapping[str, Tensor], batches: Examples) -> None:
+    def __init__(self, model: nn.Module, like: Mapping[str, Tensor], batches: BatchesLike) -> None:
         given = [(x, y) for x, y in batches if len(y)]
         if not given:
             raise DataError("training needs examples, and none were given; give training batches")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merging.landscape.evaluate.evaluation import OnProgress
+from merging.schema.progress import Progress
 
 MOMENTUM = 0.9
 _ENTRIES = 50  # of the history of a run
@@ -16,7 +16,7 @@ class TrainingLog:
         total: Steps in all.
     """
 
-    def __init__(self, on_progress: OnProgress | None, total: int) -> None:
+    def __init__(self, on_progress: Progress | None, total: int) -> None:
         self.history: tuple[float, ...] = ()
         self.words = ""
         self._tell, self._total = on_progress, total

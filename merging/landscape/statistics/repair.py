@@ -8,34 +8,33 @@ deviation that its parents have in the mean; RESCALE the deviation only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from merging.files.checkpoints.lazy_params import Params
-from merging.landscape.evaluate.evaluation import Examples, Prepare
-from merging.landscape.statistics.unit_moments import Moments, Unit, find_units, walk
+from merging.files.data.batches import BatchesLike
+from merging.landscape.evaluate.evaluation import Prepare
+from merging.landscape.statistics.unit_moments import ChannelMoments, Unit, find_units, walk
 from merging.models.graph.export import trace
 from merging.models.graph.graph import Graph, Visit
 from merging.models.state_dict import lerp
+from merging.schema.cards.landscape import Correction, Statistics
 from merging.schema.errors import DataError, MergingError, UnknownNameError
 
-Kind = Literal["reset", "repair", "rescale"]
-Policy = Literal["interpolated", "reset", "repair", "rescale"]
 Goals = dict[fx.Node, tuple[Tensor, Tensor]]
 KINDS = ("reset", "repair", "rescale")
 
 _LEAST_DEVIATION = 1e-6
 
 
-def has_batch_norm(model: nn.Module, batches: Examples) -> bool:
+def has_batch_norm(model: nn.Module, batches: BatchesLike) -> bool:
     """Whether the model keeps running statistics that RESET can re-estimate."""
     return any(unit.mean is not None for unit in find_units(trace(model, (_one_batch(batches),))))
 
 
-def reset(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Params:
+def reset(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Params:
     """Re-estimate the running statistics of BatchNorm on examples.
 
     Every norm sees what the norms before it, already re-estimated, let through. The statistics
@@ -71,8 +70,8 @@ def repair(
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
     lam: float,
-    batches: Examples,
-    kind: Kind = "repair",
+    batches: BatchesLike,
+    kind: Correction = "repair",
 ) -> Params:
     """Interpolate two (aligned) models and correct the statistics of the hidden units.
 
@@ -109,7 +108,7 @@ def corrected(
     model: nn.Module,
     params: Mapping[str, Tensor],
     goals: Goals,
-    batches: Examples,
+    batches: BatchesLike,
     *,
     shift: bool,
 ) -> Params:
@@ -136,7 +135,7 @@ def corrected(
         raise MergingError(f"{type(model).__name__} has no hidden units that could be corrected")
     result: Params = dict(params)
 
-    def correct(unit: Unit, found: Moments) -> tuple[Tensor, Tensor]:
+    def correct(unit: Unit, found: ChannelMoments) -> tuple[Tensor, Tensor]:
         gain, offset = _correction(found, unit, goals[unit.node], shift=shift)
         _fold(result, unit, gain, offset)
         return gain, offset
@@ -145,7 +144,7 @@ def corrected(
     return result
 
 
-def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Examples) -> Goals:
+def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Goals:
     """Mean and standard deviation of every channel, for all operators that can be corrected.
 
     Raises:
@@ -155,7 +154,7 @@ def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Exa
     graph = trace(model, (x,))
     found: Goals = {}
 
-    def measure(unit: Unit, seen: Moments) -> None:
+    def measure(unit: Unit, seen: ChannelMoments) -> None:
         found[unit.node] = seen.mean, seen.deviation
 
     walk(graph, [unit for unit in find_units(graph) if unit.weight], params, x, after=measure)
@@ -182,11 +181,11 @@ def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor)
 
 
 def line_policy(
-    kind: Policy,
+    kind: Statistics,
     model: nn.Module,
     params_a: Mapping[str, Tensor],
     params_b: Mapping[str, Tensor],
-    batches: Examples,
+    batches: BatchesLike,
 ) -> Prepare | None:
     """What to do with the parameters of every point between two models before evaluation.
 
@@ -220,7 +219,7 @@ def line_policy(
     return prepare
 
 
-def plane_policy(kind: Policy, model: nn.Module, batches: Examples) -> Prepare | None:
+def plane_policy(kind: Statistics, model: nn.Module, batches: BatchesLike) -> Prepare | None:
     """As `line_policy`, for points that are not between two models.
 
     Args:
@@ -258,17 +257,17 @@ def _mixed_goals(goals_a: Goals, goals_b: Goals, lam: float) -> Goals:
     }
 
 
-def _one_batch(batches: Examples) -> Tensor:
+def _one_batch(batches: BatchesLike) -> Tensor:
     inputs = [x for x, _ in batches]
     if not inputs or not sum(len(x) for x in inputs):
         raise DataError("statistics need examples, and none were given; give training batches")
     return torch.cat(inputs) if len(inputs) > 1 else inputs[0]
 
 
-def _renewing(result: Params) -> Callable[[Unit, Moments], Params]:
+def _renewing(result: Params) -> Callable[[Unit, ChannelMoments], Params]:
     """A `before` of the walk that notes in `result` the statistics that it lets norms use."""
 
-    def renew(unit: Unit, found: Moments) -> Params:
+    def renew(unit: Unit, found: ChannelMoments) -> Params:
         statistics = {unit.mean: found.mean, unit.variance: found.unbiased_variance}
         renewed = {name: value.to(result[name].dtype) for name, value in statistics.items() if name}
         result.update(renewed)
@@ -278,7 +277,7 @@ def _renewing(result: Params) -> Callable[[Unit, Moments], Params]:
 
 
 def _correction(
-    found: Moments, unit: Unit, goal: tuple[Tensor, Tensor], *, shift: bool
+    found: ChannelMoments, unit: Unit, goal: tuple[Tensor, Tensor], *, shift: bool
 ) -> tuple[Tensor, Tensor]:
     """Gain and offset that give a unit the goal; one that says nothing keeps its gain."""
     mean, deviation = found.mean, found.deviation

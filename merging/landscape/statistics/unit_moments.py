@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from merging.landscape.evaluate.evaluation import chunk_size
 from merging.models.graph.graph import Graph, Step, execute, in_place
+from merging.models.graph.operators import operator_name
 
 _NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 _MAPS = ("linear", "conv1d", "conv2d", "conv3d")
@@ -48,7 +49,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class ChannelMoments:
     """Mean and variance of every channel, float64 `[channels]`, and what they were taken over."""
 
     mean: Tensor
@@ -66,7 +67,7 @@ class Moments:
         return self.variance * (self.count / max(1, self.count - 1))
 
 
-def moments(values: Iterable[Tensor], channels: int) -> Moments:
+def moments(values: Iterable[Tensor], channels: int) -> ChannelMoments:
     """Moments of all chunks together.
 
     Args:
@@ -86,11 +87,11 @@ def moments(values: Iterable[Tensor], channels: int) -> Moments:
     weights = torch.tensor(counts, dtype=torch.float64) / sum(counts)
     mean = weights @ torch.stack(means)
     spread = torch.stack(variances) + (torch.stack(means) - mean) ** 2
-    return Moments(mean, weights @ spread, sum(counts))
+    return ChannelMoments(mean, weights @ spread, sum(counts))
 
 
-Before = Callable[[Unit, Moments], Mapping[str, Tensor]]
-After = Callable[[Unit, Moments], tuple[Tensor, Tensor] | None]
+Before = Callable[[Unit, ChannelMoments], Mapping[str, Tensor]]
+After = Callable[[Unit, ChannelMoments], tuple[Tensor, Tensor] | None]
 
 
 def walk(
@@ -168,19 +169,16 @@ def find_units(graph: Graph) -> list[Unit]:
     """Hidden operators with parameters of their own whose output no norm undoes."""
     units = []
     for step in graph.steps:
-        node, kind = step.node, _kind(step.node)
+        node, kind = step.node, operator_name(step.node)
         names = [graph.sources.get(a) if isinstance(a, fx.Node) else None for a in node.args[1:5]]
         if kind == "batch_norm":
             units.append(Unit(node, 1, *names))
         elif kind in _MAPS and names[0] and _is_correctable(node):
             bias = names[1] if len(names) > 1 else None
-            units.append(Unit(node, -1 if kind == "linear" else 1, names[0], bias))
+            units.append(
+                Unit(node=node, channels=-1 if kind == "linear" else 1, weight=names[0], bias=bias)
+            )
     return units
-
-
-def _kind(node: fx.Node) -> str:
-    name = str(node.target)
-    return name.split(".")[1] if name.startswith("aten.") else name
 
 
 def _is_correctable(node: fx.Node) -> bool:
@@ -194,6 +192,6 @@ def _is_correctable(node: fx.Node) -> bool:
 def _is_normalised(node: fx.Node) -> bool:
     """Whether all that reads a value is a norm, changes of shape aside."""
     return bool(node.users) and all(
-        _is_normalised(user) if _kind(user) in _RESHAPES else _kind(user) in _NORMS
+        _is_normalised(user) if operator_name(user) in _RESHAPES else operator_name(user) in _NORMS
         for user in node.users
     )

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from merging.files.checkpoints.lazy_params import Params
 from merging.matching import match
-from merging.matching.problem import OnProgress, ignore
 from merging.models.graph.export import trace
 from merging.models.graph.graph import Graph
+from merging.models.graph.operators import operator_name
 from merging.models.network import Network
 from merging.models.state_dict import check_same_architecture, dot, floating, norm
+from merging.schema.progress import Progress, ignore
 from merging.schema.records.diagnosis import Diagnosis
 from merging.symmetry.permutation import permute, random_permutations
 from merging.symmetry.reorder import cut_cells, units_first
@@ -46,7 +47,7 @@ def examine(
     params_b: Mapping[str, Tensor],
     *,
     seed: int = 0,
-    on_progress: OnProgress = ignore,
+    on_progress: Progress = ignore,
 ) -> Diagnosis:
     """Examine two models.
 
@@ -178,10 +179,6 @@ def _rows(
 
 
 def _norms(graph: Graph) -> tuple[str, ...]:
-    kinds = [
-        str(step.node.target).split(".")[1]
-        for step in graph.steps
-        if "aten." in str(step.node.target)
-    ]
+    kinds = [operator_name(step.node) for step in graph.steps]
     counts = Counter(_NORMS[kind] for kind in kinds if kind in _NORMS)
     return tuple(f"{count} × {name}" for name, count in counts.items())

@@ -42,7 +42,7 @@ _WORTH_SAYING = 0.01  # share of numbers
 
 
 @dataclass(frozen=True)
-class Calibration:
+class MachineSpeed:
     """How fast this machine is, as measured.
 
     Attributes:
@@ -114,7 +114,7 @@ def foresee(
     )
 
 
-def calibrate() -> Calibration:
+def calibrate() -> MachineSpeed:
     """Measure how fast this machine solves assignments, multiplies matrices, and does nothing."""
     generator = torch.Generator().manual_seed(0)
     seconds = []
@@ -125,7 +125,12 @@ def calibrate() -> Calibration:
     product = _seconds(lambda: values @ values)
     flops = 2 * _CALIBRATION[1] ** 3 / product
     operator = _seconds(lambda: [values[:8, :8] @ values[:8, 0] for _ in range(_OPERATORS)])
-    return Calibration(seconds[1], min(3.0, max(2.0, growth)), flops, operator / _OPERATORS)
+    return MachineSpeed(
+        assignment_seconds=seconds[1],
+        exponent=min(3.0, max(2.0, growth)),
+        flops=flops,
+        operator_seconds=operator / _OPERATORS,
+    )
 
 
 def precision_warnings(
@@ -249,7 +254,7 @@ def _rows(spec: PermutationSpec, group: str) -> int:
     return sizes[group] * max((sizes[child] for child in children_of(spec, group)), default=1)
 
 
-def _assignments(spec: PermutationSpec, speed: Calibration, group: str) -> float:
+def _assignments(spec: PermutationSpec, speed: MachineSpeed, group: str) -> float:
     """Seconds of a group's assignment problems, those inside every pair of its units included."""
     *above, units = spec.shapes[group]
     inside = sum(speed.assignment(spec.sizes[child]) for child in children_of(spec, group))

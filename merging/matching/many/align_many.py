@@ -8,21 +8,20 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from math import nan
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from merging.matching.many.frank_wolfe import climb
-from merging.matching.many.merge_many import Models, Reached, rise
+from merging.matching.many.merge_many import Reached, WideModels, rise
 from merging.matching.match import match
-from merging.matching.problem import OnProgress, ignore
+from merging.schema.cards.matching import CommonOrderKind
 from merging.schema.errors import StoppedError, UnknownNameError
 from merging.schema.options import read_record
+from merging.schema.progress import Progress, ignore
 from merging.symmetry.permutation import Permutations, compose_permutations, invert_permutations
 from merging.symmetry.spec import PermutationSpec
-
-Kind = Literal["first", "merge many", "cycle consistent"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class ManyResult:
     converged: bool
     stopped: bool
     seconds: float
-    kind: str
+    kind: CommonOrderKind
     options: Mapping[str, Any]
     seed: int
 
@@ -102,11 +101,11 @@ def align_many(
     spec: PermutationSpec,
     model: nn.Module,
     states: Sequence[Mapping[str, Tensor]],
-    kind: Kind,
+    kind: CommonOrderKind,
     *,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> ManyResult:
     """Find one order of units for several models; their mean is a merged model.
 
@@ -145,11 +144,13 @@ def align_many(
     if kind not in _KINDS:
         raise UnknownNameError(f"unknown kind of order {kind!r}; choose from {', '.join(_KINDS)}")
     read: ManyOptions = read_record("An order for many models", ManyOptions, options)
-    models = Models(spec, model, states)
+    models = WideModels(spec, model, states)
     start = time.perf_counter()
     told = _Told(on_progress or ignore)
     orders, objective = [models.start for _ in states], [models.objective(models.states)]
-    last = Reached(objective[0], 0.0, "", orders.copy, converged=len(models) == 1)
+    last = Reached(
+        objective=objective[0], share=0.0, note="", orders=orders.copy, converged=len(models) == 1
+    )
     for last in _KINDS[kind](models, read, seed):
         objective.append(last.objective)
         told(0.9 * last.share, last.note)
@@ -214,7 +215,7 @@ def cycle_error(
 class _Told:
     """Whoever watches, and whether they stopped the work."""
 
-    def __init__(self, on_progress: OnProgress) -> None:
+    def __init__(self, on_progress: Progress) -> None:
         self._on_progress = on_progress
         self.stopped = False
 
@@ -225,43 +226,47 @@ class _Told:
             self.stopped = True
 
 
-def _to_first(models: Models, options: ManyOptions, seed: int) -> Iterator[Reached]:
+def _to_first(models: WideModels, options: ManyOptions, seed: int) -> Iterator[Reached]:
     now = [models.start for _ in models.states]
     for k in range(1, len(models)):
         now[k] = _match(models, 0, k, options, seed)
         note = f"model {k + 1} of {len(models)} matched to the first"
         share, objective = k / (len(models) - 1), models.objective(models.in_order(now))
-        yield Reached(objective, share, note, now.copy, converged=share == 1)
+        yield Reached(
+            objective=objective, share=share, note=note, orders=now.copy, converged=share == 1
+        )
 
 
-def _merge_many(models: Models, options: ManyOptions, seed: int) -> Iterator[Reached]:
+def _merge_many(models: WideModels, options: ManyOptions, seed: int) -> Iterator[Reached]:
     orders = [models.start for _ in models.states]
     rounds, sweeps = options.max_rounds, options.max_sweeps
     generator = torch.Generator().manual_seed(seed)
     return rise(models, orders, generator, max_rounds=rounds, max_sweeps=sweeps)
 
 
-def _cycle_consistent(models: Models, options: ManyOptions, seed: int) -> Iterator[Reached]:
+def _cycle_consistent(models: WideModels, options: ManyOptions, seed: int) -> Iterator[Reached]:
     rounds, sweeps = options.max_rounds, options.max_sweeps
     generator = torch.Generator().manual_seed(seed)
     return climb(models, generator, steps=options.steps, max_rounds=rounds, max_sweeps=sweeps)
 
 
-_KINDS: Mapping[str, Callable[[Models, ManyOptions, int], Iterator[Reached]]] = MappingProxyType({
-    "first": _to_first,
-    "merge many": _merge_many,
-    "cycle consistent": _cycle_consistent,
-})
+_KINDS: Mapping[str, Callable[[WideModels, ManyOptions, int], Iterator[Reached]]] = (
+    MappingProxyType({
+        "first": _to_first,
+        "merge many": _merge_many,
+        "cycle consistent": _cycle_consistent,
+    })
+)
 
 
-def _match(models: Models, a: int, b: int, options: ManyOptions, seed: int) -> Permutations:
+def _match(models: WideModels, a: int, b: int, options: ManyOptions, seed: int) -> Permutations:
     states, given = models.states, {"max_sweeps": options.max_sweeps, "restarts": options.restarts}
     return match(
         "weight", models.model, states[a], states[b], spec=models.spec, seed=seed, options=given
     ).permutations
 
 
-def _pairwise_error(models: Models, options: ManyOptions, seed: int, told: _Told) -> float:
+def _pairwise_error(models: WideModels, options: ManyOptions, seed: int, told: _Told) -> float:
     """Cycle error of matchings of two models at a time; NaN if they are not, or not all, made."""
     chosen = list(combinations(range(min(len(models), options.cycle_models)), 2))
     pairs = {}

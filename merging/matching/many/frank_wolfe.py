@@ -27,7 +27,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from merging.matching.many.merge_many import Models, Reached, rise
+from merging.matching.many.merge_many import Reached, WideModels, rise
 from merging.matching.search.assignment import AssignmentSeries
 from merging.matching.search.soft_permutation import mix_tensor, plan_of
 from merging.matching.search.weight_similarity import WeightSimilarity, units_first
@@ -38,7 +38,7 @@ _LEAST_SHARE = 1e-6
 
 
 def climb(
-    models: Models, generator: torch.Generator, *, steps: int, max_rounds: int, max_sweeps: int
+    models: WideModels, generator: torch.Generator, *, steps: int, max_rounds: int, max_sweeps: int
 ) -> Iterator[Reached]:
     """Climb J by Frank–Wolfe, round, and climb on from permutation to permutation.
 
@@ -61,20 +61,28 @@ def climb(
         gain = universe.sweep(generator)
         now = start + universe.gained
         note = f"Frank–Wolfe, sweep {k + 1}: inner products {now:.5g}"
-        yield Reached(now, (k + 1) / (steps + max_rounds), note, universe.rounded)
+        yield Reached(
+            objective=now, share=(k + 1) / (steps + max_rounds), note=note, orders=universe.rounded
+        )
         if gain <= _LEAST_SHARE * universe.size:
             break
     for reached in rise(
         models, universe.rounded(), generator, max_rounds=max_rounds, max_sweeps=max_sweeps
     ):
         share = (steps + reached.share * max_rounds) / (steps + max_rounds)
-        yield Reached(reached.objective, share, reached.note, reached.orders, reached.converged)
+        yield Reached(
+            objective=reached.objective,
+            share=share,
+            note=reached.note,
+            orders=reached.orders,
+            converged=reached.converged,
+        )
 
 
 class _Universe:
     """Doubly stochastic matrices from the units of every model to those of the universe."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: WideModels) -> None:
         self._models = models
         first = models.states[0]
         # Only asked for where groups sit.

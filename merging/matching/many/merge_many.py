@@ -47,7 +47,7 @@ class Reached:
     converged: bool = False
 
 
-class Models:
+class WideModels:
     """Models of one architecture, in float64.
 
     Args:
@@ -73,7 +73,9 @@ class Models:
             }
             for s in states
         ]
-        self.names = MatchProblem(model, spec, self.states[0], self.states[0]).weights
+        self.names = MatchProblem(
+            model=model, spec=spec, params_a=self.states[0], params_b=self.states[0]
+        ).weights
         self.start = identity_permutations(spec)
 
     def __len__(self) -> int:
@@ -93,7 +95,7 @@ class Models:
 
 
 def rise(
-    models: Models,
+    models: WideModels,
     orders: Sequence[Permutations],
     generator: torch.Generator,
     *,
@@ -136,9 +138,20 @@ def rise(
                 moved[j] = permute(models.spec, now[j], models.states[j])
                 best = models.objective(moved)
             share = (k + (done + 1) / count) / max_rounds
-            yield Reached(best, share, f"round {k + 1}: inner products {best:.5g}", now.copy)
+            yield Reached(
+                objective=best,
+                share=share,
+                note=f"round {k + 1}: inner products {best:.5g}",
+                orders=now.copy,
+            )
         if not changed:
-            yield Reached(best, 1.0, "nothing left to improve", now.copy, converged=True)
+            yield Reached(
+                objective=best,
+                share=1.0,
+                note="nothing left to improve",
+                orders=now.copy,
+                converged=True,
+            )
             return
 
 

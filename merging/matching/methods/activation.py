@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from merging.matching.problem import MatchProblem, MatchResult, Method, Watcher
-from merging.matching.search.activation_moments import Moments, activation_sites, stream_moments
+from merging.matching.search.activation_moments import SiteMoments, activation_sites, stream_moments
 from merging.matching.search.nested import Products, children_of, step
 from merging.schema.cards.matching import ActivationOptions, find_card
 from merging.schema.errors import StoppedError
@@ -39,7 +39,7 @@ def match_activations(
     """
     batches = _limited(problem.examples("activation matching"), options.examples)
     derivation, sites = activation_sites(problem.model, problem.spec, (batches[0][0][:2],))
-    read: list[Moments] = []
+    read: list[SiteMoments] = []
     stopped = False
     total = sum(len(y) for _, y in batches)
     try:
@@ -74,7 +74,7 @@ def _limited(
 
 
 def _solve(
-    spec: PermutationSpec, scored: Sequence[tuple[Moments, Tensor]], start: Permutations
+    spec: PermutationSpec, scored: Sequence[tuple[SiteMoments, Tensor]], start: Permutations
 ) -> Permutations:
     perms = dict(start)
     stale = set(perms)
@@ -96,7 +96,7 @@ def _solve(
 
 def _terms(
     spec: PermutationSpec,
-    moments: Moments,
+    moments: SiteMoments,
     similarity: Tensor,
     group: str,
     perms: Mapping[str, Tensor],
@@ -125,7 +125,9 @@ def _terms(
     yield Products(children, found.reshape(rows, *found.shape[len(parents) :]))
 
 
-def _joint_order(spec: PermutationSpec, moments: Moments, perms: Mapping[str, Tensor]) -> Tensor:
+def _joint_order(
+    spec: PermutationSpec, moments: SiteMoments, perms: Mapping[str, Tensor]
+) -> Tensor:
     """Where the joint units come from when B is permuted."""
     within = spec.within
     atoms = tuple(
@@ -134,14 +136,14 @@ def _joint_order(spec: PermutationSpec, moments: Moments, perms: Mapping[str, Te
         else AxisExpression(n, fixed=name)
         for name, n in zip(moments.groups, moments.sizes, strict=True)
     )
-    joint = AxisExpression(math.prod(moments.sizes), None, "product", atoms)
+    joint = AxisExpression(size=math.prod(moments.sizes), group=None, kind="product", parts=atoms)
     order = axis_index(joint, perms)
     return torch.arange(joint.size) if order is None else order
 
 
 def _score(
     spec: PermutationSpec,
-    scored: Sequence[tuple[Moments, Tensor]],
+    scored: Sequence[tuple[SiteMoments, Tensor]],
     perms: Mapping[str, Tensor],
 ) -> float:
     paired = (s.gather(1, _joint_order(spec, m, perms)[:, None]) for m, s in scored)

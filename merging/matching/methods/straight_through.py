@@ -11,7 +11,7 @@ from merging.files.checkpoints.lazy_params import Params
 from merging.landscape.evaluate.evaluation import Prepare, evaluate_family
 from merging.landscape.evaluate.losses import score, unit_for
 from merging.landscape.statistics.repair import has_batch_norm, reset, with_batch_statistics
-from merging.matching.problem import MatchProblem, MatchResult, Method, State, Watcher
+from merging.matching.problem import MatchProblem, MatchResult, Method, Watcher
 from merging.matching.search.coordinate_descent import descend
 from merging.matching.search.weight_similarity import WeightSimilarity
 from merging.models.graph.export import trace
@@ -137,7 +137,7 @@ class _Walk:
             **{f"best{k}": perm for k, perm in enumerate(self.best.values())},
         }
 
-    def go_on(self, state: State) -> None:
+    def go_on(self, state: Mapping[str, Tensor]) -> None:
         """Take up the state of a run before."""
         self._generator.set_state(state["generator"])
         self.objective = state["objective"].tolist()

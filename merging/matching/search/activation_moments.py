@@ -6,15 +6,17 @@ maps, tokens and examples all count as samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
-from merging.matching.problem import OnProgress
+from merging.files.data.batches import BatchesLike
+from merging.models.graph.operators import operator_name
 from merging.schema.cards.matching import Similarity
 from merging.schema.errors import SymmetryError
+from merging.schema.progress import Progress
 from merging.symmetry import Derivation, derive
 from merging.symmetry.reorder import cut_cells
 from merging.symmetry.spec import AxisExpression, PermutationSpec
@@ -51,7 +53,7 @@ class Site:
 
 
 @dataclass(eq=False)
-class Moments:
+class SiteMoments:
     """Sums over samples for the joint units of some groups at one site, in float64.
 
     `groups` are the factors of the joint units, row-major; most sites have one. What they are
@@ -111,7 +113,7 @@ def activation_sites(
     }
     read: dict[fx.Node, None] = {}
     for step in derivation.graph.steps:
-        if _name(step.node) in _READERS:
+        if operator_name(step.node) in _READERS:
             read.update(dict.fromkeys(n for n in step.node.all_input_nodes if n in values))
     sites = [Site(node, values[node]) for node in read if _comparable(values[node])]
     missing = set(spec.sizes) - {g for site in sites for g in _comparable(site.expressions)}
@@ -132,10 +134,10 @@ def stream_moments(
     derivation: Derivation,
     sites: Sequence[Site],
     models: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    on_progress: OnProgress,
+    batches: BatchesLike,
+    on_progress: Progress,
     total: int,
-) -> Iterator[list[Moments]]:
+) -> Iterator[list[SiteMoments]]:
     """Run both models over the examples once and add up the moments at every site.
 
     Args:
@@ -150,7 +152,7 @@ def stream_moments(
         After every batch: one record per site and piece of a concatenation, the same records
         each time.
     """
-    moments: dict[tuple[int, int], Moments] = {}
+    moments: dict[tuple[int, int], SiteMoments] = {}
     done = 0
     for inputs, _ in batches:
         for x in inputs.split(_CHUNK):
@@ -199,7 +201,7 @@ def _product(atoms: tuple[AxisExpression, ...]) -> int:
 
 
 def _add(
-    moments: dict[tuple[int, int], Moments],
+    moments: dict[tuple[int, int], SiteMoments],
     key: tuple[int, int],
     atoms: tuple[AxisExpression, ...],
     a: Tensor,
@@ -208,7 +210,7 @@ def _add(
     sums = (a.sum(0), b.sum(0), (a**2).sum(0), (b**2).sum(0), a.T @ b)
     if key not in moments:
         groups = tuple(str(atom.name) for atom in atoms)
-        moments[key] = Moments(groups, tuple(atom.size for atom in atoms), len(a), *sums)
+        moments[key] = SiteMoments(groups, tuple(atom.size for atom in atoms), len(a), *sums)
         return
     kept = moments[key]
     kept.samples += len(a)
@@ -252,7 +254,14 @@ def _renamed(
     parents = {parent for found in spec.within.values() for parent in found}
     fixed = expression.name if group is None and expression.name in parents else None
     within = spec.within.get(group, ()) if group is not None else ()
-    return AxisExpression(expression.size, group, expression.kind, parts, within, fixed)
+    return AxisExpression(
+        size=expression.size,
+        group=group,
+        kind=expression.kind,
+        parts=parts,
+        within=within,
+        fixed=fixed,
+    )
 
 
 def _comparable(expressions: tuple[AxisExpression, ...]) -> set[str]:
@@ -264,7 +273,3 @@ def _comparable(expressions: tuple[AxisExpression, ...]) -> set[str]:
         for atom in atoms
         if atom.group is not None and set(atom.within) <= {other.name for other in atoms}
     }
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target).split(".")[1] if "." in str(node.target) else str(node.target)

@@ -16,7 +16,7 @@ from merging.symmetry.spec import AxisExpression
 # Bytes of the similarities that one descent keeps; groups beyond are computed afresh.
 _KEPT_BYTES = 1 << 27
 
-Place = tuple[str, int]
+WeightAxis = tuple[str, int]
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class _Kept:
     """The similarity of one group, and in which order the other groups were when it was made."""
 
     matrix: Tensor
-    columns: dict[Place, list[Tensor]]
+    columns: dict[WeightAxis, list[Tensor]]
 
 
 class RunningSimilarity:
@@ -95,7 +95,9 @@ class RunningSimilarity:
                 moved = b.index_select(1, new[some]) - b.index_select(1, old[some])
                 kept.matrix.addmm_(a.index_select(1, some), moved.T)
 
-    def _columns(self, place: Place, group: str, perms: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    def _columns(
+        self, place: WeightAxis, group: str, perms: Mapping[str, Tensor]
+    ) -> Iterator[Tensor]:
         """Where the columns of `units_first` of B come from, with the other groups permuted.
 
         Yields:

@@ -55,17 +55,35 @@ def _image(config: Config) -> tuple[int, ...]:
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
     architecture.name: architecture
     for architecture in (
-        Architecture("mlp", "Multi-layer perceptron", MLP, infer_mlp, lambda c: (c["widths"][0],)),
-        Architecture("cnn", "Convolutional network", CNN, infer_cnn, _image),
-        Architecture("vgg", "VGG with LayerNorm", VGG, infer_vgg, _image),
-        Architecture("resnet", "ResNet", ResNet, infer_resnet, _image),
-        Architecture("vit", "Vision transformer", ViT, infer_vit, _image),
         Architecture(
-            "sequence-cnn",
-            "1-D convolutional network",
-            SequenceCNN,
-            infer_sequence_cnn,
-            lambda c: (1, c["length"]),
+            name="mlp",
+            title="Multi-layer perceptron",
+            build=MLP,
+            infer=infer_mlp,
+            input_shape=lambda c: (c["widths"][0],),
+        ),
+        Architecture(
+            name="cnn",
+            title="Convolutional network",
+            build=CNN,
+            infer=infer_cnn,
+            input_shape=_image,
+        ),
+        Architecture(
+            name="vgg", title="VGG with LayerNorm", build=VGG, infer=infer_vgg, input_shape=_image
+        ),
+        Architecture(
+            name="resnet", title="ResNet", build=ResNet, infer=infer_resnet, input_shape=_image
+        ),
+        Architecture(
+            name="vit", title="Vision transformer", build=ViT, infer=infer_vit, input_shape=_image
+        ),
+        Architecture(
+            name="sequence-cnn",
+            title="1-D convolutional network",
+            build=SequenceCNN,
+            infer=infer_sequence_cnn,
+            input_shape=lambda c: (1, c["length"]),
         ),
     )
 })

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from merging.models.architectures.convolutional import ChannelLayerNorm
 from merging.models.architectures.mlp import Shapes
+from merging.schema.running_statistics import is_running_statistic
 
 Norm = Literal["batch", "layer"]
 
@@ -21,7 +22,7 @@ def _conv(n_in: int, n_out: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut, which has weights where the channels change."""
 
     def __init__(self, n_in: int, n_out: int, stride: int, norm: Norm) -> None:
@@ -52,7 +53,7 @@ class ResNet(nn.Module):
         for stage in range(3):
             for k in range(blocks):
                 n_out, stride = width * 2**stage, 2 if stage > 0 and k == 0 else 1
-                layers.append(Block(n_in, n_out, stride, norm))
+                layers.append(ResidualBlock(n_in, n_out, stride, norm))
                 n_in = n_out
         self.blocks = nn.ModuleList(layers)
         self.head = nn.Linear(n_in, classes)
@@ -74,7 +75,7 @@ def infer_resnet(shapes: Shapes) -> dict[str, object] | None:
     if not {"stem.weight", "stem_norm.weight", "head.weight"} <= set(shapes):
         return None
     indices = {int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")}
-    norm: Norm = "batch" if "stem_norm.running_mean" in shapes else "layer"
+    norm: Norm = "batch" if any(map(is_running_statistic, shapes)) else "layer"
     return {
         "width": shapes["stem.weight"][0],
         "blocks": len(indices) // 3,

@@ -32,7 +32,7 @@ class Attention(nn.Module):
         return y
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """Attention and a two-layer perceptron, each after a LayerNorm and beside a shortcut."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
@@ -64,7 +64,7 @@ class ViT(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, dim, patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, (side // patch) ** 2, dim))
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(EncoderBlock(dim, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
 

@@ -282,7 +282,12 @@ class _Plan:
         else:
             names = [_output_name(output) for output in outputs]
         call = Call(
-            function, target, tuple(args), kwargs, tuple(names), is_list or len(outputs) > 1
+            function=function,
+            target=target,
+            args=tuple(args),
+            kwargs=kwargs,
+            outputs=tuple(names),
+            several=is_list or len(outputs) > 1,
         )
         try:
             self._check(call, is_list=is_list)

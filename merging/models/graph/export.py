@@ -123,13 +123,23 @@ def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> 
                 "without it, or give a hand-written permutation spec and weight matching"
             )
         elif node.op == "call_function" and not _is_check(node):
-            calls.append(Step(node, (), node.target, node.args, node.kwargs))
+            calls.append(
+                Step(node=node, frees=(), call=node.target, args=node.args, kwargs=node.kwargs)
+            )
         elif node.op == "output":
             output = node.args[0]
     sizes = [node.meta["val"].shape[:1] for node in inputs]
     batched = all(not size or _is_free(size[0]) for size in sizes)
     steps = _with_frees(calls, output)
-    return Graph(steps, sources, constants, tuple(inputs), output, aliases, batched)
+    return Graph(
+        steps=steps,
+        sources=sources,
+        constants=constants,
+        inputs=tuple(inputs),
+        output=output,
+        aliases=aliases,
+        batched=batched,
+    )
 
 
 def _is_free(size: Any) -> bool:

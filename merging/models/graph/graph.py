@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from merging.models.graph.memory import memory_of, written_by
+from merging.models.graph.operators import operator_name
 from merging.schema.errors import ArchitectureMismatchError, MergingError
 
 Visit = Callable[[fx.Node, Any], Any]
@@ -214,8 +215,7 @@ def _may_overwrite(step: Step, readers: Mapping[fx.Node, int], owned: frozenset[
     if step.node.target is not torch.ops.aten.relu.default:
         return False
     (source,) = step.node.all_input_nodes
-    name = str(source.target)
-    fresh = name.startswith("aten.") and name.split(".")[1] in _FRESH
+    fresh = operator_name(source) in _FRESH and not any(written_by(source))
     return readers[source] == 1 and (source in owned or (fresh and source in step.frees))
 
 

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from torch import fx
 
+from merging.models.graph.operators import operator_name
+
 REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -21,7 +23,7 @@ def inline_regions(module: fx.GraphModule) -> None:
         module: The graph; it is changed.
     """
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and str(node.target) in REGIONS:
+        if operator_name(node) in REGIONS:
             _inline(module, node)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import fx
 
+from merging.models.graph.operators import operator_name
+
 # These may return their input itself, which their schemas do not say; of dropout in evaluation.
 _SAME = ("dropout", "feature_dropout", "alpha_dropout", "type_as")
 
@@ -55,11 +57,10 @@ def _viewed(node: fx.Node) -> fx.Node | None:
     schema = getattr(node.target, "_schema", None)
     if schema is None:  # `getitem`
         return next(iter(node.all_input_nodes), None)
-    name = schema.name.split("::")[-1]
     shares = any(value.alias_info is not None for value in schema.returns)
     for argument, value in _arguments(node):
         if isinstance(value, fx.Node) and (
-            name in _SAME or (shares and argument.alias_info is not None)
+            operator_name(node) in _SAME or (shares and argument.alias_info is not None)
         ):
             return value
     return None

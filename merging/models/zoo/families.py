@@ -22,8 +22,9 @@ from merging.models.architectures.registry import build_model
 from merging.models.state_dict import in_order
 from merging.models.zoo.training import Recipe, train
 from merging.schema.cards.zoo import ASSETS, read_family_card
+from merging.schema.progress import Progress
 
-Kind = Literal["tasks", "fine-tunes", "run", "seeds"]
+FamilyKind = Literal["tasks", "fine-tunes", "run", "seeds"]
 OnMember = Callable[[str, float, float, str], None]
 
 _SEEDS_PER_RUN = 100
@@ -70,7 +71,7 @@ class FamilyRecipe:
     name: str
     title: str
     shows: str
-    kind: Kind
+    kind: FamilyKind
     config: Mapping[str, Any]
     models: tuple[Member, ...]
     base: Member | None = None
@@ -88,7 +89,7 @@ class FamilyRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
+class LoadedFamily:
     """Models of one architecture, what they came from, and their data.
 
     Attributes:
@@ -117,7 +118,7 @@ def _mlp(width: int) -> dict[str, Any]:
 
 
 def _adam(lr: float, epochs: int, shift: int = 0) -> Recipe:
-    return Recipe("adam", lr, epochs, 50, shift=shift)
+    return Recipe(optimiser="adam", lr=lr, epochs=epochs, batch_size=50, shift=shift)
 
 
 def _tasks(
@@ -132,14 +133,29 @@ def _tasks(
 
     Models of tasks see the half of MNIST that the base did not.
     """
-    base = Member("base", "Base: upright digits", ("mnist/part-1-of-2",), recipes[0], 1)
+    base = Member(
+        name="base",
+        title="Base: upright digits",
+        data=("mnist/part-1-of-2",),
+        recipe=recipes[0],
+        seed=1,
+    )
     models = tuple(
-        Member(data.split("/")[-1], called, (data,), recipes[1], k + 2)
+        Member(name=data.split("/")[-1], title=called, data=(data,), recipe=recipes[1], seed=k + 2)
         for k, (called, data) in enumerate(tasks.items())
     )
     names = tuple(name for member in (base, *models) for name in member.data)
-    joint = Member("joint", "Joint: all data", names, recipes[2], 50)
-    return FamilyRecipe(name, title, shows, "tasks", config, models, base, joint)
+    joint = Member(name="joint", title="Joint: all data", data=names, recipe=recipes[2], seed=50)
+    return FamilyRecipe(
+        name=name,
+        title=title,
+        shows=shows,
+        kind="tasks",
+        config=config,
+        models=models,
+        base=base,
+        joint=joint,
+    )
 
 
 _MILD = {
@@ -199,54 +215,71 @@ FAMILIES: Mapping[str, FamilyRecipe] = MappingProxyType({
             (_adam(2e-3, 10), _adam(5e-4, 4), _adam(5e-4, 4)),
         ),
         FamilyRecipe(
-            "mnist-soup",
-            "One task, seven fine-tunings",
-            "Learning rates and epochs differ, the data do not: soups, and Model Stock.",
-            "fine-tunes",
-            _mlp(40),
-            tuple(
+            name="mnist-soup",
+            title="One task, seven fine-tunings",
+            shows="Learning rates and epochs differ, the data do not: soups, and Model Stock.",
+            kind="fine-tunes",
+            config=_mlp(40),
+            models=tuple(
                 Member(
-                    f"tune-{k + 1}", f"Learning rate {lr:g}, {epochs} epochs",
-                    ("mnist/upright",), _adam(lr, epochs, shift=2), k + 2,
+                    name=f"tune-{k + 1}",
+                    title=f"Learning rate {lr:g}, {epochs} epochs",
+                    data=("mnist/upright",),
+                    recipe=_adam(lr, epochs, shift=2),
+                    seed=k + 2,
                 )
                 for k, (lr, epochs) in enumerate(_TUNED)
             ),
-            Member(
-                "base", "Base: half of the digits",
-                ("mnist/part-1-of-2",), _adam(1e-3, 30, shift=2), 1,
+            base=Member(
+                name="base",
+                title="Base: half of the digits",
+                data=("mnist/part-1-of-2",),
+                recipe=_adam(1e-3, 30, shift=2),
+                seed=1,
             ),
         ),
         FamilyRecipe(
-            "mnist-run",
-            "One run, eight checkpoints",
-            "A step too large to settle: averaging the last checkpoints (SWA, LAWA) settles it.",
-            "run",
-            _mlp(40),
-            tuple(
+            name="mnist-run",
+            title="One run, eight checkpoints",
+            shows="A step too large to settle: averaging the last checkpoints (SWA, LAWA) "
+            "settles it.",
+            kind="run",
+            config=_mlp(40),
+            models=tuple(
                 Member(
-                    f"epoch-{epoch:02d}", f"After epoch {epoch}", ("mnist/upright",),
-                    Recipe("sgd", 0.05, 16, 50), 1, epoch,
+                    name=f"epoch-{epoch:02d}",
+                    title=f"After epoch {epoch}",
+                    data=("mnist/upright",),
+                    recipe=Recipe(optimiser="sgd", lr=0.05, epochs=16, batch_size=50),
+                    seed=1,
+                    epoch=epoch,
                 )
                 for epoch in range(2, 17, 2)
             ),
         ),
         FamilyRecipe(
-            "mnist-seeds",
-            "Five seeds, MLP 2 × 96",
-            "Trained apart, without a base: units have to be matched before any mean.",
-            "seeds",
-            _mlp(96),
-            tuple(
-                Member(f"seed-{k}", f"Seed {k}", ("mnist/upright",), _adam(1e-3, 20), k)
+            name="mnist-seeds",
+            title="Five seeds, MLP 2 × 96",
+            shows="Trained apart, without a base: units have to be matched before any mean.",
+            kind="seeds",
+            config=_mlp(96),
+            models=tuple(
+                Member(
+                    name=f"seed-{k}",
+                    title=f"Seed {k}",
+                    data=("mnist/upright",),
+                    recipe=_adam(1e-3, 20),
+                    seed=k,
+                )
                 for k in range(1, 6)
             ),
         ),
     )
-})  # fmt: skip
+})
 
 
 @lru_cache(maxsize=2)
-def load_family(name: str) -> Family:
+def load_family(name: str) -> LoadedFamily:
     """Read a bundled family.
 
     Args:
@@ -275,17 +308,17 @@ def members(recipe: FamilyRecipe) -> tuple[Member, ...]:
 
 def assemble(
     recipe: FamilyRecipe, found: Mapping[str, Params], card: Mapping[str, Any] | None = None
-) -> Family:
+) -> LoadedFamily:
     """Put a family together from the state dicts of its members, by their names."""
-    return Family(
-        recipe.name,
-        build_model(recipe.config),
-        None if recipe.base is None else found[recipe.base.name],
-        tuple(found[member.name] for member in recipe.models),
-        None if recipe.joint is None else found[recipe.joint.name],
-        tuple(load_dataset(task) for task in recipe.tasks),
-        load_dataset(recipe.data),
-        card or {},
+    return LoadedFamily(
+        name=recipe.name,
+        model=build_model(recipe.config),
+        base=None if recipe.base is None else found[recipe.base.name],
+        models=tuple(found[member.name] for member in recipe.models),
+        joint=None if recipe.joint is None else found[recipe.joint.name],
+        tasks=tuple(load_dataset(task) for task in recipe.tasks),
+        data=load_dataset(recipe.data),
+        card=card or {},
     )
 
 
@@ -296,7 +329,7 @@ def training_examples(member: Member) -> Batches:
 
 def train_family(
     recipe: FamilyRecipe, *, run: int = 0, on_member: OnMember | None = None
-) -> Family:
+) -> LoadedFamily:
     """Train all models of a family.
 
     Args:
@@ -347,7 +380,7 @@ def _keep(found: dict[str, Params], kept: Mapping[int, str]) -> Callable[[int, P
     return keep
 
 
-def _reported(name: str, on_member: OnMember | None) -> Callable[[float, float, str], None] | None:
+def _reported(name: str, on_member: OnMember | None) -> Progress | None:
     if on_member is None:
         return None
     return lambda done, total, note: on_member(name, done, total, note)

@@ -60,94 +60,110 @@ def _resnet(width: int, norm: str) -> dict[str, Any]:
 
 
 def _adam(lr: float, epochs: int, batch_size: int = 100) -> Recipe:
-    return Recipe("adam", lr, epochs, batch_size)
+    return Recipe(optimiser="adam", lr=lr, epochs=epochs, batch_size=batch_size)
 
 
 def _one_cycle(lr: float, epochs: int, shift: int = 2, weight_decay: float = 5e-4) -> Recipe:
-    return Recipe("sgd", lr, epochs, 100, "one-cycle", weight_decay, shift)
+    return Recipe(
+        optimiser="sgd",
+        lr=lr,
+        epochs=epochs,
+        batch_size=100,
+        schedule="one-cycle",
+        weight_decay=weight_decay,
+        shift=shift,
+    )
 
 
 RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
     pair.name: pair
     for pair in (
         PairRecipe(
-            "mnist-mlp-512",
-            "MNIST, MLP 3 × 512",
-            "Wide enough: once B's units are in A's order, the barrier is gone.",
-            _mlp(784, 512, 512, 512, 10),
-            "mnist",
-            _adam(1e-3, 30),
+            name="mnist-mlp-512",
+            title="MNIST, MLP 3 × 512",
+            shows="Wide enough: once B's units are in A's order, the barrier is gone.",
+            config=_mlp(784, 512, 512, 512, 10),
+            data="mnist",
+            recipe=_adam(1e-3, 30),
         ),
         PairRecipe(
-            "mnist-mlp-32",
-            "MNIST, MLP 3 × 32",
-            "Too narrow: no order of so few units takes the barrier away.",
-            _mlp(784, 32, 32, 32, 10),
-            "mnist",
-            _adam(1e-3, 60),
+            name="mnist-mlp-32",
+            title="MNIST, MLP 3 × 32",
+            shows="Too narrow: no order of so few units takes the barrier away.",
+            config=_mlp(784, 32, 32, 32, 10),
+            data="mnist",
+            recipe=_adam(1e-3, 60),
             seeds=(1, 3),
         ),
         PairRecipe(
-            "digits-mlp-256",
-            "Digits, MLP 3 × 256",
-            "Trained with one-cycle SGD: small, quick, and one basin once aligned.",
-            _mlp(64, 256, 256, 256, 10),
-            "digits",
-            _one_cycle(0.1, 60, shift=0, weight_decay=0.0),
+            name="digits-mlp-256",
+            title="Digits, MLP 3 × 256",
+            shows="Trained with one-cycle SGD: small, quick, and one basin once aligned.",
+            config=_mlp(64, 256, 256, 256, 10),
+            data="digits",
+            recipe=_one_cycle(0.1, 60, shift=0, weight_decay=0.0),
         ),
         PairRecipe(
-            "digits-mlp-undertrained",
-            "Digits, MLP 3 × 256, under-trained",
-            "SGD with too small a step: matching cannot repair what training did not do.",
-            _mlp(64, 256, 256, 256, 10),
-            "digits",
-            Recipe("sgd", 0.003, 25, 100),
+            name="digits-mlp-undertrained",
+            title="Digits, MLP 3 × 256, under-trained",
+            shows="SGD with too small a step: matching cannot repair what training did not do.",
+            config=_mlp(64, 256, 256, 256, 10),
+            data="digits",
+            recipe=Recipe(optimiser="sgd", lr=0.003, epochs=25, batch_size=100),
         ),
         PairRecipe(
-            "mnist-cnn",
-            "MNIST, CNN without norm",
-            "Convolutions, then flatten: one channel is a whole block of the next layer.",
-            {"architecture": "cnn", "channels": [32, 64], "hidden": 256, "classes": 10, "side": 28},
-            "mnist",
-            _adam(1e-3, 15),
+            name="mnist-cnn",
+            title="MNIST, CNN without norm",
+            shows="Convolutions, then flatten: one channel is a whole block of the next layer.",
+            config={
+                "architecture": "cnn",
+                "channels": [32, 64],
+                "hidden": 256,
+                "classes": 10,
+                "side": 28,
+            },
+            data="mnist",
+            recipe=_adam(1e-3, 15),
         ),
         PairRecipe(
-            "mnist-vgg-ln",
-            "MNIST, VGG with LayerNorm",
-            "LayerNorm over channels keeps the statistics, so matching alone goes far.",
-            {"architecture": "vgg", "width": 32, "hidden": 256, "classes": 10},
-            "mnist",
-            _one_cycle(0.02, 10),
+            name="mnist-vgg-ln",
+            title="MNIST, VGG with LayerNorm",
+            shows="LayerNorm over channels keeps the statistics, so matching alone goes far.",
+            config={"architecture": "vgg", "width": 32, "hidden": 256, "classes": 10},
+            data="mnist",
+            recipe=_one_cycle(0.02, 10),
         ),
         PairRecipe(
-            "mnist-resnet-bn",
-            "MNIST, ResNet with BatchNorm",
-            "Matching alone leaves a collapse; re-estimating the statistics (RESET) mends it.",
-            {**_resnet(24, "batch"), "blocks": 2},
-            "mnist",
-            _one_cycle(0.1, 8),
+            name="mnist-resnet-bn",
+            title="MNIST, ResNet with BatchNorm",
+            shows="Matching alone leaves a collapse; re-estimating the statistics (RESET) "
+            "mends it.",
+            config={**_resnet(24, "batch"), "blocks": 2},
+            data="mnist",
+            recipe=_one_cycle(0.1, 8),
         ),
         PairRecipe(
-            "mnist-resnet-ln",
-            "MNIST, ResNet with LayerNorm, narrow",
-            "The paper's kind of ResNet at a small width: alignment helps in part.",
-            _resnet(12, "layer"),
-            "mnist",
-            _one_cycle(0.03, 12),
+            name="mnist-resnet-ln",
+            title="MNIST, ResNet with LayerNorm, narrow",
+            shows="The paper's kind of ResNet at a small width: alignment helps in part.",
+            config=_resnet(12, "layer"),
+            data="mnist",
+            recipe=_one_cycle(0.03, 12),
         ),
         PairRecipe(
-            "mnist-resnet-ln-wide",
-            "MNIST, ResNet with LayerNorm, wide",
-            "The same at four times the width: the aligned midpoint is nearly a parent.",
-            _resnet(48, "layer"),
-            "mnist",
-            _one_cycle(0.03, 12),
+            name="mnist-resnet-ln-wide",
+            title="MNIST, ResNet with LayerNorm, wide",
+            shows="The same at four times the width: the aligned midpoint is nearly a parent.",
+            config=_resnet(48, "layer"),
+            data="mnist",
+            recipe=_one_cycle(0.03, 12),
         ),
         PairRecipe(
-            "mnist-vit",
-            "MNIST, vision transformer",
-            "Attention: heads, units within them, one stream through all layers; still two basins.",
-            {
+            name="mnist-vit",
+            title="MNIST, vision transformer",
+            shows="Attention: heads, units within them, one stream through all layers; "
+            "still two basins.",
+            config={
                 "architecture": "vit",
                 "dim": 64,
                 "depth": 3,
@@ -157,33 +173,41 @@ RECIPES: Mapping[str, PairRecipe] = MappingProxyType({
                 "patch": 4,
                 "side": 28,
             },
-            "mnist",
-            Recipe("adam", 2e-3, 40, 100, "one-cycle", 0.0, 2),
+            data="mnist",
+            recipe=Recipe(
+                optimiser="adam",
+                lr=2e-3,
+                epochs=40,
+                batch_size=100,
+                schedule="one-cycle",
+                weight_decay=0.0,
+                shift=2,
+            ),
         ),
         PairRecipe(
-            "mnist1d-conv",
-            "MNIST-1D, 1-D convolutions",
-            "Sequences instead of images; the symmetry is found the same way.",
-            {"architecture": "sequence-cnn", "channels": 128, "classes": 10, "length": 40},
-            "mnist1d",
-            _adam(1e-3, 30),
+            name="mnist1d-conv",
+            title="MNIST-1D, 1-D convolutions",
+            shows="Sequences instead of images; the symmetry is found the same way.",
+            config={"architecture": "sequence-cnn", "channels": 128, "classes": 10, "length": 40},
+            data="mnist1d",
+            recipe=_adam(1e-3, 30),
         ),
         PairRecipe(
-            "mnist-split",
-            "MNIST, split labels",
-            "A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
-            _mlp(784, 512, 512, 512, 10),
-            "mnist",
-            _adam(1e-3, 30),
+            name="mnist-split",
+            title="MNIST, split labels",
+            shows="A saw mostly the digits 5 to 9, B mostly 0 to 4: the merged model knows both.",
+            config=_mlp(784, 512, 512, 512, 10),
+            data="mnist",
+            recipe=_adam(1e-3, 30),
             low_share=0.2,
         ),
         PairRecipe(
-            "two-unit-counterexample",
-            "Two units by hand",
-            "Two exact networks for one task that no permutation brings together.",
-            _mlp(2, 2, 2, 1),
-            "quadrant",
-            None,
+            name="two-unit-counterexample",
+            title="Two units by hand",
+            shows="Two exact networks for one task that no permutation brings together.",
+            config=_mlp(2, 2, 2, 1),
+            data="quadrant",
+            recipe=None,
         ),
     )
 })
@@ -231,7 +255,14 @@ def load_pair(name: str) -> Pair:
         for letter in "ab"
     )
     model.load_state_dict(params_a)
-    return Pair(name, model, params_a, params_b, load_dataset(RECIPES[name].data), card)
+    return Pair(
+        name=name,
+        model=model,
+        params_a=params_a,
+        params_b=params_b,
+        data=load_dataset(RECIPES[name].data),
+        card=card,
+    )
 
 
 def training_split(pair: PairRecipe, model: int, data: Dataset) -> Batches:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from merging.files.data.batches import Batches
 from merging.models.architectures.registry import Config, build_model
+from merging.schema.progress import Progress
 
-OnProgress = Callable[[float, float, str], None]
 OnEpoch = Callable[[int, dict[str, Tensor]], None]
 
 
@@ -48,7 +48,7 @@ def train(
     seed: int,
     start: Mapping[str, Tensor] | None = None,
     on_epoch: OnEpoch | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Train a network of `config` on `data`.
 

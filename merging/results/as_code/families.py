@@ -25,7 +25,7 @@ from merging.results.requests import (
     bundled_subject,
     pair_family,
 )
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.cards.zoo import list_families, list_pairs
 from merging.schema.errors import UnknownNameError
 
@@ -128,7 +128,7 @@ def note(members: Members) -> str:
 
 def changed_options(request: FusionRequest) -> Mapping[str, Any]:
     """Return the options of a rule that are not at their defaults."""
-    return changed(request.options, find_way(request.rule).options())
+    return changed(request.options, find_card(request.rule).options())
 
 
 def words(request: Request[Any], wanted: FusionRequest) -> list[str]:

@@ -16,7 +16,7 @@ from merging.results.as_code.lines import (
 )
 from merging.results.as_code.networks import (
     CONCATENATE,
-    by_a_way,
+    by_networks,
     has_heads,
     judged_heads,
     shown,
@@ -31,8 +31,7 @@ from merging.results.requests import (
     Request,
 )
 from merging.schema.cards.fusion.card import RuleCard
-from merging.schema.cards.fusion.networks import WAY_CARDS
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import UnknownNameError
 
 
@@ -102,7 +101,7 @@ def _own(wanted: FusionRequest) -> str:
 
 
 def _curvatures(wanted: FusionRequest) -> Written:
-    card = find_way(wanted.rule)
+    card = find_card(wanted.rule)
     if card.needs_fishers and wanted.moments is not None:
         return _second_moments(wanted)
     lines = []
@@ -123,7 +122,7 @@ def _second_moments(wanted: FusionRequest) -> Written:
     """Write lines for curvature from the optimizers' state in the files."""
     moments, members = wanted.moments, members_of(wanted.family, wanted.moments)
     assert moments is not None, "asked for where there are some only"
-    with_base = find_way(wanted.rule).needs_base_fisher
+    with_base = find_card(wanted.rule).needs_base_fisher
     words = ["moments", "models[0]", f"scale={moments.scale!r}"]
     words += ["base=base_moment"] if with_base else []
     lines = [
@@ -166,7 +165,7 @@ def _ordered(wanted: FusionRequest) -> Written:
         call("found", "align_many", words),
         "orders = found.permutations",
     ]
-    if find_way(wanted.rule).needs_fishers:
+    if find_card(wanted.rule).needs_fishers:
         # Before the models are moved: the other tensors are theirs, in their own order.
         lines += [
             "whole = [{**params, **fisher} for params, fisher in zip(models, fishers)]",
@@ -179,9 +178,9 @@ def _ordered(wanted: FusionRequest) -> Written:
 
 
 def _merged(wanted: FusionRequest) -> list[Written]:
-    if wanted.rule in WAY_CARDS:
-        return [by_a_way(wanted)]
-    card = find_way(wanted.rule)
+    card = find_card(wanted.rule)
+    if card.on_networks:
+        return [by_networks(wanted)]
     before, imports = _needed(card)
     words = [text(wanted.rule), "models=models"]
     words += ["base=base"] if wanted.family.base else []

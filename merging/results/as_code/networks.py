@@ -1,4 +1,4 @@
-"""Ways that work on whole networks, as lines of Python, and models with heads of their own."""
+"""Rules that work on whole networks, as lines of Python, and models with heads of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def spec_lines(wanted: FusionRequest) -> tuple[str, ...]:
     return (f"spec = merging.find_symmetry(model, {inputs})",)
 
 
-def by_a_way(wanted: FusionRequest) -> Written:
+def by_networks(wanted: FusionRequest) -> Written:
     """Write lines that make `merged`, or `heads`, of `models`."""
     makes = {"zipit": _zipped, "transport": _transported, "distillation": _distilled}
     lines = (_training(wanted), *makes[wanted.rule](wanted))
@@ -44,8 +44,8 @@ def by_a_way(wanted: FusionRequest) -> Written:
 
 def _zipped(wanted: FusionRequest) -> tuple[str, ...]:
     words = ["spec", "model", "models", "examples", *options(changed_options(wanted))]
-    result = "heads = list(way.heads)" if has_heads(wanted) else "merged = way.heads[0]"
-    return call("way", "zip_models", words, of=""), result
+    result = "heads = list(made.heads)" if has_heads(wanted) else "merged = made.heads[0]"
+    return call("made", "zip_models", words, of=""), result
 
 
 def _transported(wanted: FusionRequest) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def _transported(wanted: FusionRequest) -> tuple[str, ...]:
         *weights(wanted),
         *options(changed_options(wanted)),
     ]
-    return call("way", "fuse_by_transport", words, of=""), "merged = way.params"
+    return call("made", "fuse_by_transport", words, of=""), "merged = made.params"
 
 
 def _distilled(wanted: FusionRequest) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ def _distilled(wanted: FusionRequest) -> tuple[str, ...]:
     ]
     return (
         call("start", "fuse", mean),
-        call("way", "distill", words, of=""),
-        "merged = way.params",
+        call("made", "distill", words, of=""),
+        "merged = made.params",
     )
 
 

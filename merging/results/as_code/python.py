@@ -21,7 +21,7 @@ from merging.results.as_code.lines import (
 from merging.results.as_code.models import Models, changed_options, models_of, subject_of
 from merging.results.requests import (
     CORRECTION_EXAMPLES,
-    LEVEL_SIDES,
+    LEVELS,
     SHOWN_EXAMPLES,
     AlignmentRequest,
     CurveRequest,
@@ -144,7 +144,7 @@ def _surface(request: SurfaceRequest) -> Written:
     else:
         lines.append(f"plane = merging.plane_through({', '.join(points)})")
     prepare, more = _prepare(request.statistics, "plane_policy", "")
-    words = [f"model, plane, {_split(request.split)}, resolution={LEVEL_SIDES[request.level]}"]
+    words = [f"model, plane, {_split(request.split)}, resolution={LEVELS[request.level]}"]
     words += [f"margin={request.margin!r}"] if request.margin != SurfaceRequest.margin else []
     lines += [
         *prepare,

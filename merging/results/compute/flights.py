@@ -142,7 +142,9 @@ class Flights:
             allow_other_workers=self._cluster.shared,  # two services may have sent the same piece
         )
         last = is_last(self.flying.values(), self.workers)
-        self.flying[piece.key] = _Sent(turn, time.monotonic(), last, future, worker)
+        self.flying[piece.key] = _Sent(
+            turn=turn, began=time.monotonic(), last=last, future=future, worker=worker
+        )
 
     def landed(self) -> list[tuple[str, BaseException | None]] | None:
         """Return what came back, with errors; None if the cluster let go of pieces: it is gone.

@@ -106,7 +106,14 @@ class Service:
             self._conductor.audience.look(job, owner)
             return self._under_way(job, owner, record, keys - present, len(present))
         state = JobState.INTERRUPTED if record.state in ACTIVE else JobState(record.state)
-        return Status(state, len(present), len(keys), "", record.error, seconds)
+        return Status(
+            state=state,
+            done=len(present),
+            total=len(keys),
+            note="",
+            error=record.error,
+            seconds=seconds,
+        )
 
     def close(self) -> None:
         """End the compute process; jobs under way become interrupted."""
@@ -126,7 +133,15 @@ class Service:
             rate = (done - record.base) / max(time.time() - record.started, 1e-3)
             eta = (present + len(missing) - done) / rate
         total = present + len(missing)
-        return Status(JobState(record.state), done, total, note, None, _seconds(record), eta)
+        return Status(
+            state=JobState(record.state),
+            done=done,
+            total=total,
+            note=note,
+            error=None,
+            seconds=_seconds(record),
+            eta=eta,
+        )
 
     def _waits_for(self, job: Job, owner: str) -> str:
         for need in job.needs:

@@ -197,7 +197,7 @@ class Turns:
     def _turn(self, live: Live, key: str, load: Mapping[str, int]) -> Turn:
         owners = self._audience.owners(live.job.key) or {""}
         owner = min(owners, key=lambda o: (load.get(o, 0), self._served.get(o, 0), o))
-        return Turn(live, key, owner, live.waiting[key][0])
+        return Turn(live=live, key=key, owner=owner, rank=live.waiting[key][0])
 
     def _order(self, turn: Turn, load: Mapping[str, int]) -> tuple[float, ...]:
         live = turn.live

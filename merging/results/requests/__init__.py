@@ -48,7 +48,6 @@ from merging.results.requests.fusion import (
 )
 from merging.results.requests.landscape import (
     CORRECTION_EXAMPLES,
-    LEVEL_SIDES,
     SHOWN_EXAMPLES,
     CurveRequest,
     SurfaceRequest,
@@ -83,19 +82,18 @@ from merging.results.requests.request import (
     SCHEMA,
     Request,
     Split,
-    Statistics,
     Subject,
     bundled_subject,
     canonical,
 )
 from merging.results.requests.simplex import (
-    SIMPLEX_SIDES,
     SimplexRequest,
     simplex_parts,
     simplex_piece_key,
 )
 from merging.results.requests.swag import SwagRequest, swag
 from merging.results.requests.tuning import KNOBS, ScanRequest, on_split, tuned, tuning, with_knob
+from merging.schema.cards.landscape import LEVELS, SIMPLEX_LEVELS, Statistics
 
 __all__ = [
     "CORRECTION_EXAMPLES",
@@ -106,7 +104,7 @@ __all__ = [
     "KNOBS",
     "LAYER_EXAMPLES",
     "LEAST_PRIOR",
-    "LEVEL_SIDES",
+    "LEVELS",
     "MISMATCH_EXAMPLES",
     "ORDER_TITLES",
     "PATH_POSITIONS",
@@ -114,7 +112,7 @@ __all__ = [
     "REFERENCE_TITLES",
     "SCHEMA",
     "SHOWN_EXAMPLES",
-    "SIMPLEX_SIDES",
+    "SIMPLEX_LEVELS",
     "AlignmentRequest",
     "BroughtCheckpoint",
     "BroughtData",

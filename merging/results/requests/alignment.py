@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from merging.results.compute.entry import Entry
-from merging.results.requests.request import Request, Statistics, Subject, added, canonical
-from merging.results.requests.wire import row_records, rows_entry, tupled
+from merging.results.requests.request import Request, Subject, added, canonical
+from merging.results.requests.wire import row_records, rows_entry
+from merging.schema.cards.landscape import Statistics
 from merging.schema.cards.matching import find_card, read_options
 from merging.schema.records.alignment import Alignment, GroupUnits, LayerRow
+from merging.schema.records.tupled import tupled
 
 # Test examples behind the layer-wise figures: two curves per layer are many.
 LAYER_EXAMPLES = 500
@@ -68,7 +70,9 @@ def alignment(
         UnknownNameError: If there is no such method or option.
     """
     chosen = read_options(find_card(method), options)
-    return AlignmentRequest(subject, method, canonical(asdict(chosen)), seed)
+    return AlignmentRequest(
+        subject=subject, method=method, options=canonical(asdict(chosen)), seed=seed
+    )
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.family import Family
 from merging.results.requests.request import Request
-from merging.results.requests.wire import tupled
+from merging.schema.cards.matching import CommonOrderKind
 from merging.schema.records.common_order import CommonOrder
+from merging.schema.records.tupled import tupled
 
-Order = Literal["first", "merge many", "cycle consistent"]
-
-
-ORDER_TITLES: Mapping[Order, str] = {
+ORDER_TITLES: Mapping[CommonOrderKind, str] = {
     "first": "Each to the first",
     "merge many": "MergeMany",
     "cycle consistent": "Cycle-consistent",
@@ -28,7 +26,7 @@ class OrderRequest(Request[CommonOrder]):
 
     task: ClassVar[str] = "order"
     family: Family
-    kind: Order = "first"
+    kind: CommonOrderKind = "first"
     seed: int = 0
 
     @property

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.request import Request
-from merging.schema.cards.fusion.curvature import MOMENT_SCALE
-
-Labels = Literal["sampled", "true"]
-
+from merging.schema.cards.fusion.curvature import MOMENT_SCALE, Labels
 
 # Training examples that curvature and the inputs' Gram matrices are taken on, per task.
 CURVATURE_EXAMPLES = 1000

@@ -17,7 +17,7 @@ from merging.results.requests.wire import (
     row_records,
     rows_entry,
 )
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.records.explanations import (
     ImpliedWeights,
     Removal,
@@ -41,7 +41,7 @@ def mismatch_scans(
     scans = []
     for rule in _SCANNED:
         knob, values = KNOBS.get(rule, ("weights", (1.0,)))
-        card = find_way(rule)
+        card = find_card(rule)
         own = moments if card.needs_fishers else None
         if not lacking(card, family, own):
             wanted = fusion(family, rule, statistics=statistics, moments=own)

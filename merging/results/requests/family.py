@@ -73,13 +73,13 @@ def bundled_family(name: str) -> Family:
     known = {data["name"]: Examples(data["name"], data["fingerprint"]) for data in card["data"]}
     tasks, base, joint = card["tasks"], card["base"], card["joint"]
     return Family(
-        canonical(card["config"]),
-        tuple(model["fingerprint"] for model in card["models"]),
-        tuple(known[task] for task in tasks),
-        tuple(tasks.index(model["data"][0]) for model in card["models"]),
-        base["fingerprint"] if base else "",
-        known[base["data"][0]] if base else None,
-        joint["fingerprint"] if joint else "",
+        config=canonical(card["config"]),
+        models=tuple(model["fingerprint"] for model in card["models"]),
+        tasks=tuple(known[task] for task in tasks),
+        trained_on=tuple(tasks.index(model["data"][0]) for model in card["models"]),
+        base=base["fingerprint"] if base else "",
+        base_on=known[base["data"][0]] if base else None,
+        joint=joint["fingerprint"] if joint else "",
     )
 
 
@@ -115,12 +115,12 @@ def brought_family(
             "architecture can be merged"
         )
     return Family(
-        first.config,
-        tuple(model.fingerprint for model in models),
-        () if examples is None else (examples,),
-        (-1 if examples is None else 0,) * len(models),
-        "" if base is None else base.fingerprint,
-        examples if base is not None else None,
+        config=first.config,
+        models=tuple(model.fingerprint for model in models),
+        tasks=() if examples is None else (examples,),
+        trained_on=(-1 if examples is None else 0,) * len(models),
+        base="" if base is None else base.fingerprint,
+        base_on=examples if base is not None else None,
         configs=configs if len(set(configs)) > 1 else (),
     )
 
@@ -141,4 +141,9 @@ def pair_family(subject: Subject) -> Family:
     """Models A and B as a family without a base, judged by their own data."""
     tasks = (Examples(subject.data, subject.data_fingerprint),) if subject.data else ()
     on = 0 if tasks else -1
-    return Family(subject.config, (subject.model_a, subject.model_b), tasks, (on, on))
+    return Family(
+        config=subject.config,
+        models=(subject.model_a, subject.model_b),
+        tasks=tasks,
+        trained_on=(on, on),
+    )

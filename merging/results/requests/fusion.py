@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 from merging.results.compute.entry import Entry
 from merging.results.requests.alignment import Download, download_entry, read_download
 from merging.results.requests.common_order import OrderRequest
-from merging.results.requests.curvature import CurvatureRequest, Labels, Moments
+from merging.results.requests.curvature import CurvatureRequest, Moments
 from merging.results.requests.family import Family
 from merging.results.requests.request import Request, added, canonical
 from merging.schema.cards.fusion.card import RuleCard
-from merging.schema.cards.fusion.networks import WAY_CARDS
-from merging.schema.cards.fusion.table import RULE_CARDS, find_way, read_rule_options
+from merging.schema.cards.fusion.curvature import Labels
+from merging.schema.cards.fusion.table import RULE_CARDS, find_card, read_rule_options
 from merging.schema.records.scores import MergedScore
 
 FusedStatistics = Literal["merged", "reset"]
@@ -84,7 +84,7 @@ class FusionRequest(Request[MergedScore]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        return find_way(self.rule).title
+        return find_card(self.rule).title
 
     def needs(self) -> tuple[Request[Any], ...]:
         """The common order, and the curvatures, where they are needed."""
@@ -93,7 +93,7 @@ class FusionRequest(Request[MergedScore]):
 
     def curvatures(self) -> tuple[CurvatureRequest, ...]:
         """The models' curvatures, and the base's last, as far as the rule needs them."""
-        card, family = find_way(self.rule), self.family
+        card, family = find_card(self.rule), self.family
         if self.moments is not None or not (card.needs_fishers and family.tasks):
             return ()
         # A model whose task is not known is looked at on the first.
@@ -105,7 +105,12 @@ class FusionRequest(Request[MergedScore]):
             on.append((family.base, family.base_on or family.tasks[0]))
         return tuple(
             CurvatureRequest(
-                family.config, model, data.data, data.data_fingerprint, self.labels, seed=self.seed
+                config=family.config,
+                model=model,
+                data=data.data,
+                data_fingerprint=data.data_fingerprint,
+                labels=self.labels,
+                seed=self.seed,
             )
             for model, data in on
         )
@@ -136,7 +141,7 @@ def fusion(
     Raises:
         UnknownNameError: If there is no such rule or option.
     """
-    chosen = read_rule_options(find_way(rule), options)
+    chosen = read_rule_options(find_card(rule), options)
     return FusionRequest(family, rule, canonical(asdict(chosen)), **fields)
 
 
@@ -160,8 +165,7 @@ def lacking(card: RuleCard, family: Family, moments: Moments | None = None) -> s
 
 def usable_rules(family: Family, moments: Moments | None = None) -> list[str]:
     """Names of the rules that a family can be fused by."""
-    cards = {**RULE_CARDS, **WAY_CARDS}
-    return [name for name, card in cards.items() if not lacking(card, family, moments)]
+    return [name for name, card in RULE_CARDS.items() if not lacking(card, family, moments)]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from merging.results.requests.curve_pieces import (
     read_curve,
 )
 from merging.results.requests.path import Corner, PathRequest, needs_of
-from merging.results.requests.request import Request, Split, Statistics, Subject, digest
+from merging.results.requests.request import Request, Split, Subject, digest
 from merging.results.requests.wire import flat_entry, flat_record
+from merging.schema.cards.landscape import LEVELS, PIECE_POINTS, Statistics
 from merging.schema.cards.titles import NAIVE, method_words
 from merging.schema.records.curve import Curve
 from merging.schema.records.surface import (
@@ -34,11 +35,7 @@ SHOWN_EXAMPLES = 1000
 # Training examples for REPAIR and RESCALE, which hold three models' units in memory in turn, and
 # compare them on the same examples, so that most of the noise of fewer cancels.
 CORRECTION_EXAMPLES = 500
-# Points of a surface in one piece.
-_PIECE_POINTS = 52
 _LAM_PIECES = 5
-# Points per side of every level of a surface.
-LEVEL_SIDES = (9, 17, 33, 65)
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class SurfaceRequest(Request[Surface]):
     @property
     def title(self) -> str:
         """What a person reads while it is computed."""
-        side = LEVEL_SIDES[self.level]
+        side = LEVELS[self.level]
         aligned = [p.title.lower() for p in self.points if isinstance(p, AlignmentRequest)]
         aligned += ["with the path" for p in self.points if isinstance(p, PathRequest)]
         who = f" ({', '.join(aligned)})" if aligned else ""
@@ -127,13 +124,13 @@ class SurfaceRequest(Request[Surface]):
         """Runs of points that are new on their level, coarse levels first."""
         parts: list[dict[str, Any]] = [{"models": True}]
         for level in range(self.level + 1):
-            fresh = np.ones((LEVEL_SIDES[level],) * 2, dtype=bool)
+            fresh = np.ones((LEVELS[level],) * 2, dtype=bool)
             if level:
                 fresh[::2, ::2] = False
             count = int(fresh.sum())
             parts += [
-                {"level": level, "start": start, "stop": min(start + _PIECE_POINTS, count)}
-                for start in range(0, count, _PIECE_POINTS)
+                {"level": level, "start": start, "stop": min(start + PIECE_POINTS, count)}
+                for start in range(0, count, PIECE_POINTS)
             ]
         return parts
 
@@ -172,7 +169,7 @@ class SurfaceRequest(Request[Surface]):
 
     def join(self, found: list[SurfaceModels | SurfacePoints]) -> Surface:
         """Return the surface with the points that are there."""
-        n = LEVEL_SIDES[self.level]
+        n = LEVELS[self.level]
         grids = np.full((3, n, n), np.nan)
         evaluated = np.zeros((n, n), dtype=bool)
         models = SurfaceModels()

@@ -8,15 +8,10 @@ from typing import ClassVar
 
 from merging.results.compute.entry import Entry
 from merging.results.requests.request import Request, Subject, added
-from merging.results.requests.wire import (
-    flat_entry,
-    flat_record,
-    row_records,
-    rows_entry,
-    tupled,
-)
+from merging.results.requests.wire import flat_entry, flat_record, row_records, rows_entry
 from merging.schema.records.diagnosis import Diagnosis, EndPoint, Forecast
 from merging.schema.records.symmetry import FrozenAxis, GroupCertificate, SymmetrySummary
+from merging.schema.records.tupled import tupled
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from merging.results.compute.entry import Entry
 from merging.results.requests.alignment import AlignmentRequest
 from merging.results.requests.curve_pieces import curve_entry, interleaved, joined_curve, read_curve
 from merging.results.requests.request import Request, Split, Subject, canonical
-from merging.results.requests.wire import tupled
 from merging.schema.cards.matching import read_options
 from merging.schema.cards.paths import PATH_CARDS, find_path_card
 from merging.schema.cards.titles import NAIVE, method_words
 from merging.schema.records.curve import Curve
 from merging.schema.records.trained_path import StoredPath, TrainedPath
+from merging.schema.records.tupled import tupled
 
 # Positions along a path: as many as on a line, so that barriers compare.
 PATH_POSITIONS = 25
@@ -92,7 +92,13 @@ def path(
         UnknownNameError: If there is no such kind or option.
     """
     chosen = read_options(find_path_card(kind), options)
-    return PathRequest(subject, alignment, kind, canonical(asdict(chosen)), seed)
+    return PathRequest(
+        subject=subject,
+        alignment=alignment,
+        kind=kind,
+        options=canonical(asdict(chosen)),
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,6 @@ SCHEMA = 1
 RUNNER = "merging.results.tasks:run_piece"
 
 Split = Literal["train", "test"]
-Statistics = Literal["interpolated", "reset", "repair", "rescale"]
 Result = TypeVar("Result")
 
 
@@ -61,11 +60,11 @@ def bundled_subject(name: str) -> Subject:
     """
     card = read_card(name)
     return Subject(
-        canonical(card["config"]),
-        card["fingerprint_a"],
-        card["fingerprint_b"],
-        card["data"],
-        card["data_fingerprint"],
+        config=canonical(card["config"]),
+        model_a=card["fingerprint_a"],
+        model_b=card["fingerprint_b"],
+        data=card["data"],
+        data_fingerprint=card["data_fingerprint"],
     )
 
 
@@ -114,7 +113,15 @@ class Request(Generic[Result]):
         needs = tuple(request.job() for request in self.needs())
         limits = None if is_bundled(self.payload) else limits_of_uploads(quick=self.quick)
         key = digest({"job": self.payload})
-        return Job(key, self.title, pieces, RUNNER, needs, limits, self.quick)
+        return Job(
+            key=key,
+            title=self.title,
+            pieces=pieces,
+            runner=RUNNER,
+            needs=needs,
+            limits=limits,
+            quick=self.quick,
+        )
 
     def piece_key(self, part: Mapping[str, Any]) -> str:
         """Where the result of one piece is kept."""

@@ -12,11 +12,8 @@ import numpy as np
 from merging.results.compute.entry import Entry
 from merging.results.requests.path import Corner, corner_names, needs_of
 from merging.results.requests.request import Request, Split, Subject, digest
+from merging.schema.cards.landscape import PIECE_POINTS, SIMPLEX_LEVELS
 from merging.schema.records.simplex import SimplexLoss
-
-# Steps along an edge of every level of a simplex.
-SIMPLEX_SIDES = (4, 8, 16, 32)
-_PIECE_POINTS = 52
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class SimplexRequest(Request[SimplexLoss]):
             loss=loss,
             accuracy=accuracy,
             standard_error=error,
-            resolution=SIMPLEX_SIDES[self.level],
+            resolution=SIMPLEX_LEVELS[self.level],
             **entry.meta,
         )
 
@@ -90,7 +87,7 @@ def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
     """How a simplex is cut, whatever its corners are.
 
     Args:
-        level: Index into `SIMPLEX_SIDES`.
+        level: Index into `SIMPLEX_LEVELS`.
         corners: Number of models.
 
     Returns:
@@ -98,11 +95,11 @@ def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
     """
     parts, before = [], 0
     for k in range(level + 1):
-        every = comb(SIMPLEX_SIDES[k] + corners - 1, corners - 1)
+        every = comb(SIMPLEX_LEVELS[k] + corners - 1, corners - 1)
         fresh = every - before
         parts += [
-            {"level": k, "start": start, "stop": min(start + _PIECE_POINTS, fresh)}
-            for start in range(0, fresh, _PIECE_POINTS)
+            {"level": k, "start": start, "stop": min(start + PIECE_POINTS, fresh)}
+            for start in range(0, fresh, PIECE_POINTS)
         ]
         before = every
     return parts

@@ -89,4 +89,11 @@ def swag(
         UnknownNameError: If there is no such option.
     """
     chosen = read_options(SWAG_CARD, options)
-    return SwagRequest(subject, plane, around, canonical(asdict(chosen)), seed, split)
+    return SwagRequest(
+        subject=subject,
+        plane=plane,
+        around=around,
+        options=canonical(asdict(chosen)),
+        seed=seed,
+        split=split,
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from merging.results.compute.entry import Entry
 from merging.results.requests.fusion import FusionRequest, JudgedSplit, read_score, score_entry
 from merging.results.requests.request import Request, canonical
-from merging.schema.cards.fusion.table import find_way, read_rule_options
+from merging.schema.cards.fusion.table import find_card, read_rule_options
 from merging.schema.records.scores import Scan, ScanPoint
 
 # The coefficient that a rule is tuned by, and the values that are tried.
@@ -63,7 +63,7 @@ def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
     if knob == "weights":
         return replace(wanted, weights=(value,) * len(wanted.family.models))
     options = {**json.loads(wanted.options), knob: value}
-    chosen = read_rule_options(find_way(wanted.rule), options)
+    chosen = read_rule_options(find_card(wanted.rule), options)
     return replace(wanted, options=canonical(asdict(chosen)))
 
 

@@ -5,13 +5,14 @@ A request's `encode` and `decode` are one pair: what a task found, as it is stor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
 from merging.results.compute.entry import Entry
+from merging.schema.records.tupled import tupled
 
 Record = TypeVar("Record")
 
@@ -36,8 +37,3 @@ def rows_entry(records: Iterable[Any]) -> Entry:
 def row_records(kind: type[Record], entry: Entry) -> list[Record]:
     """Return the records that `rows_entry` wrote."""
     return [kind(**tupled(row)) for row in entry.meta["rows"]]
-
-
-def tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return JSON values as records hold them: lists become tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}

@@ -100,7 +100,9 @@ def _record(found: MatchResult, difference: float) -> Alignment:
 def compare_units(request: requests.UnitsRequest, part: Part, context: Context) -> list[GroupUnits]:
     """Compare the units of every group, before and after alignment."""
     loaded = load(request.subject, context.store)
-    problem = MatchProblem(loaded.model, loaded.spec, loaded.params_a, loaded.params_b)
+    problem = MatchProblem(
+        model=loaded.model, spec=loaded.spec, params_a=loaded.params_a, params_b=loaded.params_b
+    )
     return describe_units(problem, permutations_of(request.alignment, context.store))
 
 

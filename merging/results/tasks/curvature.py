@@ -16,7 +16,7 @@ from merging.results.compute.store import Store
 from merging.results.tasks.load_family import Members, ordered
 from merging.results.tasks.task import Part
 from merging.results.uploads.load import data_of, load_params, network_of
-from merging.schema.cards.fusion.table import find_way
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import MergingError
 
 
@@ -58,7 +58,7 @@ def _from_moments(
 ) -> tuple[list[Params], Params | None]:
     """Adam's second moments as curvatures; moved like `scaled_fishers`."""
     base = load_params(moments.base, store) if moments.base else None
-    if not find_way(request.rule).needs_base_fisher:
+    if not find_card(request.rule).needs_base_fisher:
         base = None  # it may have been trained otherwise, and then would not fit
     found = curvatures_from_moments(
         [load_params(moment, store) for moment in moments.models],

@@ -113,11 +113,11 @@ def count_weights(
     weights = fusion.weights or (1.0,) * len(members.models)
     trained = {name for name, _ in members.model.named_parameters(remove_duplicate=False)}
     problem = FusionProblem(
-        members.models,
-        members.base,
-        weights,
-        [{n: f[n] for n in f if n in trained} for f in fishers],
-        base_fisher,
+        models=members.models,
+        base=members.base,
+        weights=weights,
+        fishers=[{n: f[n] for n in f if n in trained} for f in fishers],
+        base_fisher=base_fisher,
     )
     found = weight_histogram(problem)
     return ImpliedWeights(edges=found.edges, counts=found.counts, means=found.means)
@@ -176,7 +176,7 @@ def take_out_task(request: requests.RemovalRequest, part: Part, context: Context
     if members.joint is None or family.base_on is None:
         raise MergingError("a task is taken out of a joint model, and there is none")
     own = members.tasks[k]
-    recipe = Recipe("adam", request.lr, request.epochs, 50)
+    recipe = Recipe(optimiser="adam", lr=request.lr, epochs=request.epochs, batch_size=50)
     tuned = train(
         json.loads(family.config),
         recipe,

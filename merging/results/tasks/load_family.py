@@ -134,13 +134,13 @@ def _load(family: Family, stored: Stored) -> Members:
     for other in brought[1:] if not family.configs else ():
         check_same_architecture(brought[0], other, dtype=False)
     found = Members(
-        networks,
-        tuple(widened(params) for params in brought),
-        widened(read(family.base)) if family.base else None,
-        widened(read(family.joint)) if family.joint else None,
-        tuple(data_of(task.data, network, store) for task in family.tasks),
-        family.trained_on,
-        {name: value.dtype for name, value in brought[0].items()},
+        networks=networks,
+        models=tuple(widened(params) for params in brought),
+        base=widened(read(family.base)) if family.base else None,
+        joint=widened(read(family.joint)) if family.joint else None,
+        tasks=tuple(data_of(task.data, network, store) for task in family.tasks),
+        trained_on=family.trained_on,
+        dtypes={name: value.dtype for name, value in brought[0].items()},
     )
     for state in (*found.models, found.base or {}, found.joint or {}):
         seal(state.values(), _forget)

@@ -85,7 +85,12 @@ def _load(subject: Subject, stored: Stored) -> Loaded:
     seal((*params_a.values(), *params_b.values(), *data.tensors), forget)
     _check_inputs(network, data)
     return Loaded(
-        network.model, spec, widened(params_a), widened(params_b), data, network.example_inputs
+        model=network.model,
+        spec=spec,
+        params_a=widened(params_a),
+        params_b=widened(params_b),
+        data=data,
+        example_inputs=network.example_inputs,
     )
 
 

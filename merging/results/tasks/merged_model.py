@@ -22,9 +22,8 @@ from merging.results.compute.run_piece import Context
 from merging.results.compute.store import Store
 from merging.results.tasks.curvature import scaled_fishers
 from merging.results.tasks.load_family import Members, ordered
-from merging.results.tasks.networks import WAYS, Made
-from merging.schema.cards.fusion.networks import WAY_CARDS
-from merging.schema.cards.fusion.table import find_way
+from merging.results.tasks.networks import NETWORK_RULES, Made
+from merging.schema.cards.fusion.table import find_card
 from merging.schema.errors import MergingError
 
 
@@ -104,14 +103,14 @@ def merge(request: requests.FusionRequest, members: Members, context: Context) -
     Raises:
         MergingError: If the rule lacks something, or cannot be applied.
     """
-    card = find_way(request.rule)
+    card = find_card(request.rule)
     lacking = requests.lacking(card, request.family, request.moments)
     if lacking:
         raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
     parents = ordered(members.models, request.order, context.store)
     start = time.perf_counter()
-    if request.rule in WAY_CARDS:
-        made = WAYS[request.rule](request, members, parents, context)
+    if card.on_networks:
+        made = NETWORK_RULES[request.rule](request, members, parents, context)
     else:
         needs = _needs(request, members, parents, context.store)
         start = time.perf_counter()  # what a rule needs was not made by the rule
@@ -146,7 +145,7 @@ def _needs(
     request: requests.FusionRequest, members: Members, parents: Sequence[Params], store: Store
 ) -> dict[str, Any]:
     """What a rule works with beside the models."""
-    card = find_way(request.rule)
+    card = find_card(request.rule)
     needs: dict[str, Any] = {}
     if card.needs_fishers:
         needs["fishers"], needs["base_fisher"] = scaled_fishers(request, members, store)

@@ -1,4 +1,4 @@
-"""Ways to make one model of several that work on whole networks."""
+"""Rules of fusion that work on whole networks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Made:
     shared: frozenset[str] = frozenset()
 
 
-Way = Callable[[requests.FusionRequest, Members, Sequence[Params], Context], Made]
+NetworkRule = Callable[[requests.FusionRequest, Members, Sequence[Params], Context], Made]
 
 
 def _zipped(
@@ -94,6 +94,6 @@ def _distilled(
     return Made((found.params,), {"divergence": [found.loss[0], min(found.loss)]})
 
 
-WAYS: Mapping[str, Way] = MappingProxyType({
+NETWORK_RULES: Mapping[str, NetworkRule] = MappingProxyType({
     "zipit": _zipped, "transport": _transported, "distillation": _distilled,
 })  # fmt: skip

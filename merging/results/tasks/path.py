@@ -22,7 +22,7 @@ from merging.landscape import (
     plane_policy,
 )
 from merging.landscape.evaluate.losses import unit_for
-from merging.landscape.paths.path import Kind
+from merging.landscape.paths.path import PathKind
 from merging.models.state_dict import distance, dot, floating, subtract
 from merging.results import requests
 from merging.results.compute.run_piece import Context
@@ -56,7 +56,7 @@ def train_path(request: requests.PathRequest, part: Part, context: Context) -> S
         loaded.params_a,
         aligned_b(loaded, request.alignment, context.store),
         loaded.data.train,
-        request.kind,
+        cast("PathKind", request.kind),
         json.loads(request.options),
         request.seed,
         context.report,
@@ -112,7 +112,7 @@ def read_path(request: requests.PathRequest, loaded: Loaded, store: Store) -> Pa
         own = {name: part.view(first[name].shape).to(first[name].dtype) for name, part in parts}
         bends.append({**first, **own})
     last = aligned_b(loaded, request.alignment, store)
-    kind = cast("Kind", request.kind)
+    kind = cast("PathKind", request.kind)
     return path_of(kind, [first, *bends, last], stored.knots)
 
 

@@ -23,7 +23,7 @@ from merging.landscape import (
 )
 from merging.results import requests
 from merging.results.compute.run_piece import Context
-from merging.results.requests.simplex import SIMPLEX_SIDES
+from merging.results.requests.simplex import SIMPLEX_LEVELS
 from merging.results.tasks.load_pair import load
 from merging.results.tasks.path import corner_params
 from merging.results.tasks.task import Part, statistics_words
@@ -57,7 +57,7 @@ def evaluate_mixtures(
         loss=found.loss,
         accuracy=found.accuracy,
         standard_error=found.standard_error,
-        resolution=SIMPLEX_SIDES[part["level"]],
+        resolution=SIMPLEX_LEVELS[part["level"]],
         split=request.split,
         examples=len(batches),
         statistics=statistics_words(request.statistics, len(statistics)),

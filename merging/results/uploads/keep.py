@@ -37,6 +37,7 @@ from merging.results.requests import (
 from merging.results.requests.models import BroughtCheckpoint, BroughtData, ChosenSpec
 from merging.results.uploads.load import Stored, _certified, network_of
 from merging.schema.errors import CheckpointError, MergingError
+from merging.schema.running_statistics import is_running_statistic
 from merging.symmetry import check_by_hand, frozen, read_spec
 
 
@@ -169,7 +170,7 @@ def _keep_weights(
         parameters=sum(math.prod(spec.shape) for spec in specs.values()),
         notes=tuple(_notes(meta)),
         prefix=meta.get("stripped_prefix", ""),
-        keeps_statistics=any(key.rpartition(".")[2] == "running_mean" for key in specs),
+        keeps_statistics=any(is_running_statistic(key) for key in specs),
     )
 
 
@@ -250,7 +251,8 @@ def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> B
         MergingError: If they do not fit.
     """
     network = network_of(config, store)
-    x, y, half, notes = parted(found, network)
+    own = parted(found, network)
+    x, y, half, notes = own.x, own.y, own.train, own.notes
     content = repr((x.shape, y.shape, half)).encode() + x.tobytes() + y.tobytes()
     mark = hashlib.sha256(content).hexdigest()
     path = store.folder / f"{mark}.tmp.npz"

@@ -146,7 +146,7 @@ def data_of(name: str, network: Network, store: Store) -> Dataset:
         return load_dataset(name)
     if not name:
         none = Batches(torch.empty(0, *network.example_inputs[0].shape[1:]), torch.empty(0).long())
-        return Dataset("", "No data", none, none, classes_of(network))
+        return Dataset(name="", title="No data", train=none, test=none, classes=classes_of(network))
     path = store.file(name)
     if path is None:
         raise MergingError(

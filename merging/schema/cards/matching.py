@@ -14,6 +14,8 @@ from typing import Any, Literal
 from merging.schema.options import look_up, read_record
 
 Similarity = Literal["inner product", "correlation"]
+# How one order of units is found for many models.
+CommonOrderKind = Literal["first", "merge many", "cycle consistent"]
 
 
 @dataclass(frozen=True)

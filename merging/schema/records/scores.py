@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merging.schema.records.loss_unit import LossUnit, unit_of_loss
+from merging.schema.records.tupled import tupled
 
 NAN = float("nan")
 
@@ -53,7 +54,7 @@ class TaskScore:
     @staticmethod
     def from_meta(meta: Mapping[str, Any]) -> TaskScore:
         """Read the score from its JSON values."""
-        return TaskScore(**_tupled(meta))
+        return TaskScore(**tupled(meta))
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class MergedScore:
     def from_meta(meta: Mapping[str, Any]) -> MergedScore:
         """Read the score from its JSON values."""
         tasks = tuple(TaskScore.from_meta(task) for task in meta["tasks"])
-        return MergedScore(**{**_tupled(meta), "tasks": tasks})
+        return MergedScore(**{**tupled(meta), "tasks": tasks})
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,6 @@ class Mixtures:
     def loss_unit(self) -> LossUnit:
         """Nats; or squared error, where numbers are predicted."""
         return unit_of_loss(self.accuracy)
-
-
-def _tupled(meta: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in meta.items()}
 
 
 def _mean_error(errors: list[float]) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from merging.schema.running_statistics import is_running_statistic
+
 
 @dataclass(frozen=True)
 class GroupCertificate:
@@ -45,4 +47,5 @@ class SymmetrySummary:
     @property
     def keeps_statistics(self) -> bool:
         """Whether the model keeps running statistics (BatchNorm)."""
-        return any("running_mean" in axis for group in self.groups for axis in group.axes)
+        tensors = (axis.partition("[")[0] for group in self.groups for axis in group.axes)
+        return any(is_running_statistic(name) for name in tensors)

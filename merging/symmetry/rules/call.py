@@ -56,7 +56,7 @@ class Rows(TensorAxes):
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """A call of one operator.
 
     Attributes:

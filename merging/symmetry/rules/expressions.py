@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
-Kind = Literal["atom", "product", "concat"]
+from merging.symmetry.axes import AxisKind
 
 
 class Axis:
@@ -25,7 +24,11 @@ class Axis:
     __slots__ = ("fixed", "kind", "link", "parts", "size", "uniform")
 
     def __init__(
-        self, size: int, kind: Kind = "atom", parts: tuple[Axis, ...] = (), fixed: str | None = None
+        self,
+        size: int,
+        kind: AxisKind = "atom",
+        parts: tuple[Axis, ...] = (),
+        fixed: str | None = None,
     ) -> None:
         self.size, self.kind, self.parts, self.fixed = size, kind, parts, fixed
         self.link: Axis | None = None
@@ -109,7 +112,7 @@ def normal(axis: Axis) -> Axis:
     return rebuilt
 
 
-def _flat(parts: Sequence[Axis], kind: Kind) -> list[Axis]:
+def _flat(parts: Sequence[Axis], kind: AxisKind) -> list[Axis]:
     flat: list[Axis] = []
     for part in (normal(part) for part in parts):
         flat.extend(part.parts if part.kind == kind else (part,))

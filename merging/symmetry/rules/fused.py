@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 from torch import fx
 
-from merging.symmetry.rules.call import Axes, Call, Rows, TensorAxes
+from merging.models.graph.operators import operator_name
+from merging.symmetry.rules.call import Axes, OperatorCall, Rows, TensorAxes
 from merging.symmetry.rules.expressions import Axis, concat, product
 
 # Operators that hand elements on as they are, with axes in another order.
@@ -25,7 +26,7 @@ HANDED_ON = frozenset({
 _FOLLOWED, _OTHER = 3, 2
 
 
-def read_by_position(call: Call, dim: int) -> bool:
+def read_by_position(call: OperatorCall, dim: int) -> bool:
     """Whether every reader of what a call returns takes single positions of one axis."""
     shape = [min(size, _OTHER) for size in call.shape]
     shape[dim] = _FOLLOWED
@@ -40,7 +41,7 @@ def _takes_positions(user: fx.Node, node: fx.Node, shape: tuple[int, ...]) -> bo
     schema = getattr(user.target, "_schema", None)
     if schema is None or not callable(user.target) or user.args[:1] != (node,):
         return False
-    name = schema.name.split("::")[-1]
+    name = operator_name(user)
     if name in ("select", "unbind"):
         dim = user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0)
         return isinstance(dim, int) and shape[dim] == _FOLLOWED
@@ -50,7 +51,7 @@ def _takes_positions(user: fx.Node, node: fx.Node, shape: tuple[int, ...]) -> bo
     return _read_by_position(user, tuple(after.shape))
 
 
-def cut_rows(call: Call, axis: Axis, sizes: list[int], along: int) -> list[Axes]:
+def cut_rows(call: OperatorCall, axis: Axis, sizes: list[int], along: int) -> list[Axes]:
     """Split an axis into axes of the given sizes; those after `along` anew for each position.
 
     Returns:
@@ -62,7 +63,7 @@ def cut_rows(call: Call, axis: Axis, sizes: list[int], along: int) -> list[Axes]
     return [[*before, *row] for row in rows]
 
 
-def handed_on(rule: Callable[[Call], Axes], call: Call) -> list[TensorAxes]:
+def handed_on(rule: Callable[[OperatorCall], Axes], call: OperatorCall) -> list[TensorAxes]:
     """Apply a rule of `HANDED_ON` to every row of a tensor that has its own."""
     name = "self" if "self" in call.arguments else "input"
     given = call[name]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from merging.symmetry.rules.call import Axes, Call
+from merging.symmetry.rules.call import Axes, OperatorCall
 
 
-def index(call: Call) -> Axes:
+def index(call: OperatorCall) -> Axes:
     """`x[i, :, j]`: axes that are indexed are read by position; the indices lend theirs.
 
     Raises:
@@ -35,7 +35,7 @@ def _is_mask(node: fx.Node) -> bool:
     return not isinstance(value, torch.Tensor) or value.dtype in (torch.bool, torch.uint8)
 
 
-def gather(call: Call) -> Axes:
+def gather(call: OperatorCall) -> Axes:
     """`out[i, j] = x[i, index[i, j]]`: one axis is read by position, the others go together."""
     axes, wanted = call.axes("self"), call.axes("index")
     dim = call["dim"] % len(axes)
@@ -49,7 +49,7 @@ def gather(call: Call) -> Axes:
     return wanted
 
 
-def index_select(call: Call) -> Axes:
+def index_select(call: OperatorCall) -> Axes:
     """Some positions of one axis."""
     axes = list(call.axes("self"))
     dim = call["dim"] % len(axes)
@@ -58,7 +58,7 @@ def index_select(call: Call) -> Axes:
     return axes
 
 
-def differences(call: Call) -> Axes:
+def differences(call: OperatorCall) -> Axes:
     """Differences of neighbours along an axis, which is read by position."""
     axes = call.axes("self")
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
@@ -73,7 +73,7 @@ def differences(call: Call) -> Axes:
     return result
 
 
-def windows(call: Call) -> Axes:
+def windows(call: OperatorCall) -> Axes:
     """`Tensor.unfold`: overlapping runs of one axis, which is read by position."""
     axes = list(call.axes("self"))
     dim = call["dimension"] % len(axes)

@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from merging.symmetry.rules.call import Axes, Call, TensorAxes
+from merging.symmetry.rules.call import Axes, OperatorCall, TensorAxes
 from merging.symmetry.rules.expressions import Axis, product
 
 
-def linear(call: Call) -> Axes:
+def linear(call: OperatorCall) -> Axes:
     """`x W^T + b`: the input's last axis is W's axis 1, the output's last is W's axis 0."""
     axes, weight = call.axes("input"), call.axes("weight")
     call.same(axes[-1], weight[-1])
     return [*axes[:-1], *_output(call, weight[:-1])]
 
 
-def _output(call: Call, outputs: Axes) -> Axes:
+def _output(call: OperatorCall, outputs: Axes) -> Axes:
     bias = call["bias"]
     if isinstance(bias, TensorAxes) and outputs:
         call.same(outputs[0], bias.axes[0])
     return outputs
 
 
-def convolution(call: Call) -> Axes:
+def convolution(call: OperatorCall) -> Axes:
     """Convolution `[n, channels, *spatial]`, grouped and depthwise too.
 
     With `g` groups, input channels are `g x inputs per group` and output channels
@@ -56,7 +56,7 @@ def convolution(call: Call) -> Axes:
     return [axes[0], *_output(call, [outputs]), *spatial]
 
 
-def _affine(call: Call, names: tuple[str, ...], axes: Axes) -> None:
+def _affine(call: OperatorCall, names: tuple[str, ...], axes: Axes) -> None:
     for name in names:
         value = call[name]
         if isinstance(value, TensorAxes):
@@ -64,7 +64,7 @@ def _affine(call: Call, names: tuple[str, ...], axes: Axes) -> None:
                 call.same(axis, own)
 
 
-def batch_norm(call: Call) -> Axes:
+def batch_norm(call: OperatorCall) -> Axes:
     """Per channel: affine parameters and running statistics follow the channels."""
     axes = call.axes("input")
     call.inner.append(axes[:2])
@@ -72,7 +72,7 @@ def batch_norm(call: Call) -> Axes:
     return axes
 
 
-def layer_norm(call: Call) -> Axes:
+def layer_norm(call: OperatorCall) -> Axes:
     """Over the last axes: symmetric in them, with an affine map that follows."""
     axes = call.axes("input")
     normalized = call["normalized_shape"] or []
@@ -81,7 +81,7 @@ def layer_norm(call: Call) -> Axes:
     return axes
 
 
-def group_norm(call: Call) -> Axes:
+def group_norm(call: OperatorCall) -> Axes:
     """Channels are `groups x channels per group`."""
     axes, groups = call.axes("input"), call["num_groups"]
     if groups > 1:
@@ -92,7 +92,7 @@ def group_norm(call: Call) -> Axes:
     return axes
 
 
-def matmul(call: Call) -> Axes:
+def matmul(call: OperatorCall) -> Axes:
     """Matrix product over the last two axes; leading axes broadcast."""
     a, b = (tensor.axes for tensor in list(call.tensors())[:2])
     call.same(a[-1], b[-2] if len(b) > 1 else b[-1])
@@ -100,7 +100,7 @@ def matmul(call: Call) -> Axes:
     return [*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else [])]
 
 
-def addmm(call: Call) -> Axes:
+def addmm(call: OperatorCall) -> Axes:
     """`input + a b`."""
     a, b = (
         (call.axes("mat1"), call.axes("mat2"))
@@ -112,7 +112,7 @@ def addmm(call: Call) -> Axes:
     return call.broadcast([result, call.axes("self")])
 
 
-def einsum(call: Call) -> Axes:
+def einsum(call: OperatorCall) -> Axes:
     """A letter is an index set; what an ellipsis stands for broadcasts.
 
     Without an arrow, the letters that occur once are what becomes of it, in alphabetical order.
@@ -143,7 +143,7 @@ def einsum(call: Call) -> Axes:
     return [*(letters[x] for x in before), *common, *(letters[x] for x in after)]
 
 
-def attention(call: Call) -> Axes:
+def attention(call: OperatorCall) -> Axes:
     """Scaled dot-product attention `[batch, heads, tokens, units]`.
 
     Queries and keys share the units that are summed over; the output has the values' units. With
@@ -170,7 +170,7 @@ def attention(call: Call) -> Axes:
     return [*scores[:-1], value[-1]]
 
 
-def embedding(call: Call) -> Axes:
+def embedding(call: OperatorCall) -> Axes:
     """Rows are looked up by position."""
     weight = call.axes("weight")
     call.fix(weight[0], "rows are looked up")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from merging.symmetry.rules.call import Axes, Call
+from merging.symmetry.rules.call import Axes, OperatorCall
 from merging.symmetry.rules.expressions import Axis, product
 
 
-def pixel_shuffle(call: Call) -> Axes:
+def pixel_shuffle(call: OperatorCall) -> Axes:
     """`channels x factor x factor` become a finer map, or the other way round."""
     axes, fine = call.axes("self"), call.operator == "pixel_shuffle"
     for axis in axes[-2:]:
@@ -21,7 +21,7 @@ def pixel_shuffle(call: Call) -> Axes:
     return [*axes[:-3], channels, *_spatial(call, 2)]
 
 
-def channel_shuffle(call: Call) -> Axes:
+def channel_shuffle(call: OperatorCall) -> Axes:
     """Channels `groups x channels per group` become `channels per group x groups`."""
     axes, groups = next(call.tensors()).axes, call["groups"]
     group, inner = Axis(groups), Axis(axes[1].size // groups)
@@ -29,7 +29,7 @@ def channel_shuffle(call: Call) -> Axes:
     return [axes[0], product([inner, group]), *axes[2:]]
 
 
-def unpool(call: Call) -> Axes:
+def unpool(call: OperatorCall) -> Axes:
     """Values go back to where max pooling found them: channels by themselves."""
     axes, indices = call.axes("self"), call.axes("indices")
     spatial = int(next(digit for digit in call.operator if digit.isdigit()))
@@ -40,7 +40,7 @@ def unpool(call: Call) -> Axes:
     return [*axes[:-spatial], *_spatial(call, spatial)]
 
 
-def unfold(call: Call) -> Axes:
+def unfold(call: OperatorCall) -> Axes:
     """Patches of a map, `channels x kernel` each."""
     axes = call.axes("self")
     for axis in axes[-2:]:
@@ -49,7 +49,7 @@ def unfold(call: Call) -> Axes:
     return [*axes[:-3], product([axes[-3], kernel]), *_spatial(call, 1)]
 
 
-def fold(call: Call) -> Axes:
+def fold(call: OperatorCall) -> Axes:
     """Patches `channels x kernel` are added up to a map."""
     axes = call.axes("self")
     call.fix(axes[-1], "spatial position")
@@ -59,7 +59,7 @@ def fold(call: Call) -> Axes:
     return [*axes[:-2], channels, *_spatial(call, 2)]
 
 
-def grid_sample(call: Call) -> Axes:
+def grid_sample(call: OperatorCall) -> Axes:
     """Values of a map at given places: channels by themselves."""
     axes, grid = call.axes("input"), call.axes("grid")
     for axis in (*axes[2:], grid[-1]):
@@ -68,7 +68,7 @@ def grid_sample(call: Call) -> Axes:
     return [*axes[:2], *grid[1:-1]]
 
 
-def _spatial(call: Call, count: int) -> Axes:
+def _spatial(call: OperatorCall, count: int) -> Axes:
     return [call.fixed(size, "spatial position") for size in call.shape[-count:]]
 
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from merging.models.graph.memory import is_written
-from merging.symmetry.rules.call import Axes, Call, TensorAxes, dim_list
+from merging.symmetry.rules.call import Axes, OperatorCall, TensorAxes, dim_list
 from merging.symmetry.rules.expressions import Axis, uniform_axis
 
 
-def pointwise(call: Call) -> Axes:
+def pointwise(call: OperatorCall) -> Axes:
     """Every element by itself, with broadcasting."""
     return call.broadcast([tensor.axes for tensor in call.tensors()])
 
 
-def first_pointwise(call: Call) -> Axes:
+def first_pointwise(call: OperatorCall) -> Axes:
     """Every element of the first tensor by itself (or forgotten); others only lend a type."""
     return next(call.tensors()).axes
 
 
-def reduce(call: Call) -> Axes | list[TensorAxes]:
+def reduce(call: OperatorCall) -> Axes | list[TensorAxes]:
     """A symmetric function of all elements along some axes (mean, sum, largest, variance)."""
     if len(call.shapes) > 1:
         return [TensorAxes(_reduced(call)) for _ in call.shapes]
     return _reduced(call)
 
 
-def _reduced(call: Call) -> Axes:
+def _reduced(call: OperatorCall) -> Axes:
     axes = call.axes(_input(call))
     gone = dim_list(call["dim"], len(axes))
     if call["keepdim"]:
@@ -34,7 +34,7 @@ def _reduced(call: Call) -> Axes:
     return [axis for k, axis in enumerate(axes) if k not in gone]
 
 
-def equivariant(call: Call) -> Axes:
+def equivariant(call: OperatorCall) -> Axes:
     """A function along an axis that follows any reordering of it (softmax)."""
     axes = call.axes(_input(call))
     for dim in dim_list(call["dim"], len(axes)):
@@ -42,7 +42,7 @@ def equivariant(call: Call) -> Axes:
     return axes
 
 
-def fix_along(call: Call) -> Axes:
+def fix_along(call: OperatorCall) -> Axes:
     """A function that reads an axis by position (cumulative sums, flips, rolls)."""
     axes = call.axes(_input(call))
     for dim in dim_list(call["dim"] if call["dim"] is not None else call["dims"], len(axes)):
@@ -50,17 +50,17 @@ def fix_along(call: Call) -> Axes:
     return axes
 
 
-def uniform(call: Call) -> Axes:
+def uniform(call: OperatorCall) -> Axes:
     """A tensor whose elements are all equal: any reordering leaves it as it is."""
     return [Axis(size) if is_written(call.node) else uniform_axis(size) for size in call.shape]
 
 
-def position(call: Call) -> Axes:
+def position(call: OperatorCall) -> Axes:
     """A tensor of positions (`arange`, `tril`): its axes keep their order."""
     return [call.fixed(size, "made of positions") for size in call.shape]
 
 
-def prelu(call: Call) -> Axes:
+def prelu(call: OperatorCall) -> Axes:
     """PReLU with one slope, or one per channel."""
     axes, (slope,) = call.axes("self"), call.axes("weight")
     if slope.size != 1:
@@ -68,7 +68,7 @@ def prelu(call: Call) -> Axes:
     return axes
 
 
-def argument_of(call: Call) -> Axes:
+def argument_of(call: OperatorCall) -> Axes:
     """An index of the largest or smallest element: meaningful only if the axis keeps its order."""
     axes = call.axes(_input(call))
     gone = dim_list(call["dim"], len(axes))
@@ -77,7 +77,7 @@ def argument_of(call: Call) -> Axes:
     return _reduced(call)
 
 
-def _input(call: Call) -> str:
+def _input(call: OperatorCall) -> str:
     return "self" if "self" in call.arguments else "input"
 
 

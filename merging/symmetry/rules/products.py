@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from merging.symmetry.rules.call import Axes, Call, TensorAxes
+from merging.symmetry.rules.call import Axes, OperatorCall, TensorAxes
 from merging.symmetry.rules.expressions import Axis, product, split
 
 
-def gate(call: Call) -> Axes:
+def gate(call: OperatorCall) -> Axes:
     """`glu`: the first half of an axis, times the sigmoid of the second."""
     axes = call.axes("self")
     dim = call["dim"] % len(axes)
@@ -17,7 +17,7 @@ def gate(call: Call) -> Axes:
     return [*axes[:dim], value, *axes[dim + 1 :]]
 
 
-def bilinear(call: Call) -> Axes:
+def bilinear(call: OperatorCall) -> Axes:
     """`x W y + b` for every output."""
     left, right, weight = call.axes("input1"), call.axes("input2"), call.axes("weight")
     call.same(left[-1], weight[1])
@@ -27,14 +27,14 @@ def bilinear(call: Call) -> Axes:
     return [*call.broadcast([left[:-1], right[:-1]]), weight[0]]
 
 
-def distances(call: Call) -> Axes:
+def distances(call: OperatorCall) -> Axes:
     """Distance of every row of one matrix to every row of another."""
     a, b = call.axes("x1"), call.axes("x2")
     call.same(a[-1], b[-1])
     return [*call.broadcast([a[:-2], b[:-2]]), a[-2], b[-2]]
 
 
-def contracted(call: Call) -> Axes:
+def contracted(call: OperatorCall) -> Axes:
     """`cosine_similarity`, `vecdot`: two tensors, summed up along one axis."""
     tensors = [tensor.axes for tensor in call.tensors()]
     axes = call.broadcast(tensors)
@@ -42,19 +42,19 @@ def contracted(call: Call) -> Axes:
     return [*axes[:dim], *axes[dim + 1 :]]
 
 
-def pairwise_distance(call: Call) -> Axes:
+def pairwise_distance(call: OperatorCall) -> Axes:
     """Distance of two tensors along their last axis."""
     axes = call.broadcast([tensor.axes for tensor in call.tensors()])
     return [*axes[:-1], Axis(1)] if call["keepdim"] else axes[:-1]
 
 
-def outer(call: Call) -> Axes:
+def outer(call: OperatorCall) -> Axes:
     """Every element of one vector times every element of another."""
     a, b = (tensor.axes[0] for tensor in call.tensors())
     return [a, b]
 
 
-def tensordot(call: Call) -> Axes:
+def tensordot(call: OperatorCall) -> Axes:
     """Sums over pairs of axes."""
     a, b = call.axes("self"), call.axes("other")
     left = [dim % len(a) for dim in call["dims_self"]]
@@ -67,7 +67,7 @@ def tensordot(call: Call) -> Axes:
     ]
 
 
-def kronecker(call: Call) -> Axes:
+def kronecker(call: OperatorCall) -> Axes:
     """Every axis is `axis of the one x axis of the other`."""
     a, b = call.axes("self"), call.axes("other")
     rank = max(len(a), len(b))
@@ -75,7 +75,7 @@ def kronecker(call: Call) -> Axes:
     return [product([x, y]) for x, y in zip(a, b, strict=True)]
 
 
-def weight_norm(call: Call) -> Axes:
+def weight_norm(call: OperatorCall) -> Axes:
     """A direction, normed over all axes but one, times a length for every position of that."""
     return call.broadcast([call.axes("v"), call.axes("g")])
 

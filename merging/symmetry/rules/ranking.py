@@ -9,12 +9,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 
-from merging.symmetry.rules.call import Axes, Call, TensorAxes
+from merging.symmetry.rules.call import Axes, OperatorCall, TensorAxes
 from merging.symmetry.rules.expressions import Axis
 from merging.symmetry.rules.pointwise import pointwise
 
 
-def extreme(call: Call) -> Axes | list[TensorAxes]:
+def extreme(call: OperatorCall) -> Axes | list[TensorAxes]:
     """`max`, `min`, `median`: of all, along one axis, or (of two tensors) element by element."""
     if "other" in call.arguments:
         return pointwise(call)
@@ -26,14 +26,14 @@ def extreme(call: Call) -> Axes | list[TensorAxes]:
     return _with_indices(call, axes, dim, kept)
 
 
-def ranked(call: Call) -> list[TensorAxes]:
+def ranked(call: OperatorCall) -> list[TensorAxes]:
     """`sort`, `topk`: a new axis in order of size; the old one may have had any order."""
     axes = call.axes("self")
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
     return _with_indices(call, axes, dim, [call.fixed(call.shape[dim], "in order of size")])
 
 
-def ranks(call: Call) -> Axes:
+def ranks(call: OperatorCall) -> Axes:
     """`argsort`: indices into an axis, which keeps its order."""
     axes = list(call.axes("self"))
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
@@ -41,7 +41,7 @@ def ranks(call: Call) -> Axes:
     return axes
 
 
-def both_ends(call: Call) -> list[TensorAxes]:
+def both_ends(call: OperatorCall) -> list[TensorAxes]:
     """`aminmax`: smallest and largest."""
     axes = call.axes("self")
     if call["dim"] is None:
@@ -51,14 +51,14 @@ def both_ends(call: Call) -> list[TensorAxes]:
     return [TensorAxes([*axes[:dim], *kept, *axes[dim + 1 :]]) for _ in call.shapes]
 
 
-def _with_indices(call: Call, axes: Axes, dim: int, replaced: Axes) -> list[TensorAxes]:
+def _with_indices(call: OperatorCall, axes: Axes, dim: int, replaced: Axes) -> list[TensorAxes]:
     result = [*axes[:dim], *replaced, *axes[dim + 1 :]]
     if _second_is_read(call):
         call.fix(axes[dim], "its index is read")
     return [TensorAxes(result), TensorAxes(result)]
 
 
-def _second_is_read(call: Call) -> bool:
+def _second_is_read(call: OperatorCall) -> bool:
     return any(
         user.target is not operator.getitem or (user.args[1] != 0 and bool(user.users))
         for user in call.node.users

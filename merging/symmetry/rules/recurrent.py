@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import fx
 
-from merging.symmetry.rules.call import Axes, Call, Rows, TensorAxes
+from merging.models.graph.operators import operator_name
+from merging.symmetry.rules.call import Axes, OperatorCall, Rows, TensorAxes
 from merging.symmetry.rules.expressions import Axis, concat, product
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -21,7 +22,7 @@ _EQUAL = ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_
 _HANDS_ON = ("alias", "clone", "contiguous", "detach", "expand", "to", "lift_fresh_copy")
 
 
-def recurrent(call: Call) -> list[TensorAxes]:
+def recurrent(call: OperatorCall) -> list[TensorAxes]:
     """Layers of cells over a sequence `[n, steps, features]`, or `[steps, n, features]`.
 
     Returns:
@@ -55,7 +56,7 @@ def recurrent(call: Call) -> list[TensorAxes]:
     return [TensorAxes([*order, inputs]), *states]
 
 
-def cell(call: Call) -> Axes | list[TensorAxes]:
+def cell(call: OperatorCall) -> Axes | list[TensorAxes]:
     """One step of one layer `[n, features]`."""
     names = ("w_ih", "w_hh", "b_ih", "b_hh")
     params = [call.axes(name) for name in names if isinstance(call[name], TensorAxes)]
@@ -70,7 +71,7 @@ def cell(call: Call) -> Axes | list[TensorAxes]:
     return [TensorAxes(made), TensorAxes(made)] if len(call.shapes) > 1 else made
 
 
-def _cell(call: Call, kind: str, inputs: Axis, params: Sequence[Axes]) -> tuple[Axis, Axis]:
+def _cell(call: OperatorCall, kind: str, inputs: Axis, params: Sequence[Axes]) -> tuple[Axis, Axis]:
     """Units of a cell, and what it gives out: its units, or a projection of them."""
     (rows, own), (recurrent_rows, fed_back), *rest = params
     gates = _GATES[kind]
@@ -88,7 +89,7 @@ def _cell(call: Call, kind: str, inputs: Axis, params: Sequence[Axes]) -> tuple[
     return units, output
 
 
-def _same_rows(call: Call, given: TensorAxes, wanted: Sequence[Axes]) -> None:
+def _same_rows(call: OperatorCall, given: TensorAxes, wanted: Sequence[Axes]) -> None:
     """A state that comes from elsewhere has every layer's units, row by row."""
     if isinstance(given, Rows) and given.dim == 0:
         rows = given.rows
@@ -100,7 +101,7 @@ def _same_rows(call: Call, given: TensorAxes, wanted: Sequence[Axes]) -> None:
             call.same(a, b)
 
 
-def _states(call: Call) -> Sequence[fx.Node]:
+def _states(call: OperatorCall) -> Sequence[fx.Node]:
     """Nodes of the initial states."""
     schema = call.node.target._schema.arguments  # type: ignore[union-attr]
     place = next(k for k, argument in enumerate(schema) if argument.name == "hx")
@@ -115,21 +116,16 @@ def _all_equal(node: fx.Node) -> bool:
     Any order of units then leaves it as it is, so it ties no layer's units to another's.
     """
     source = node
-    while _named(source) in _HANDS_ON and isinstance(source.args[0], fx.Node):
+    while operator_name(source) in _HANDS_ON and isinstance(source.args[0], fx.Node):
         source = source.args[0]
-    return _named(source) in _EQUAL and _only_read(source)
+    return operator_name(source) in _EQUAL and _only_read(source)
 
 
 def _only_read(node: fx.Node) -> bool:
     return all(
-        _named(user) in _GATES or (_named(user) in _HANDS_ON and _only_read(user))
+        operator_name(user) in _GATES or (operator_name(user) in _HANDS_ON and _only_read(user))
         for user in node.users
     )
-
-
-def _named(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else str(schema.name).split("::")[-1]
 
 
 RULES: Mapping[str, object] = {

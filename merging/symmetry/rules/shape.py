@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from merging.models.graph.memory import is_written
-from merging.symmetry.rules.call import Axes, Call, Rows, TensorAxes, dim_list
+from merging.symmetry.rules.call import Axes, OperatorCall, Rows, TensorAxes, dim_list
 from merging.symmetry.rules.expressions import Axis, concat, product, split, uniform_axis
 from merging.symmetry.rules.fused import cut_rows, read_by_position
 
 
-def reshape(call: Call) -> Axes | list[TensorAxes]:
+def reshape(call: OperatorCall) -> Axes | list[TensorAxes]:
     """`view`, `reshape`, `flatten`, `unflatten`: products are joined and split, row-major.
 
     An axis that comes of a split and is only read by position, as in fused queries, keys and
@@ -33,7 +33,7 @@ def reshape(call: Call) -> Axes | list[TensorAxes]:
     return made
 
 
-def _runs(call: Call) -> Iterator[tuple[Axes, list[int]]]:
+def _runs(call: OperatorCall) -> Iterator[tuple[Axes, list[int]]]:
     """Match runs of the given axes with runs of the resulting dimensions.
 
     Yields:
@@ -53,7 +53,7 @@ def _runs(call: Call) -> Iterator[tuple[Axes, list[int]]]:
         yield left, right
 
 
-def _regroup(call: Call, left: Axes, dims: list[int], along: int | None) -> list[Axes]:
+def _regroup(call: OperatorCall, left: Axes, dims: list[int], along: int | None) -> list[Axes]:
     sizes = [call.shape[k] for k in dims]
     if along in dims:
         return cut_rows(call, product(left), sizes, dims.index(along))
@@ -68,13 +68,13 @@ def _with_ones(shape: Sequence[int], axes: Axes) -> Axes:
     return [Axis(1) if size == 1 else next(remaining) for size in shape]
 
 
-def permute(call: Call) -> Axes:
+def permute(call: OperatorCall) -> Axes:
     """Axes in another order."""
     axes = call.axes("self")
     return [axes[dim] for dim in dim_list(call["dims"], len(axes))]
 
 
-def transpose(call: Call) -> Axes:
+def transpose(call: OperatorCall) -> Axes:
     """Two axes change places (`t` of a matrix included)."""
     axes = list(call.axes("self"))
     if len(axes) < 2:
@@ -85,13 +85,13 @@ def transpose(call: Call) -> Axes:
     return axes
 
 
-def last_transpose(call: Call) -> Axes:
+def last_transpose(call: OperatorCall) -> Axes:
     """The last two axes change places."""
     axes = call.axes("self")
     return [*axes[:-2], axes[-1], axes[-2]]
 
 
-def move(call: Call) -> Axes:
+def move(call: OperatorCall) -> Axes:
     """Some axes move, the others keep their order around them."""
     axes = call.axes("self")
     sources = dim_list(call["source"], len(axes))
@@ -101,21 +101,21 @@ def move(call: Call) -> Axes:
     return [axes[placed[k] if k in placed else next(others)] for k in range(len(axes))]
 
 
-def unsqueeze(call: Call) -> Axes:
+def unsqueeze(call: OperatorCall) -> Axes:
     """A new axis of size 1."""
     axes = list(call.axes("self"))
     axes.insert(call["dim"] % (len(axes) + 1), Axis(1))
     return axes
 
 
-def squeeze(call: Call) -> Axes:
+def squeeze(call: OperatorCall) -> Axes:
     """Axes of size 1 go."""
     axes = call.axes("self")
     dims = dim_list(call["dim"], len(axes))
     return [axis for k, axis in enumerate(axes) if axis.size != 1 or k not in dims]
 
 
-def expand(call: Call) -> Axes:
+def expand(call: OperatorCall) -> Axes:
     """Axes of size 1 are repeated: all copies are equal, so any order will do."""
     axes = call.axes("self")
     new = len(call.shape) - len(axes)
@@ -127,7 +127,7 @@ def expand(call: Call) -> Axes:
     ]
 
 
-def repeat(call: Call) -> Axes:
+def repeat(call: OperatorCall) -> Axes:
     """Axes are tiled: `repeats x axis`."""
     axes = call.axes("self")
     padded = [Axis(1)] * (len(call.shape) - len(axes)) + list(axes)
@@ -137,7 +137,7 @@ def repeat(call: Call) -> Axes:
     ]
 
 
-def repeat_interleave(call: Call) -> Axes:
+def repeat_interleave(call: OperatorCall) -> Axes:
     """Elements of one axis are repeated: `axis x copies`, and the copies are equal."""
     axes = list(call.axes("self"))
     dim = call["dim"] % len(axes)
@@ -145,7 +145,7 @@ def repeat_interleave(call: Call) -> Axes:
     return axes
 
 
-def stack_flat(call: Call) -> Axes:
+def stack_flat(call: OperatorCall) -> Axes:
     """`hstack`, `vstack`: concatenation along axis 1 or 0 of tensors that have it.
 
     Raises:
@@ -157,13 +157,13 @@ def stack_flat(call: Call) -> Axes:
     return _joined([tensor.axes for tensor in call.tensors()], call, int("h" in call.operator))
 
 
-def cat(call: Call) -> Axes:
+def cat(call: OperatorCall) -> Axes:
     """Concatenation along one axis; the others are the same."""
     tensors: list[Axes] = [tensor.axes for tensor in call["tensors"] if tensor.shape != (0,)]
     return _joined(tensors, call, (call["dim"] or 0) % len(tensors[0]))
 
 
-def _joined(tensors: list[Axes], call: Call, dim: int) -> Axes:
+def _joined(tensors: list[Axes], call: OperatorCall, dim: int) -> Axes:
     result = list(tensors[0])
     for axes in tensors[1:]:
         for k, axis in enumerate(axes):
@@ -173,14 +173,14 @@ def _joined(tensors: list[Axes], call: Call, dim: int) -> Axes:
     return result
 
 
-def stack(call: Call) -> Axes:
+def stack(call: OperatorCall) -> Axes:
     """Tensors side by side along a new axis, which is read by position."""
     axes = call.broadcast([tensor.axes for tensor in call["tensors"]])
     dim = (call["dim"] or 0) % len(call.shape)
     return [*axes[:dim], call.fixed(call.shape[dim], "read by position"), *axes[dim:]]
 
 
-def cut(call: Call) -> list[TensorAxes]:
+def cut(call: OperatorCall) -> list[TensorAxes]:
     """`split`, `chunk`, `unbind`: consecutive parts of one axis."""
     if (rows := _own_rows(call)) is not None and call.operator == "unbind":
         return [TensorAxes(row) for row in rows]
@@ -193,7 +193,7 @@ def cut(call: Call) -> list[TensorAxes]:
     return [TensorAxes([*axes[:dim], part, *axes[dim + 1 :]]) for part in parts]
 
 
-def select(call: Call) -> Axes:
+def select(call: OperatorCall) -> Axes:
     """One position of an axis."""
     if (rows := _own_rows(call)) is not None:
         return rows[call["index"]]
@@ -203,7 +203,7 @@ def select(call: Call) -> Axes:
     return [*axes[:dim], *axes[dim + 1 :]]
 
 
-def _own_rows(call: Call) -> list[Axes] | None:
+def _own_rows(call: OperatorCall) -> list[Axes] | None:
     """Index sets of single rows, where the call goes along the axis whose rows have their own."""
     given = call["self"]
     if isinstance(given, Rows) and (call["dim"] or 0) % len(given.shape) == given.dim:
@@ -211,7 +211,7 @@ def _own_rows(call: Call) -> list[Axes] | None:
     return None
 
 
-def cut_out(call: Call) -> Axes | list[Rows]:
+def cut_out(call: OperatorCall) -> Axes | list[Rows]:
     """`slice`, `narrow`: a run of positions; with a step the axis keeps its order."""
     if (rows := _own_rows(call)) is not None and call.operator == "slice" and 0 not in call.shape:
         taken = rows[slice(call["start"], call["end"], call["step"] or 1)]
@@ -235,7 +235,7 @@ def _wrapped(index: int, size: int) -> int:
     return index + size if index < 0 else index
 
 
-def pad(call: Call) -> Axes:
+def pad(call: OperatorCall) -> Axes:
     """What is added is constant and keeps its place; what was there may still be permuted."""
     axes = list(call.axes("self"))
     amounts = list(call["pad"])
@@ -252,7 +252,7 @@ def pad(call: Call) -> Axes:
     return axes
 
 
-def pool(call: Call) -> Axes | list[TensorAxes]:
+def pool(call: OperatorCall) -> Axes | list[TensorAxes]:
     """Pooling and resampling: channels by themselves, spatial positions fixed."""
     name = "self" if "self" in call.arguments else "input"
     axes = call.axes(name)

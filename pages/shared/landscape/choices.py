@@ -58,7 +58,7 @@ def surface_choices() -> SurfaceChoices:
         )
         side = st.select_slider(
             "Points per side",
-            requests.LEVEL_SIDES,
+            requests.LEVELS,
             33,
             key="landscape_side",
             bind="query-params",
@@ -100,7 +100,7 @@ def surface_choices() -> SurfaceChoices:
     return SurfaceChoices(
         kind=cast("SurfaceKind", kind),
         points=points,
-        level=requests.LEVEL_SIDES.index(side),
+        level=requests.LEVELS.index(side),
         metric=cast("Metric", metric),
         split=cast("requests.Split", split),
         statistics=cast("Literal['interpolated', 'reset']", statistics),

@@ -66,7 +66,7 @@ def simplex_requests(choice: SurfaceChoices) -> list[requests.SimplexRequest]:
     if choice.kind != "simplex" or not choice.points:
         return []
     points = tuple(_corner(name) for name in choice.points)
-    level = min(choice.level, len(requests.SIMPLEX_SIDES) - 1 - (len(points) > 3))
+    level = min(choice.level, len(requests.SIMPLEX_LEVELS) - 1 - (len(points) > 3))
     return [
         requests.SimplexRequest(
             subject=session.subject(),

@@ -42,7 +42,7 @@ def _mismatch(choice: Choice) -> None:
     scans = requests.mismatch_scans(choice.family, choice.statistics, choice.chosen_moments)
     found = jobs.follow("merge_mismatch", scans)
     named = [
-        NamedScan(table.find_way(f.request.fusion.rule).title, f.request.knob, f.result)
+        NamedScan(table.find_card(f.request.fusion.rule).title, f.request.knob, f.result)
         for f in found
     ]
     if not named:
@@ -83,7 +83,7 @@ def _mismatch_rows(scans: list[NamedScan]) -> list[Row]:
 
 def _switches(choice: Choice) -> None:
     st.subheader("One formula, several rules", anchor=False)
-    st.code(table.find_way("gradient_matching").formula, language=None, wrap_lines=True)
+    st.code(table.find_card("gradient_matching").formula, language=None, wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         h0 = st.toggle("Curvature of the base, H₀", value=True, key="merge_switch_h0")
         ht = st.toggle("Curvature of the tasks, Hₜ", value=True, key="merge_switch_ht")

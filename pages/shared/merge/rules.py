@@ -16,7 +16,7 @@ from pages.shared.merge.choice import Choice
 
 def choose_rules(choice: Choice) -> list[str]:
     """Let a person choose the rules to compare; options are set in an expander."""
-    lacking = {name: _lacking(name, choice) for name in table.names()}
+    lacking = {name: _lacking(name, choice) for name in table.RULE_CARDS}
     usable = [name for name, lack in lacking.items() if not lack]
     first = [name for name in requests.FIRST_RULES[choice.kind] if name in usable] or usable[:3]
     chosen = st.pills(
@@ -24,7 +24,7 @@ def choose_rules(choice: Choice) -> list[str]:
         usable,
         selection_mode="multi",
         default=first,
-        format_func=lambda name: words.plain(table.find_way(name).title),
+        format_func=lambda name: words.plain(table.find_card(name).title),
         # Other models can be fused by other rules: their choice is another widget.
         key=f"merge_rules_{choice.kind}_{bool(choice.family.base)}_{choice.curvature}",
     )
@@ -39,7 +39,7 @@ def choose_rules(choice: Choice) -> list[str]:
 
 def _lacking(name: str, choice: Choice) -> str:
     """Say what a rule needs that these models do not have; empty if it can be used."""
-    card = table.find_way(name)
+    card = table.find_card(name)
     if card.family == "trajectory" and choice.kind != "run":
         return "needs the checkpoints of one run, in their order"
     return requests.lacking(card, choice.family, choice.chosen_moments)
@@ -50,7 +50,7 @@ def _say_lacking(lacking: Mapping[str, str]) -> None:
     by_words: dict[str, list[str]] = {}
     for name, lack in lacking.items():
         if lack:
-            by_words.setdefault(lack, []).append(table.find_way(name).title)
+            by_words.setdefault(lack, []).append(table.find_card(name).title)
     if not by_words:
         return
     count = sum(map(len, by_words.values()))
@@ -87,12 +87,12 @@ def _options(chosen: Sequence[str]) -> None:
             disabled=tuned(),
             help="For task arithmetic, DARE, gradient matching and removing a task.",
         )
-        with_options = [name for name in chosen if fields(table.find_way(name).options)]
+        with_options = [name for name in chosen if fields(table.find_card(name).options)]
         for row in range(0, len(with_options), 3):
             for column, name in zip(st.columns(3), with_options[row : row + 3], strict=False):
                 with column:
-                    st.markdown(f"**{words.plain(table.find_way(name).title)}**")
-                    for option in fields(table.find_way(name).options):
+                    st.markdown(f"**{words.plain(table.find_card(name).title)}**")
+                    for option in fields(table.find_card(name).options):
                         option_widget.option_widget(option, key=f"merge_{name}_{option.name}")
 
 
@@ -103,7 +103,7 @@ def tuned() -> bool:
 
 def wanted(choice: Choice, rule: str) -> requests.FusionRequest:
     """Ask for the fusion by one rule, with the options that were set."""
-    card = table.find_way(rule)
+    card = table.find_card(rule)
     options: dict[str, Any] = {}
     for option in fields(card.options):
         value = session.value(f"merge_{rule}_{option.name}")

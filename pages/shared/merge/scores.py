@@ -23,7 +23,7 @@ _FILES = {"folder": "Zip file with model card and recipe", "weights": "Safetenso
 
 def rule_title(name: str) -> str:
     """Return what screens call a rule."""
-    return fusion_table.find_way(name).title
+    return fusion_table.find_card(name).title
 
 
 def _reference_title(score: MergedScore, choice: Choice) -> str:

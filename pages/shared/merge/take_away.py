@@ -18,7 +18,7 @@ from pages.shared.merge.scores import _FILES, rule_title, width_words
 def cards(chosen: Sequence[str]) -> None:
     """Say what every rule is, what it assumes and when it fails."""
     for name in chosen:
-        card = fusion_table.find_way(name)
+        card = fusion_table.find_card(name)
         with st.container(border=True):
             st.markdown(f"**{words.plain(card.title)}** · {words.plain(card.family)}")
             st.code(card.formula, language=None, wrap_lines=True)

@@ -55,7 +55,11 @@ def problem(h0: float, curvatures: list[float], weights: list[float]) -> FusionP
         return {name: torch.full_like(BASE[name], value) for name in ("a", "b")}
 
     return FusionProblem(
-        MODELS[: len(weights)], BASE, weights, [filled(c) for c in curvatures], filled(h0)
+        models=MODELS[: len(weights)],
+        base=BASE,
+        weights=weights,
+        fishers=[filled(c) for c in curvatures],
+        base_fisher=filled(h0),
     )
 
 
@@ -74,4 +78,4 @@ def test_steep_tasks_share_the_weight_as_in_fisher_averaging():
 
 def test_a_histogram_without_curvature_is_refused():
     with pytest.raises(MergingError, match=r"need `fishers`"):
-        weight_histogram(FusionProblem(MODELS, BASE, [1.0] * 3))
+        weight_histogram(FusionProblem(models=MODELS, base=BASE, weights=[1.0] * 3))

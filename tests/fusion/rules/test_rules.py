@@ -120,7 +120,9 @@ def test_gradient_matching_without_task_curvature_is_task_arithmetic_and_the_mea
 
 
 def test_implied_weights_are_those_of_the_rule():
-    problem = FusionProblem([A, B], BASE, [1.0, 0.5], FISHERS, BASE_FISHER)
+    problem = FusionProblem(
+        models=[A, B], base=BASE, weights=[1.0, 0.5], fishers=FISHERS, base_fisher=BASE_FISHER
+    )
     c = implied_weights(problem, "w")
     by_hand = BASE["w"] + c[0] * (A["w"] - BASE["w"]) + c[1] * (B["w"] - BASE["w"])
     torch.testing.assert_close(fused("gradient_matching", weights=[1, 0.5])["w"], by_hand)

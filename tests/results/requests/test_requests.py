@@ -467,9 +467,7 @@ def test_pieces_of_a_simplex_are_all_its_points_once(corners):
         assert 0 < part["stop"] - part["start"] <= 52
         counts[part["level"]] += part["stop"] - part["start"]
     for level in range(3):
-        assert sum(counts[: level + 1]) == len(
-            simplex_points(requests.SIMPLEX_SIDES[level], corners)
-        )
+        assert sum(counts[: level + 1]) == len(simplex_points(SIMPLEX_LEVELS[level], corners))
 
 
 def test_a_finer_simplex_shares_the_pieces_of_a_coarser_one():
@@ -477,10 +475,6 @@ def test_a_finer_simplex_shares_the_pieces_of_a_coarser_one():
     keys = [fine.piece_key(part) for part in fine.parts()]
     assert [coarse.piece_key(part) for part in coarse.parts()] == keys[:1]
     assert len(set(keys)) == len(keys)
-
-
-def test_sides_of_a_simplex_are_those_of_the_library():
-    assert requests.SIMPLEX_SIDES == SIMPLEX_LEVELS
 
 
 def test_pieces_of_a_path_curve_are_all_positions_once_and_the_first_spans_it():

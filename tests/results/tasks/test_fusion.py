@@ -265,14 +265,14 @@ def test_heads_of_their_own_answer_the_tasks_of_their_models(family, store):
     assert score.notes["heads"] == 2
 
 
-@pytest.mark.parametrize("way", ["zipit", "transport", "distillation"])
-def test_whole_networks_are_made_one(way, store):
-    options = {"epochs": 2} if way == "distillation" else {}
-    order = requests.OrderRequest(SEEDS, "first") if way == "distillation" else None
-    score = computed(requests.fusion(SEEDS, way, options, order=order), store)
+@pytest.mark.parametrize("rule", ["zipit", "transport", "distillation"])
+def test_whole_networks_are_made_one(rule, store):
+    options = {"epochs": 2} if rule == "distillation" else {}
+    order = requests.OrderRequest(SEEDS, "first") if rule == "distillation" else None
+    score = computed(requests.fusion(SEEDS, rule, options, order=order), store)
     naive = computed(requests.fusion(SEEDS, "average"), store)
     assert naive.accuracy + 0.2 < score.accuracy
     assert score.bytes < 2 * naive.bytes
-    if way == "distillation":
+    if rule == "distillation":
         first, last = score.notes["divergence"]
         assert last < first

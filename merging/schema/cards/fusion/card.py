@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["mean", "task vectors", "curvature", "activations", "soup", "trajectory", "robust"]
+RuleFamily = Literal[
+    "mean", "task vectors", "curvature", "activations", "soup", "trajectory", "robust"
+]
 
 
-Weights = Literal["shares", "scales", "none"]
+WeightKind = Literal["shares", "scales", "none"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class NoOptions:
     """For rules without any."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RuleCard:
     """What a rule is, for screens and documents.
 
@@ -41,17 +43,19 @@ class RuleCard:
         least_models: Models it takes at the least.
         most_models: Models it takes at the most; 0 for any number.
         other_widths: Whether models may differ in widths; the result has the first one's.
+        function: The public function that runs it: `fuse`, tensor by tensor, or one of its own,
+            on whole networks.
     """
 
     name: str
     title: str
-    family: Family
+    family: RuleFamily
     formula: str
     assumes: str
     fails: str
     paper: str
     options: type = NoOptions
-    weights: Weights = "shares"
+    weights: WeightKind = "shares"
     needs_base: bool = False
     needs_fishers: bool = False
     needs_base_fisher: bool = False
@@ -61,3 +65,9 @@ class RuleCard:
     least_models: int = 1
     most_models: int = 0
     other_widths: bool = False
+    function: str = "fuse"
+
+    @property
+    def on_networks(self) -> bool:
+        """Whether it works on whole networks, and not tensor by tensor."""
+        return self.function != "fuse"

@@ -1,16 +1,17 @@
-"""Ways to make one model of several that work on whole networks, not tensor by tensor; no torch.
+"""Cards of the methods that work on whole networks, not tensor by tensor.
 
-What they are called, what they need and which options they have, as `table` says of rules. What
-they do is in `merging/fusion/networks`: `zipit`, `transport` and `distill`.
+What they do is in `merging/fusion/networks`: `zipit`, `transport` and `distill`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import Literal, get_args
 
 from merging.schema.cards.fusion.card import RuleCard
+
+# What tells units apart.
+Features = Literal["weights", "activations"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class TransportOptions:
             every unit go to many (Sinkhorn).
     """
 
-    features: str = field(
+    features: Features = field(
         default="weights",
-        metadata={"label": "Units are told apart by", "choices": ("weights", "activations")},
+        metadata={"label": "Units are told apart by", "choices": get_args(Features)},
     )
     entropy: float = field(
         default=0.0, metadata={"label": "Softness of the plan", "min": 0.0, "max": 10.0}
@@ -86,54 +87,46 @@ class DistillOptions:
     )
 
 
-WAY_CARDS: Mapping[str, RuleCard] = MappingProxyType({
-    card.name: card
-    for card in (
-        RuleCard(
-            name="zipit",
-            title="ZipIt!",
-            family="activations",
-            formula=(
-                "units of all models are merged by correlation, also two of one model; W = M "
-                "W₁..T U"
-            ),
-            assumes="Tasks differ: a model has units that the others have no partner for.",
-            fails=(
-                "Units that no other is like are merged all the same; training examples are needed."
-            ),
-            paper="Stoica et al. 2024, arXiv 2305.03053",
-            options=ZipOptions,
-            weights="none",
-            needs_data=True,
-            least_models=2,
-        ),
-        RuleCard(
-            name="transport",
-            title="Optimal transport",
-            family="mean",
-            formula="W' = (n T)[out] W (m T)[in]ᵀ, T the plan that carries units at the least cost",
-            assumes=(
-                "Units of models have partners, as after training on one task with other seeds."
-            ),
-            fails="Plans are made layer by layer from the input on, and never looked at again.",
-            paper="Singh and Jaggi 2020, arXiv 1910.05653",
-            options=TransportOptions,
-            needs_data=True,
-            least_models=2,
-            other_widths=True,
-        ),
-        RuleCard(
-            name="distillation",
-            title="Distilled from all",
-            family="activations",
-            formula="θ = argmin T² KL(Σ wₜ softmax(zₜ / T) ‖ softmax(z / T)), from the mean on",
-            assumes=(
-                "Training examples, and time to train: no mere merge, but one model as the result."
-            ),
-            fails="Teachers that are right on other tasks are asked about all examples alike.",
-            paper="Hinton et al. 2015, arXiv 1503.02531",
-            options=DistillOptions,
-            needs_data=True,
-        ),
-    )
-})
+NETWORKS: tuple[RuleCard, ...] = (
+    RuleCard(
+        name="zipit",
+        title="ZipIt!",
+        family="activations",
+        formula="units of all models are merged by correlation, also two of one model; "
+        "W = M W₁..T U",
+        assumes="Tasks differ: a model has units that the others have no partner for.",
+        fails="Units that no other is like are merged all the same; training examples are needed.",
+        paper="Stoica et al. 2024, arXiv 2305.03053",
+        options=ZipOptions,
+        weights="none",
+        needs_data=True,
+        least_models=2,
+        function="zip_models",
+    ),
+    RuleCard(
+        name="transport",
+        title="Optimal transport",
+        family="mean",
+        formula="W' = (n T)[out] W (m T)[in]ᵀ, T the plan that carries units at the least cost",
+        assumes="Units of models have partners, as after training on one task with other seeds.",
+        fails="Plans are made layer by layer from the input on, and never looked at again.",
+        paper="Singh and Jaggi 2020, arXiv 1910.05653",
+        options=TransportOptions,
+        needs_data=True,
+        least_models=2,
+        other_widths=True,
+        function="fuse_by_transport",
+    ),
+    RuleCard(
+        name="distillation",
+        title="Distilled from all",
+        family="activations",
+        formula="θ = argmin T² KL(Σ wₜ softmax(zₜ / T) ‖ softmax(z / T)), from the mean on",
+        assumes="Training examples, and time to train: no mere merge, but one model as the result.",
+        fails="Teachers that are right on other tasks are asked about all examples alike.",
+        paper="Hinton et al. 2015, arXiv 1503.02531",
+        options=DistillOptions,
+        needs_data=True,
+        function="distill",
+    ),
+)
