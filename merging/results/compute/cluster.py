@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
         host="127.0.0.1",
         security=security,
         scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-        preload=["merging.results.compute.job"],
+        preload=["merging.results.compute.run_piece"],
     )
     card = {
         "address": cluster.scheduler_address,
@@ -110,7 +110,7 @@ def _fork_workers() -> None:
     config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     preload = os.environ.pop("ONE_BASIN_PRELOAD", "")
     multiprocessing.set_forkserver_preload([
-        name for name in ("merging.results.compute.job", preload) if name
+        name for name in ("merging.results.compute.run_piece", preload) if name
     ])
     utils._forkserver_preload_set = True  # else it has its own list, and loads that here too
 

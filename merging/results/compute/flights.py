@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from merging.results.compute.job import ENDED_TWICE
 from merging.results.compute.job_index import PieceProgress
 from merging.results.compute.processes import Limits, processor_seconds
-from merging.results.compute.run_piece import Place, run_piece
+from merging.results.compute.run_piece import ENDED_TWICE, Place, run_piece
 from merging.results.compute.store import Store
 from merging.results.compute.turns import Flight, Turn, is_last
 from merging.schema.errors import ComputeError, MergingError

@@ -1,8 +1,4 @@
-"""What a job is, how one stands, and how a worker computes its pieces.
-
-`run_piece` is what Dask is sent, by this module's name; `dask_setup` is what Dask calls in a local
-worker that starts. Nothing here imports Dask.
-"""
+"""What a job is, and how one stands."""
 
 from __future__ import annotations
 
@@ -25,17 +21,6 @@ class JobState(StrEnum):
 
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING)
-
-ENDED_TWICE = (
-    "the process that worked on this ended twice, most often for want of memory; ask for less at "
-    "once, or use smaller models"
-)
-
-_STATE_SECONDS = 5.0  # so is what a piece goes on from, and
-_STATE_SHARE = 20  # it takes at most this part of the time
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
-
-_own_process = False  # whether this process has one piece at a time, and nothing else
 
 
 @dataclass(frozen=True)
@@ -94,9 +79,3 @@ class Status:
 
 
 # In a worker
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory was refused; torch has no class for that."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)

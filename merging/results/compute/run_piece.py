@@ -1,4 +1,8 @@
-"""How a worker computes a piece and keeps its result."""
+"""How a worker computes a piece and keeps its result.
+
+`run_piece` is what Dask is sent, by this module's name; `dask_setup` is what Dask calls in a local
+worker that starts. Nothing here imports Dask.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,23 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from merging.results.compute.job import (
-    _STATE_SECONDS,
-    _STATE_SHARE,
-    ENDED_TWICE,
-    Piece,
-    _own_process,
-    is_out_of_memory,
-)
+from merging.results.compute.job import Piece
 from merging.results.compute.processes import Limits, held, processor_seconds, this_process
 from merging.results.compute.store import JSON, Store
 from merging.schema.errors import ComputeError, MergingError, StoppedError
 
+ENDED_TWICE = (
+    "the process that worked on this ended twice, most often for want of memory; ask for less at "
+    "once, or use smaller models"
+)
+
 _KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not use
-
-
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
+_STATE_SECONDS = 5.0  # so is what a piece goes on from, and
+_STATE_SHARE = 20  # it takes at most this part of the time
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
 
+_own_process = False  # whether this process has one piece at a time, and nothing else
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +190,12 @@ def in_words(error: BaseException) -> str:
     if is_out_of_memory(error):
         return "there was not enough memory; ask for less at once, or use smaller models"
     return f"this ended with an unexpected {type(error).__name__}: {error}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was refused; torch has no class for that."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
 
 
 def dask_setup(worker: object) -> None:  # noqa: ARG001  (Dask calls it so)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from merging.results import requests
-from merging.results.compute.job import is_out_of_memory
 from merging.results.compute.processes import (
     Limits,
     find_process,
@@ -16,6 +15,7 @@ from merging.results.compute.processes import (
     limits_of_uploads,
     this_process,
 )
+from merging.results.compute.run_piece import is_out_of_memory
 from merging.results.requests.bundled import is_bundled
 from merging.schema.cards.zoo import list_families, list_pairs
 
