@@ -11,11 +11,12 @@ from typing import Any
 from merging.cli.opened import Origin
 from merging.results import tasks
 from merging.results.compute.entry import Entry
-from merging.results.compute.run_piece import Context
+from merging.results.compute.run_piece import Context, in_words, is_out_of_memory
 from merging.results.compute.store import Store, open_default
 from merging.results.recipe import Recipe, result_digest, versions
 from merging.results.requests import Request
 from merging.schema.cards.zoo import ASSETS
+from merging.schema.errors import ComputeError
 
 _BAR = 30
 _REPORT_SECONDS = 0.2
@@ -129,7 +130,12 @@ class Session:
             if self.store.has([piece.key]):
                 continue
             context = _Progress(self.store, piece.key, request.title)
-            arrays, meta = tasks.run_piece(piece.payload, context)
+            try:
+                arrays, meta = tasks.run_piece(piece.payload, context)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise ComputeError(in_words(error)) from error
+                raise
             self.store.put(piece.key, arrays, meta)
         if sys.stderr.isatty():
             sys.stderr.write("\r\033[K")

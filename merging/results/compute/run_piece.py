@@ -35,7 +35,10 @@ _KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not 
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
 _STATE_SECONDS = 5.0  # so is what a piece goes on from, and
 _STATE_SHARE = 20  # it takes at most this part of the time
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+_OUT_OF_MEMORY = (  # what PyTorch, NumPy and the system say
+    "can't allocate", "cannot allocate", "not enough memory", "out of memory", "alloc_cpu",
+    "bad_alloc",
+)  # fmt: skip
 
 _own_process = False  # whether this process has one piece at a time, and nothing else
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from merging.files.sealed import check_seals
+from merging.results.compute.run_piece import is_out_of_memory
 from merging.schema.errors import MergingError
-
-# What PyTorch says when the system gives it no memory.
-_NO_MEMORY = ("alloc_cpu", "not enough memory", "can't allocate", "bad_alloc", "out of memory")
 
 
 @contextmanager
@@ -23,8 +21,8 @@ def guarded(payload: str) -> Iterator[None]:
         Nothing.
 
     Raises:
-        MergingError: If there was not enough memory, or the graph of a model that was brought
-            could not be computed, in words; or if something wrote into what is shared.
+        MergingError: If the graph of a model that was brought could not be computed, in words; or
+            if something wrote into what is shared.
     """
     exported = "exported" in payload
     try:
@@ -33,11 +31,7 @@ def guarded(payload: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-            raise MergingError(
-                "there was not enough memory for this; ask for less at once, or use smaller models"
-            ) from error
-        if exported:
+        if exported and not is_out_of_memory(error):
             raise MergingError(
                 f"the graph of a model that was brought cannot be computed here: {reason}. Export "
                 "the model again, after model.eval() and with the batch size left open"
