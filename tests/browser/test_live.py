@@ -14,7 +14,7 @@ def test_the_objective_is_drawn_while_a_method_runs_and_stop_stops_it(page):
     stop = page.locator(".st-key-align_stop").get_by_role("button", name="Stop")
     expect(stop).to_be_visible(timeout=PATIENCE)
     picture = ".js-plotly-plot svg.main-svg"
-    page.wait_for_function(f"document.querySelector('{picture}')", timeout=PATIENCE)
+    expect(page.locator(picture).first).to_be_attached(timeout=PATIENCE)
     expect(stop).to_be_visible(timeout=1000)
     stop.click()
     stopped = page.get_by_text(re.compile(r"stopped at \d+ of \d+ parts"))
