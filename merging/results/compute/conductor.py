@@ -118,7 +118,7 @@ class Conductor:
             owner: Who asks.
             present: How many of its pieces are in the store.
         """
-        self._store.write_job(
+        self._store.jobs.write(
             job.key,
             title=job.title,
             state="queued",
@@ -192,7 +192,7 @@ class Conductor:
             self.write_queued(job, owner, len(present))
             self._live[job.key] = Live(job, asked, missing)
         else:
-            self._store.update_job(job.key, self._process, state="done")
+            self._store.jobs.update(job.key, self._process, state="done")
 
     def _stop(self, job: Job, owner: str) -> None:
         live = self._live.get(job.key)
@@ -412,7 +412,7 @@ class Conductor:
     def _record(self, live: Live, **fields: float | str | None) -> str:
         """Write a job's record, and return what kept the store from it, or nothing."""
         try:
-            self._store.update_job(live.job.key, self._process, **fields)
+            self._store.jobs.update(live.job.key, self._process, **fields)
         except MergingError as trouble:
             log.warning("How a job stands is not on record: %s", trouble)
             return str(trouble)

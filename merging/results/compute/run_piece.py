@@ -71,7 +71,7 @@ class Context:
         if now - self._reported < _REPORT_SECONDS:
             return
         self._reported = now
-        if self.store.report(self._key, done, total, note):
+        if self.store.jobs.report(self._key, done, total, note):
             raise StoppedError("stopped as asked")
 
     def partial(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]) -> None:
@@ -145,7 +145,7 @@ def run_piece(
         return
     context = Context(store, piece.key)
     try:
-        store.begin(job_key, piece.key, this_process(), processor_seconds(psutil.Process()))
+        store.jobs.begin(job_key, piece.key, this_process(), processor_seconds(psutil.Process()))
         context.report(0, 1)
         with held(limits) if limits is not None and _own_process else nullcontext():
             arrays, meta = _function(runner)(piece.payload, context)
@@ -155,12 +155,12 @@ def run_piece(
             context.flush()
             if isinstance(error, StoppedError):
                 context.flush_state()
-            store.clear_progress([piece.key])
+            store.jobs.clear_progress([piece.key])
         raise
     except Exception as error:
         log.exception("%s ended unexpectedly on %s", runner, piece.payload[:200])
         with suppress(MergingError):
-            store.clear_progress([piece.key])
+            store.jobs.clear_progress([piece.key])
         if limits is not None and is_out_of_memory(error):
             raise ComputeError(limits.large) from None
         raise ComputeError(in_words(error)) from None
