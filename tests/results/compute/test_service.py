@@ -358,6 +358,20 @@ def test_a_piece_that_does_not_listen_is_ended_and_others_go_on(service, working
     assert wait(service, deaf, owner="eve").state == "stopped"
 
 
+def test_a_worker_comes_back_however_long_that_takes(fresh, monkeypatch, tmp_path):
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1ms")  # no start is faster
+    deaf = one_piece("comes back", "spin", str(tmp_path / "spun"))
+    fresh.submit(deaf)
+    while not (tmp_path / "spun").exists():
+        time.sleep(0.05)
+    fresh.stop(deaf)
+    wait(fresh, deaf)
+    deadline = time.monotonic() + 30
+    while len(fresh._conductor._flights._known) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_stopping_what_does_not_run_changes_nothing(service, working):
     job = working()
     service.stop(job)
