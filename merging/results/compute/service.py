@@ -61,7 +61,7 @@ class Service:
             present = self.store.has(piece.key for piece in job.pieces)
             if len(present) == len({piece.key for piece in job.pieces}):
                 return
-            self._conductor.write_queued(job, owner, len(present))
+            self._conductor.records.queue(job, owner, len(present))
         self._conductor.submit(job, owner)
 
     def stop(self, job: Job, owner: str = "") -> None:
@@ -97,7 +97,7 @@ class Service:
         seconds = _seconds(record)
         if len(present) == len(keys):
             return Status(JobState.DONE, len(keys), len(keys), seconds=seconds)
-        error = self._conductor.trouble(job.key)
+        error = self._conductor.records.trouble(job.key)
         if error is not None:
             return Status(JobState.FAILED, len(present), len(keys), error=error, seconds=seconds)
         if record is None or record.state == "done":  # or room was made since
