@@ -43,6 +43,9 @@ def refuse(payload, context):
 def stumble(payload, context):
     return {}["absent"]
 
+def trip(payload, context):
+    raise ValueError(f"cannot read {payload}")
+
 def die(payload, context):
     os._exit(3)
 
@@ -398,6 +401,16 @@ def test_any_other_error_becomes_a_sentence(service):
     assert "Traceback" in (service.store.folder / "compute.log").read_text()
 
 
+def test_names_of_files_are_legible_in_the_log(service):
+    job = one_piece("trips", "trip", "a\u202etp.\x1b[2Jb")
+    service.submit(job)
+    assert wait(service, job).state == "failed"
+    logged = (service.store.folder / "compute.log").read_text()
+    assert "ValueError: cannot read a\\u202etp.\\x1b[2Jb" in logged
+    assert "\u202e" not in logged
+    assert "\x1b" not in logged
+
+
 def test_a_runner_that_is_not_there_becomes_a_sentence(service):
     job = Job(key("lost"), "lost", (Piece(key("lost piece"), ""),), "basin_absent:run")
     service.submit(job)
@@ -586,7 +599,7 @@ def test_says_so_when_the_store_is_full(fresh, working, monkeypatch):
     def full(*args, **fields):
         raise StoreError("cannot write a job in here: the disk is full")
 
-    monkeypatch.setattr(fresh.store, "update_job", full)
+    monkeypatch.setattr(fresh.store.jobs, "update", full)
     job = one_piece("refused for the store", "refuse")
     fresh.submit(job)
     status = wait(fresh, job)
