@@ -90,7 +90,7 @@ def open_pair(named: Named, store: Store) -> OpenedPair:
     if not named.spec and not named.freeze:
         return found
     chosen = keep.keep_spec(named.spec, found.subject.config, store, freeze=named.freeze)
-    path = store.file(chosen.fingerprint) if chosen.fingerprint else None
+    path = store.files.path(chosen.fingerprint) if chosen.fingerprint else None
     note = f"A chosen spec: {chosen.groups} groups, {chosen.units:,} units."
     origin = replace(
         found.origin,

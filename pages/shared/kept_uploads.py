@@ -45,12 +45,12 @@ class KeptUploads:
             The SHA-256 of its bytes, under which it is in the store.
         """
         known = self._digests.get(file.file_id)
-        if known is not None and self._store.file(known) is not None:
+        if known is not None and self._store.files.path(known) is not None:
             return known
         data = file.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         with self._lock:  # not while uploads are being forgotten
-            self._store.put_file(digest, data, ".upload")
+            self._store.files.put(digest, data, ".upload")
             self._digests[file.file_id] = digest
         return digest
 
@@ -65,7 +65,7 @@ class KeptUploads:
             gone = [file for file in self._digests if file not in left]
             dropped = {self._digests.pop(file) for file in gone}
             for digest in dropped.difference(self._digests.values()):
-                self._store.drop_upload(digest)
+                self._store.files.drop_upload(digest)
 
 
 def called(file: Upload) -> str:

@@ -46,31 +46,31 @@ def test_an_upload_is_read_once_however_often_a_page_runs(kept, store):
     digests = {kept.keep(file) for _ in range(5)}
     assert digests == {hashlib.sha256(b"weights").hexdigest()}
     assert len(file.reads) == 1
-    assert store.file(digests.pop()).read_bytes() == b"weights"
+    assert store.files.path(digests.pop()).read_bytes() == b"weights"
 
 
 def test_an_upload_for_which_room_was_made_is_written_again(kept, store):
     file = Upload("1", b"weights")
-    store.drop_upload(kept.keep(file))
-    assert store.file(kept.keep(file)).read_bytes() == b"weights"
+    store.files.drop_upload(kept.keep(file))
+    assert store.files.path(kept.keep(file)).read_bytes() == b"weights"
 
 
 def test_an_upload_is_dropped_when_no_file_of_it_is_left(kept, store):
     same = [kept.keep(Upload(str(k), b"weights")) for k in range(2)]
     other = kept.keep(Upload("2", b"others"))
     kept.forget_all_but(["0", "2"])
-    assert store.file(same[0]) is not None
+    assert store.files.path(same[0]) is not None
     kept.forget_all_but(["2"])
-    assert store.file(same[0]) is None
+    assert store.files.path(same[0]) is None
     assert not list(store.folder.glob(f"*/{same[0]}*"))
-    assert store.file(other) is not None
+    assert store.files.path(other) is not None
 
 
 def test_dropping_leaves_what_is_no_upload(store):
     mark = "a" * 64
-    store.put_file(mark, b"read", ".safetensors")
-    store.drop_upload(mark)
-    assert store.file(mark).read_bytes() == b"read"
+    store.files.put(mark, b"read", ".safetensors")
+    store.files.drop_upload(mark)
+    assert store.files.path(mark).read_bytes() == b"read"
 
 
 def test_a_long_name_keeps_both_ends():

@@ -32,6 +32,9 @@ _CONNECT_SECONDS = 10.0
 _WORKER_BYTES = 700 << 20  # what a worker with torch and a small model takes
 _SPARE = 1  # worker that is kept for first pieces, see `merging.results.compute.turns`
 _LOG_BYTES = 1 << 20
+# So long after a worker ended, Dask gives its place up for good if nobody is there at that moment:
+# be it that it is ended a second time just then, or takes long to come back on a busy machine.
+_NEVER = "3650 days"
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -90,6 +93,7 @@ def _configure(scratch: Path) -> None:
         "distributed.scheduler.allowed-failures": 1,
         "distributed.admin.tick.limit": "30s",
         "distributed.scheduler.worker-ttl": None,  # a worker that is busy for long is not dead
+        "distributed.deploy.lost-worker-timeout": _NEVER,
         "temporary-directory": str(scratch),  # nobody else may look into it
         "distributed.scheduler.http.routes": [],  # no pages for those without a certificate
         "distributed.worker.http.routes": [],

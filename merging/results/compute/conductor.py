@@ -8,25 +8,20 @@ under way is sent to the next one, once.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from merging.results.compute.audience import Audience
-from merging.results.compute.cluster import OtherCluster, OwnCluster
+from merging.results.compute.connection import Connection
 from merging.results.compute.flights import FallenError, Flights
 from merging.results.compute.job import Job, Piece
+from merging.results.compute.records import Records
 from merging.results.compute.run_piece import in_words
 from merging.results.compute.store import Store
 from merging.results.compute.turns import Live, Turn, Turns, before
-from merging.schema.errors import MergingError, StoppedError
-
-if TYPE_CHECKING:
-    from distributed import Client
+from merging.schema.errors import ComputeError, MergingError, StoppedError
 
 DROPPED = (
     "nobody has looked at this for an hour, so it made room for others; what is finished is kept"
@@ -50,10 +45,8 @@ class Conductor:
 
     def __init__(self, store: Store, process: str, address: str | None, preload: str):
         self.audience = Audience()
+        self.records = Records(store, process)
         self._store = store
-        self._process = process
-        self._address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
-        self._preload = preload
         self._messages: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._live: dict[str, Live] = {}
         self._parting: dict[str, tuple[Live, str | None, set[str]]] = {}  # until pieces have ended
@@ -61,9 +54,7 @@ class Conductor:
         self._flights = Flights(store)
         self._places: dict[str, int] = {}
         self._places_due = 0.0
-        self._cluster: OwnCluster | OtherCluster | None = None
-        self._client: Client | None = None
-        self._unwritten: dict[str, str] = {}  # jobs that failed because the store cannot be written
+        self._connection = Connection(store, address, preload)
         self._thread = threading.Thread(target=self._conduct, name="compute", daemon=True)
         self._thread.start()
 
@@ -76,7 +67,7 @@ class Conductor:
 
     def submit(self, job: Job, owner: str) -> None:
         """Take a job, whose record says that it is queued."""
-        self._unwritten.pop(job.key, None)
+        self.records.forget(job)
         self._messages.put(lambda: self._take(job, owner))
 
     def stop(self, job: Job, owner: str) -> None:
@@ -99,39 +90,12 @@ class Conductor:
 
     def warm_up(self) -> None:
         """Start the cluster now."""
-        self._messages.put(self._start)
-
-    def trouble(self, key: str) -> str | None:
-        """Return why a job failed whose record could not be written, else None."""
-        return self._unwritten.get(key)
+        self._messages.put(self._connection.start)
 
     def close(self) -> None:
         """End the cluster; jobs under way become interrupted."""
         self._messages.put(None)
         self._thread.join(timeout=15)
-
-    def write_queued(self, job: Job, owner: str, present: int) -> None:
-        """Write a job's record anew.
-
-        Args:
-            job: What is asked for.
-            owner: Who asks.
-            present: How many of its pieces are in the store.
-        """
-        self._store.write_job(
-            job.key,
-            title=job.title,
-            state="queued",
-            done=present,
-            base=present,
-            total=len(job.pieces),
-            note="",
-            error=None,
-            owner=owner,
-            process=self._process,
-            submitted=time.time(),
-            started=None,
-        )
 
     # Only the conductor's thread calls what follows
 
@@ -156,14 +120,14 @@ class Conductor:
                 self._lose(in_words(error))
         for live in list(self._live.values()):
             self._end(live, "interrupted", "the app was closed meanwhile; start the job again")
-        self._drop_cluster()
+        self._connection.drop()
 
     @property
     def _pause(self) -> float:
         """How long to wait for messages before looking what came back."""
         if self._flights.flying or self._flights.leaving:
             return 0.005
-        return 0.05 if self._live or (self._cluster and self._client is None) else 0.5
+        return 0.05 if self._live or self._connection.coming_up else 0.5
 
     def _idle(self) -> None:
         """Nothing came in."""
@@ -173,7 +137,7 @@ class Conductor:
             self.audience.ask(job, owner)
             self._accept(job, owner, asked=True)
         except MergingError as trouble:
-            self._unwritten[job.key] = str(trouble)
+            self.records.refuse(job, trouble)
 
     def _accept(self, job: Job, owner: str, asked: bool) -> None:
         for need in job.needs:
@@ -189,10 +153,10 @@ class Conductor:
             if piece.key not in present
         }
         if missing:
-            self.write_queued(job, owner, len(present))
+            self.records.queue(job, owner, len(present))
             self._live[job.key] = Live(job, asked, missing)
         else:
-            self._store.update_job(job.key, self._process, state="done")
+            self.records.write(job, state="done")
 
     def _stop(self, job: Job, owner: str) -> None:
         live = self._live.get(job.key)
@@ -227,51 +191,31 @@ class Conductor:
         for need in job.needs:
             self._stop_need(need)
 
-    def _start(self) -> None:
-        if self._cluster is None and self._address:
-            self._cluster = OtherCluster(self._address)
-        elif self._cluster is None:
-            self._cluster = OwnCluster(self._store, self._preload)
-
     def _tend(self) -> None:
         """Start the cluster when it is needed, and again if it is gone."""
         if self._live:
-            self._start()
-        if self._cluster is None:
+            self._connection.start()
+        try:
+            connected = self._connection.tend()
+        except ComputeError as gone:
+            self._lose(str(gone))
             return
-        if not self._cluster.alive():
-            log.warning("The compute process is gone")
-            self._lose(self._cluster.lost)
-        elif self._client is None:
-            try:
-                self._client = self._cluster.connect()
-            except (OSError, ValueError) as error:
-                log.warning("No connection to the cluster: %s", error)
-                self._lose(self._cluster.lost)
-            if self._client is not None and self._cluster is not None:
-                self._flights.board(self._client, self._cluster)
-                self._places_due = 0.0
+        client, cluster = self._connection.client, self._connection.cluster
+        if connected and client is not None and cluster is not None:
+            self._flights.board(client, cluster)
+            self._places_due = 0.0
 
     def _lose(self, reason: str) -> None:
         """Forget the cluster; what was under way is sent to the next one, once."""
         self._flights.crash()
-        self._drop_cluster()
+        self._connection.drop()
         for live in list(self._live.values()):
             self._again(live, reason)
         self._part()
 
-    def _drop_cluster(self) -> None:
-        client, self._client = self._client, None
-        cluster, self._cluster = self._cluster, None
-        if client is not None:
-            with suppress(Exception):  # it may be in any state, and nobody needs it any more
-                client.close(timeout=1)
-        if cluster is not None:
-            cluster.end()
-
     def _fill(self) -> None:
         """Give free workers the pieces whose turn it is, or have one make room for another."""
-        if self._client is None or not self._live:
+        if self._connection.client is None or not self._live:
             self._places = {}
             return
         now, flying = time.monotonic(), self._flights.flying
@@ -323,8 +267,8 @@ class Conductor:
         """Look what came back, and what had to be ended."""
         landed = self._flights.landed()
         if landed is None:
-            if self._cluster is not None:
-                self._lose(self._cluster.lost)
+            if self._connection.cluster is not None:
+                self._lose(self._connection.cluster.lost)
             return
         for key, error in (*landed, *self._flights.tend()):
             self._ended(key, error)
@@ -351,14 +295,14 @@ class Conductor:
         for key, (live, error, pieces) in list(self._parting.items()):
             if not pieces & self._flights.leaving.keys():
                 del self._parting[key]
-                self._write_end(live, "stopped", error)
+                self.records.end(live.job, "stopped", error)
 
     def _advance(self, live: Live, key: str) -> None:
         live.sent.pop(key, None)
         live.waiting.pop(key, None)
         if live.sent or live.waiting:
             done = len(live.job.pieces) - len(live.sent) - len(live.waiting)
-            self._record(live, state="running", done=done)
+            self.records.write(live.job, state="running", done=done)
         elif self._store.has(_keys(live.job.pieces)) == _keys(live.job.pieces):
             self._end(live, "done")
         else:
@@ -397,26 +341,11 @@ class Conductor:
         if state == "stopped" and left:
             self._parting[live.job.key] = live, error, left
         else:
-            self._write_end(live, state, error)
+            self.records.end(live.job, state, error)
         if state != "done":
             for other in list(self._live.values()):
                 if live.job.key in _keys(other.job.needs):
                     self._end(other, state, error)
-
-    def _write_end(self, live: Live, state: str, error: str | None) -> None:
-        fields = {"done": len(live.job.pieces)} if state == "done" else {}
-        trouble = self._record(live, state=state, error=error, **fields)
-        if trouble and state != "done":
-            self._unwritten[live.job.key] = error or trouble
-
-    def _record(self, live: Live, **fields: float | str | None) -> str:
-        """Write a job's record, and return what kept the store from it, or nothing."""
-        try:
-            self._store.update_job(live.job.key, self._process, **fields)
-        except MergingError as trouble:
-            log.warning("How a job stands is not on record: %s", trouble)
-            return str(trouble)
-        return ""
 
 
 def _keys(things: Iterable[Piece | Job]) -> set[str]:

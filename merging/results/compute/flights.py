@@ -127,7 +127,7 @@ class Flights:
         assert self._client is not None
         assert self._cluster is not None
         job, (rank, piece) = turn.live.job, turn.live.waiting[turn.key]
-        self._store.clear_progress([piece.key])
+        self._store.jobs.clear_progress([piece.key])
         future = self._client.submit(
             run_piece,
             job.runner,
@@ -175,7 +175,7 @@ class Flights:
                 if sent.worker in self._known or sent.began > self._known_at:
                     continue
                 del pieces[key]
-                self._store.set_aside([key])
+                self._store.jobs.set_aside([key])
                 self._release([sent])
                 if pieces is self.flying:
                     self._deaths[key] = self._deaths.get(key, 0) + 1
@@ -195,8 +195,8 @@ class Flights:
         ended = {key: self.flying.pop(key) for key in keys}
         begun: Iterable[str] = ended  # without the store nobody knows
         with suppress(MergingError):
-            self._store.request_stop(ended)
-            begun = self._store.progress(ended)
+            self._store.jobs.request_stop(ended)
+            begun = self._store.jobs.progress(ended)
         until = time.monotonic() + _GRACE_SECONDS
         for key in begun:
             ended[key].until = until
@@ -220,7 +220,7 @@ class Flights:
         if not wanted:
             return []
         found: list[tuple[str, ComputeError]] = []
-        for key, progress in self._store.progress(wanted).items():
+        for key, progress in self._store.jobs.progress(wanted).items():
             process = self._cluster.process(progress.worker)
             if process is None:
                 continue  # it ended by itself, or is not ours to end
@@ -236,7 +236,7 @@ class Flights:
         """End the process of a piece; Dask must neither wait for it nor try it again."""
         sent = self.leaving.pop(key, None) or self.flying.pop(key)
         log.warning("The process of piece %s is ended", key[:8])
-        self._store.set_aside([key])  # should Dask have sent it anew meanwhile
+        self._store.jobs.set_aside([key])  # should Dask have sent it anew meanwhile
         self._release([sent])
         with suppress(psutil.Error):
             process.kill()

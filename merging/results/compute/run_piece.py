@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exc
 
 import numpy as np
 import psutil
@@ -25,6 +26,7 @@ from merging.results.compute.job import Piece
 from merging.results.compute.processes import Limits, held, processor_seconds, this_process
 from merging.results.compute.store import JSON, Store
 from merging.schema.errors import ComputeError, MergingError, StoppedError
+from merging.schema.legible import legible
 
 ENDED_TWICE = (
     "the process that worked on this ended twice, most often for want of memory; ask for less at "
@@ -32,6 +34,7 @@ ENDED_TWICE = (
 )
 
 _KEPT_BYTES = 450 << 20  # a worker that holds more gives back what it does not use
+_LOGGED = 20_000  # characters of a traceback
 _REPORT_SECONDS = 0.2  # a report or partial result is written at most this often
 _STATE_SECONDS = 5.0  # so is what a piece goes on from, and
 _STATE_SHARE = 20  # it takes at most this part of the time
@@ -71,7 +74,7 @@ class Context:
         if now - self._reported < _REPORT_SECONDS:
             return
         self._reported = now
-        if self.store.report(self._key, done, total, note):
+        if self.store.jobs.report(self._key, done, total, note):
             raise StoppedError("stopped as asked")
 
     def partial(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, JSON]) -> None:
@@ -145,7 +148,7 @@ def run_piece(
         return
     context = Context(store, piece.key)
     try:
-        store.begin(job_key, piece.key, this_process(), processor_seconds(psutil.Process()))
+        store.jobs.begin(job_key, piece.key, this_process(), processor_seconds(psutil.Process()))
         context.report(0, 1)
         with held(limits) if limits is not None and _own_process else nullcontext():
             arrays, meta = _function(runner)(piece.payload, context)
@@ -155,12 +158,15 @@ def run_piece(
             context.flush()
             if isinstance(error, StoppedError):
                 context.flush_state()
-            store.clear_progress([piece.key])
+            store.jobs.clear_progress([piece.key])
         raise
     except Exception as error:
-        log.exception("%s ended unexpectedly on %s", runner, piece.payload[:200])
+        asked = legible(piece.payload, most=200, lines=False)
+        log.error(
+            "%s ended unexpectedly on %s\n%s", runner, asked, legible(format_exc(), most=_LOGGED)
+        )
         with suppress(MergingError):
-            store.clear_progress([piece.key])
+            store.jobs.clear_progress([piece.key])
         if limits is not None and is_out_of_memory(error):
             raise ComputeError(limits.large) from None
         raise ComputeError(in_words(error)) from None

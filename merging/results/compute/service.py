@@ -39,9 +39,9 @@ class Service:
     def __init__(self, store: Store, address: str | None = None, *, preload: str = ""):
         self.store = store
         self._me = this_process()
-        for record in store.jobs(*ACTIVE):
+        for record in store.jobs.records(*ACTIVE):
             if find_process(record.process) is None:
-                store.update_job(record.key, record.process, state="interrupted")
+                store.jobs.update(record.key, record.process, state="interrupted")
         self._conductor = Conductor(store, self._me, address, preload)
 
     def submit(self, job: Job, owner: str = "") -> None:
@@ -56,12 +56,12 @@ class Service:
         """
         if not self._conductor.running:
             raise ComputeError("the compute service was closed; restart the app")
-        record = self.store.job(job.key)
+        record = self.store.jobs.record(job.key)
         if not (record and record.state in ACTIVE and record.process == self._me):
             present = self.store.has(piece.key for piece in job.pieces)
             if len(present) == len({piece.key for piece in job.pieces}):
                 return
-            self._conductor.write_queued(job, owner, len(present))
+            self._conductor.records.queue(job, owner, len(present))
         self._conductor.submit(job, owner)
 
     def stop(self, job: Job, owner: str = "") -> None:
@@ -92,12 +92,12 @@ class Service:
             Its state, progress and time.
         """
         keys = {piece.key for piece in job.pieces}
-        record = self.store.job(job.key)  # before `has`: a job is done after its last piece
+        record = self.store.jobs.record(job.key)  # before `has`: a job is done after its last piece
         present = self.store.has(keys)
         seconds = _seconds(record)
         if len(present) == len(keys):
             return Status(JobState.DONE, len(keys), len(keys), seconds=seconds)
-        error = self._conductor.trouble(job.key)
+        error = self._conductor.records.trouble(job.key)
         if error is not None:
             return Status(JobState.FAILED, len(present), len(keys), error=error, seconds=seconds)
         if record is None or record.state == "done":  # or room was made since
@@ -122,7 +122,7 @@ class Service:
     def _under_way(
         self, job: Job, owner: str, record: JobRecord, missing: set[str], present: int
     ) -> Status:
-        running = self.store.progress(missing)
+        running = self.store.jobs.progress(missing)
         done = present + sum(min(1.0, piece.done / piece.total) for piece in running.values())
         note = next((piece.note for piece in running.values() if piece.note), record.note)
         if not running and record.state == "queued":

@@ -65,7 +65,7 @@ def keep_spec(text: str, config: str, store: Store, *, freeze: Sequence[str] = (
     mark = ""
     if written != derived.to_json():
         mark = hashlib.sha256(written.encode()).hexdigest()
-        store.put_file(mark, written.encode(), ".json")
+        store.files.put(mark, written.encode(), ".json")
     return ChosenSpec(mark, len(spec.sizes), spec.units)
 
 
@@ -75,7 +75,7 @@ def uploaded(upload: str, name: str, store: Store) -> Path:
     Raises:
         MergingError: If room was made for others since.
     """
-    path = store.file(upload)
+    path = store.files.path(upload)
     if path is None:
         raise MergingError(f"the upload of {name} is no longer there; upload it again")
     return path
@@ -185,7 +185,7 @@ def _stored(
     path = store.folder / f"{mark}.{os.getpid()}.tmp.safetensors"
     try:
         stream_checkpoint(path, specs, params.__getitem__, meta)
-        store.put_file(mark, path, ".safetensors")
+        store.files.put(mark, path, ".safetensors")
     finally:
         path.unlink(missing_ok=True)
     return mark
@@ -196,7 +196,7 @@ def _keep_blueprint(archive: Archive, store: Store) -> dict[str, str]:
     parts = [archive.blueprint, canonical(shapes), fingerprint(archive.constants)]
     mark = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     data = blueprint_bytes(archive.blueprint, archive.constants, archive.weights)
-    store.put_file(mark, data, ".safetensors")
+    store.files.put(mark, data, ".safetensors")
     return {"architecture": "exported", "blueprint": mark}
 
 
@@ -258,7 +258,7 @@ def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> B
     path = store.folder / f"{mark}.tmp.npz"
     try:
         np.savez(path, x=x, y=y, split=half)
-        store.put_file(mark, path, ".npz")
+        store.files.put(mark, path, ".npz")
     finally:
         path.unlink(missing_ok=True)
     return BroughtData(

@@ -89,7 +89,7 @@ def _chosen(config: str, spec: str, stored: Stored) -> tuple[Network, Permutatio
 
 
 def _spec_text(spec: str, store: Store) -> str:
-    path = store.file(spec)
+    path = store.files.path(spec)
     if path is None:
         raise MergingError(
             f"the permutation spec {spec[:8]} is no longer in the result store, where room was "
@@ -106,7 +106,7 @@ def network_of(config: str, store: Store) -> Network:
     """
 
     def blueprint(wanted: str) -> Path:
-        path = store.file(wanted)
+        path = store.files.path(wanted)
         if path is None:
             raise MergingError(
                 f"the exported graph {wanted[:8]} is no longer in the result store, where room was "
@@ -127,7 +127,7 @@ def _path_of(wanted: str, store: Store) -> Path:
         for letter in "ab":
             if card[f"fingerprint_{letter}"] == wanted:
                 return ASSETS / "zoo" / name / f"{letter}.safetensors"
-    path = family_files().get(wanted) or store.file(wanted)
+    path = family_files().get(wanted) or store.files.path(wanted)
     if path is None:
         raise MergingError(
             f"model {wanted[:8]} is no longer in the result store, where room was made; "
@@ -147,7 +147,7 @@ def data_of(name: str, network: Network, store: Store) -> Dataset:
     if not name:
         none = Batches(torch.empty(0, *network.example_inputs[0].shape[1:]), torch.empty(0).long())
         return Dataset(name="", title="No data", train=none, test=none, classes=classes_of(network))
-    path = store.file(name)
+    path = store.files.path(name)
     if path is None:
         raise MergingError(
             f"the data {name[:8]} are no longer in the result store, where room was made; "

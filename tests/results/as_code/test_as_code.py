@@ -213,7 +213,7 @@ def test_a_spec_that_was_chosen_is_a_file(tmp_path, capsys):
     chosen = keep_spec("", SUBJECT.config, store, freeze=["layers.0.weight[0]"])
     request = requests.alignment(replace(SUBJECT, spec=chosen.fingerprint), "weight")
     expected = Session(store).compute(request).permutations
-    (tmp_path / "spec.json").write_bytes(store.file(chosen.fingerprint).read_bytes())
+    (tmp_path / "spec.json").write_bytes(store.files.path(chosen.fingerprint).read_bytes())
     assert "`spec.json` for the permutation spec" in as_code.note(request)
     found = run(as_code.python(request))["found"].permutations
     assert list(found) == list(expected) == ["layers.1.weight[0]", "layers.2.weight[0]"]

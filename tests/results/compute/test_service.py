@@ -43,6 +43,9 @@ def refuse(payload, context):
 def stumble(payload, context):
     return {}["absent"]
 
+def trip(payload, context):
+    raise ValueError(f"cannot read {payload}")
+
 def die(payload, context):
     os._exit(3)
 
@@ -151,7 +154,7 @@ def test_runs_a_job_and_keeps_every_result(service, working):
 def wait_record(service, job, state):
     """The record follows the last result by a moment."""
     deadline = time.monotonic() + 10
-    while (record := service.store.job(job.key)).state != state:
+    while (record := service.store.jobs.record(job.key)).state != state:
         assert time.monotonic() < deadline, record
         time.sleep(0.01)
     return record
@@ -311,7 +314,7 @@ def test_a_running_piece_stops_at_its_next_report(service, working):
     service.stop(job)
     wait(service, job)
     deadline = time.monotonic() + 3
-    while service.store.progress([job.pieces[0].key]):
+    while service.store.jobs.progress([job.pieces[0].key]):
         assert time.monotonic() < deadline, "it still reports"
         time.sleep(0.02)
     assert service.store.get_partial(job.pieces[0].key).meta["steps"] > 0
@@ -337,7 +340,7 @@ def test_a_piece_that_does_not_listen_is_ended_and_others_go_on(service, working
     service.submit(job, "ada")
     wait(service, deaf, lambda s: s.state == "running", owner="eve")
     wait(service, job, lambda s: s.done > 0, owner="ada")
-    progress = service.store.progress([deaf.pieces[0].key])[deaf.pieces[0].key]
+    progress = service.store.jobs.progress([deaf.pieces[0].key])[deaf.pieces[0].key]
     process = find_process(progress.worker)
     began = time.monotonic()
     service.stop(deaf, "eve")
@@ -356,6 +359,20 @@ def test_a_piece_that_does_not_listen_is_ended_and_others_go_on(service, working
     wait(service, deaf, lambda s: s.state == "running", owner="eve")
     service.stop(deaf, "eve")
     assert wait(service, deaf, owner="eve").state == "stopped"
+
+
+def test_a_worker_comes_back_however_long_that_takes(fresh, monkeypatch, tmp_path):
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1ms")  # no start is faster
+    deaf = one_piece("comes back", "spin", str(tmp_path / "spun"))
+    fresh.submit(deaf)
+    while not (tmp_path / "spun").exists():
+        time.sleep(0.05)
+    fresh.stop(deaf)
+    wait(fresh, deaf)
+    deadline = time.monotonic() + 30
+    while len(fresh._conductor._flights._known) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_stopping_what_does_not_run_changes_nothing(service, working):
@@ -382,6 +399,16 @@ def test_any_other_error_becomes_a_sentence(service):
     service.submit(job)
     assert wait(service, job).error == "this ended with an unexpected KeyError: 'absent'"
     assert "Traceback" in (service.store.folder / "compute.log").read_text()
+
+
+def test_names_of_files_are_legible_in_the_log(service):
+    job = one_piece("trips", "trip", "a\u202etp.\x1b[2Jb")
+    service.submit(job)
+    assert wait(service, job).state == "failed"
+    logged = (service.store.folder / "compute.log").read_text()
+    assert "ValueError: cannot read a\\u202etp.\\x1b[2Jb" in logged
+    assert "\u202e" not in logged
+    assert "\x1b" not in logged
 
 
 def test_a_runner_that_is_not_there_becomes_a_sentence(service):
@@ -526,10 +553,10 @@ def test_no_process_outlives_a_parent_that_is_killed(tmp_path):
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
     store = Store(tmp_path / "store")
-    assert store.job("a" * 64).state == "running"
+    assert store.jobs.record("a" * 64).state == "running"
     job = Job("a" * 64, "long", (Piece("b" * 64, ""),), "basin_runners:work")
     service = Service(store)
-    assert store.job("a" * 64).state == "interrupted"
+    assert store.jobs.record("a" * 64).state == "interrupted"
     assert service.status(job).state == "interrupted"
     service.close()
     store.close()
@@ -542,7 +569,7 @@ def test_a_parent_that_ends_takes_everything_along_quietly(tmp_path):
     assert (parent.returncode, errors) == (0, "")
     assert psutil.wait_procs(family, timeout=5)[1] == []
     store = Store(tmp_path / "store")
-    assert store.job("a" * 64).state == "interrupted"
+    assert store.jobs.record("a" * 64).state == "interrupted"
     store.close()
 
 
@@ -572,7 +599,7 @@ def test_says_so_when_the_store_is_full(fresh, working, monkeypatch):
     def full(*args, **fields):
         raise StoreError("cannot write a job in here: the disk is full")
 
-    monkeypatch.setattr(fresh.store, "update_job", full)
+    monkeypatch.setattr(fresh.store.jobs, "update", full)
     job = one_piece("refused for the store", "refuse")
     fresh.submit(job)
     status = wait(fresh, job)
@@ -668,8 +695,8 @@ def test_a_context_reports_now_and_then_and_stops_when_asked(tmp_path):
     context = Context(store, key("p"))
     context.report(1, 10, "one")
     context.report(2, 10, "two")
-    assert store.progress([key("p")])[key("p")].done == 1, "the second came too soon"
-    store.request_stop([key("p")])
+    assert store.jobs.progress([key("p")])[key("p")].done == 1, "the second came too soon"
+    store.jobs.request_stop([key("p")])
     time.sleep(0.25)
     with pytest.raises(StoppedError, match="stopped as asked"):
         context.report(3, 10, "three")

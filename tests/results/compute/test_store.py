@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merging.results.compute import job_index
+from merging.results.compute import blobs, job_index
 from merging.results.compute import store as compute_store
 from merging.results.compute.entry import Entry, encode, read_entry, write_pack
 from merging.results.compute.store import Store, open_default
@@ -64,8 +64,8 @@ def test_the_last_of_two_results_under_one_key_wins(store):
 
 def test_knows_nothing_of_a_key_that_was_never_put(store):
     assert store.get(key("a")) is None
-    assert store.file(key("a")) is None
-    assert store.job(key("a")) is None
+    assert store.files.path(key("a")) is None
+    assert store.jobs.record(key("a")) is None
     assert store.get_partial(key("a")) is None
 
 
@@ -92,13 +92,13 @@ def test_refuses_arrays_of_objects(store):
 
 @pytest.mark.parametrize("bad", ["", "abc", "../../etc/passwd", "A" * 64, key("a") + "\n"])
 def test_refuses_what_is_no_key(store, bad):
-    for call in (store.get, store.file, store.get_partial):
+    for call in (store.get, store.files.path, store.get_partial):
         with pytest.raises(StoreError, match="expected 64 hexadecimal digits"):
             call(bad)
     with pytest.raises(StoreError, match="expected 64 hexadecimal digits"):
         store.put(bad, {}, {})
     with pytest.raises(StoreError, match="expected 64 hexadecimal digits"):
-        store.put_file(bad, b"", ".npz")
+        store.files.put(bad, b"", ".npz")
 
 
 def test_a_damaged_result_goes_to_quarantine_and_counts_as_missing(store):
@@ -208,38 +208,38 @@ def test_keeps_what_a_piece_may_go_on_from_until_it_is_done(store):
 
 def test_keeps_files_from_bytes_and_from_other_files(store, tmp_path):
     (tmp_path / "weights").write_bytes(b"from a file")
-    store.put_file(key("a"), b"from memory", ".safetensors")
-    store.put_file(key("b"), tmp_path / "weights", ".npz")
-    assert store.file(key("a")).read_bytes() == b"from memory"
-    assert store.file(key("a")).suffix == ".safetensors"
-    assert store.file(key("b")).read_bytes() == b"from a file"
+    store.files.put(key("a"), b"from memory", ".safetensors")
+    store.files.put(key("b"), tmp_path / "weights", ".npz")
+    assert store.files.path(key("a")).read_bytes() == b"from memory"
+    assert store.files.path(key("a")).suffix == ".safetensors"
+    assert store.files.path(key("b")).read_bytes() == b"from a file"
     assert store.has([key("a"), key("b")]) == set(), "files are no results"
 
 
 def test_a_file_and_a_result_may_share_a_key(store):
-    store.put_file(key("a"), b"file", ".npz")
+    store.files.put(key("a"), b"file", ".npz")
     put(store, "a")
-    assert store.file(key("a")).read_bytes() == b"file"
+    assert store.files.path(key("a")).read_bytes() == b"file"
     assert store.get(key("a")).meta == {"name": "a"}
 
 
 def test_a_file_that_was_cut_short_counts_as_missing(store):
-    store.put_file(key("a"), b"0123456789", ".npz").write_bytes(b"012")
-    assert store.file(key("a")) is None
+    store.files.put(key("a"), b"0123456789", ".npz").write_bytes(b"012")
+    assert store.files.path(key("a")) is None
 
 
 def test_refuses_other_kinds_of_files(store):
     with pytest.raises(StoreError, match=r"'.pt' are not kept; expected .safetensors, .npz"):
-        store.put_file(key("a"), b"", ".pt")
+        store.files.put(key("a"), b"", ".pt")
 
 
 # Jobs and progress
 
 
 def test_a_job_record_keeps_what_is_not_written_again(store):
-    store.write_job(key("j"), title="Align", state="queued", owner="ada", submitted=5.0)
-    store.write_job(key("j"), state="running", done=2, total=7)
-    record = store.job(key("j"))
+    store.jobs.write(key("j"), title="Align", state="queued", owner="ada", submitted=5.0)
+    store.jobs.write(key("j"), state="running", done=2, total=7)
+    record = store.jobs.record(key("j"))
     assert (record.title, record.state, record.done, record.total) == ("Align", "running", 2, 7)
     assert (record.owner, record.submitted, record.error, record.started) == (
         "ada",
@@ -250,59 +250,59 @@ def test_a_job_record_keeps_what_is_not_written_again(store):
 
 
 def test_only_the_process_that_answers_for_a_job_updates_it(store):
-    store.write_job(key("j"), process="one")
-    store.update_job(key("j"), "two", state="failed")
-    assert store.job(key("j")).state == "queued"
-    store.update_job(key("j"), "one", state="failed", error="why")
-    assert store.job(key("j")).error == "why"
+    store.jobs.write(key("j"), process="one")
+    store.jobs.update(key("j"), "two", state="failed")
+    assert store.jobs.record(key("j")).state == "queued"
+    store.jobs.update(key("j"), "one", state="failed", error="why")
+    assert store.jobs.record(key("j")).error == "why"
 
 
 def test_lists_jobs_by_state_newest_first(store):
     for i, state in enumerate(["done", "running", "queued", "running"]):
-        store.write_job(key(f"j{i}"), state=state, submitted=float(i))
-    assert [job.key for job in store.jobs("running")] == [key("j3"), key("j1")]
-    assert len(store.jobs()) == 4
+        store.jobs.write(key(f"j{i}"), state=state, submitted=float(i))
+    assert [job.key for job in store.jobs.records("running")] == [key("j3"), key("j1")]
+    assert len(store.jobs.records()) == 4
 
 
 def test_begins_only_what_is_queued(store):
     for state in ("queued", "stopped"):
-        store.write_job(key(state), state=state)
-        store.begin(key(state), key("piece"), "host/1/0", 2.5)
-    assert store.job(key("queued")).state == "running"
-    assert store.job(key("stopped")).state == "stopped"
+        store.jobs.write(key(state), state=state)
+        store.jobs.begin(key(state), key("piece"), "host/1/0", 2.5)
+    assert store.jobs.record(key("queued")).state == "running"
+    assert store.jobs.record(key("stopped")).state == "stopped"
 
 
 def test_reports_progress_and_hears_of_a_stop(store):
-    assert store.report(key("p"), 1, 4, "sweep 1") is False
-    store.request_stop([key("p")])
-    assert store.stop_requested(key("p"))
-    assert store.report(key("p"), 2, 4, "sweep 2") is True
-    assert store.progress([key("p"), key("q")]) == {
+    assert store.jobs.report(key("p"), 1, 4, "sweep 1") is False
+    store.jobs.request_stop([key("p")])
+    assert store.jobs.stop_requested(key("p"))
+    assert store.jobs.report(key("p"), 2, 4, "sweep 2") is True
+    assert store.jobs.progress([key("p"), key("q")]) == {
         key("p"): job_index.PieceProgress(2, 4, "sweep 2")
     }
-    store.clear_progress([key("p")])
-    assert store.report(key("p"), 3, 4) is False
+    store.jobs.clear_progress([key("p")])
+    assert store.jobs.report(key("p"), 3, 4) is False
     put(store, "p")
-    assert store.progress([key("p")]) == {}
+    assert store.jobs.progress([key("p")]) == {}
 
 
 def test_knows_which_process_runs_a_piece_until_it_is_set_aside(store):
-    store.begin(key("j"), key("p"), "host/1/0", 2.5)
-    found = store.progress([key("p")])[key("p")]
+    store.jobs.begin(key("j"), key("p"), "host/1/0", 2.5)
+    found = store.jobs.progress([key("p")])[key("p")]
     assert (found.worker, found.used) == ("host/1/0", 2.5)
-    store.report(key("p"), 1, 2)
-    assert store.progress([key("p")])[key("p")].worker == "host/1/0"
-    store.set_aside([key("p")])
-    assert store.progress([key("p")]) == {}
-    store.begin(key("j"), key("p"), "host/2/0", 0.0)
-    assert store.report(key("p"), 0, 1) is True, "not before it is sent anew"
+    store.jobs.report(key("p"), 1, 2)
+    assert store.jobs.progress([key("p")])[key("p")].worker == "host/1/0"
+    store.jobs.set_aside([key("p")])
+    assert store.jobs.progress([key("p")]) == {}
+    store.jobs.begin(key("j"), key("p"), "host/2/0", 0.0)
+    assert store.jobs.report(key("p"), 0, 1) is True, "not before it is sent anew"
 
 
 # Room
 
 
 def test_makes_room_by_what_was_used_longest_ago(tmp_path, monkeypatch):
-    monkeypatch.setattr(compute_store, "_TOUCH_SECONDS", 0.0)
+    monkeypatch.setattr(blobs, "_TOUCH_SECONDS", 0.0)
     noise = np.random.default_rng(0).random(1000)  # does not compress: about 9 kB a piece
     store = Store(tmp_path / "store", limit_bytes=40_000)
     for name in "abcd":
@@ -311,8 +311,8 @@ def test_makes_room_by_what_was_used_longest_ago(tmp_path, monkeypatch):
     store.put(key("e"), {"x": noise}, {})
     assert store.has(map(key, "abcde")) == set(map(key, "abde")), "c was used longest ago"
     assert store.get(key("c")) is None
-    blobs = list(store.folder.glob("??/*.npz"))
-    assert sum(path.stat().st_size for path in blobs) <= 40_000
+    left = store.folder.glob("??/*.npz")
+    assert sum(path.stat().st_size for path in left) <= 40_000
     store.close()
 
 
@@ -322,6 +322,37 @@ def test_what_was_just_put_stays_however_large(tmp_path):
     put(store, "b")
     assert store.has([key("a"), key("b")]) == {key("b")}
     store.close()
+
+
+def test_a_state_counts_and_makes_room(tmp_path):
+    noise = np.random.default_rng(0).random(1000)
+    store = Store(tmp_path / "store", limit_bytes=20_000)
+    store.put_state(key("a"), {"x": noise})
+    for name in "bc":
+        store.put(key(name), {"x": noise}, {})
+    assert store.get_state(key("a")) is None, "nothing is older"
+    assert store.has(map(key, "bc")) == set(map(key, "bc"))
+    store.put_state(key("d"), {"x": noise})
+    store.put(key("d"), {}, {})
+    assert store.has(map(key, "bcd")) == set(map(key, "cd")), "a finished piece has no state"
+    assert not list(store.folder.glob("??/*.state.npz"))
+    store.put(key("e"), {}, {})
+    assert store.has(map(key, "cde")) == set(map(key, "cde")), "and none is counted"
+    store.close()
+
+
+def test_sweeps_states_that_nobody_came_back_for(store):
+    store.put_state(key("old"), {})
+    store.put_state(key("new"), {})
+    day = 25 * 3600
+    with sqlite3.connect(store.folder / "index.sqlite") as db:
+        db.execute("update blobs set used = used - ? where key = ?", [day, key("old")])
+    db.close()
+    path = store.folder / key("old")[:2] / f"{key('old')}.state.npz"
+    os.utime(path, (time.time() - day,) * 2)
+    Store(store.folder).close()
+    assert not path.exists()
+    assert store.get_state(key("new")) == {}
 
 
 def test_sweeps_what_killed_processes_left(store):
@@ -391,7 +422,7 @@ def test_many_threads_may_share_a_store(store):
             for i in range(30):
                 name = put(store, f"{i % 7}", number)
                 assert store.get(name) is not None
-                store.report(key(f"p{number}"), i, 30)
+                store.jobs.report(key(f"p{number}"), i, 30)
         except Exception as error:
             failures.append(error)
 
@@ -456,7 +487,7 @@ def test_says_that_the_index_is_damaged(store):
     store.close()
     for path in store.folder.glob("index.sqlite*"):
         path.write_bytes(b"this was an index once" * 400)
-    for call in (store.get, store.job, store.file):
+    for call in (store.get, store.jobs.record, store.files.path):
         with pytest.raises(StoreError, match=r"delete index.sqlite there, and it is made again"):
             call(key("a"))
     with pytest.raises(StoreError, match=r"its index is damaged"):
@@ -484,7 +515,7 @@ def test_finds_results_and_files_of_an_index_that_was_deleted(store):
     put(store, "a", 3.0)
     store.put_partial(key("b"), {}, {})
     for suffix in (".upload", ".safetensors"):
-        store.put_file(key(suffix), b"bytes", suffix)
+        store.files.put(key(suffix), b"bytes", suffix)
     (store.folder / "ab" / "stranger.npz").parent.mkdir(exist_ok=True)
     (store.folder / "ab" / "stranger.npz").write_bytes(b"?")
     store.close()
@@ -495,7 +526,7 @@ def test_finds_results_and_files_of_an_index_that_was_deleted(store):
     np.testing.assert_array_equal(again.get(key("a")).arrays["x"], np.full(4, 3.0))
     assert again.has([key("a"), key("b")]) == {key("a")}
     for suffix in (".upload", ".safetensors"):
-        assert again.file(key(suffix)).read_bytes() == b"bytes"
+        assert again.files.path(key(suffix)).read_bytes() == b"bytes"
     assert not (store.folder / "ab" / "stranger.npz").exists()
     again.close()
 
@@ -508,8 +539,8 @@ def test_goes_on_when_the_index_is_deleted_while_it_is_used(store, endings):
     lose_index(store, *endings)
     put(other, "c")
     assert store.has(map(key, "abc")) == set(map(key, "abc"))
-    store.write_job(key("j"), state="queued")
-    assert other.job(key("j")).state == "queued"
+    store.jobs.write(key("j"), state="queued")
+    assert other.jobs.record(key("j")).state == "queued"
     assert store.get(key("b")).meta == {"name": "b"}
     other.close()
 

@@ -76,7 +76,7 @@ def test_an_upload_is_kept_as_safetensors(pair, store):
     found = kept(saved(pair.params_a), store, "mine.pt")
     assert found.fingerprint == fingerprint(pair.params_a) == SUBJECT.model_a
     assert found.name == "mine.pt"
-    path = store.file(found.fingerprint)
+    path = store.files.path(found.fingerprint)
     assert path is not None
     assert path.suffix == ".safetensors"
     assert fingerprint(merging.read_checkpoint(path)[0]) == found.fingerprint
@@ -176,7 +176,7 @@ def test_models_of_one_depth_and_two_widths_name_both_shapes(store):
 
 def test_a_model_that_is_gone_says_where_to_upload_it_again(pair, store):
     subject = brought({k: v * 2 for k, v in pair.params_a.items()}, pair.params_b, store)
-    store.file(subject.model_a).unlink()
+    store.files.path(subject.model_a).unlink()
     with pytest.raises(MergingError, match=r"no longer in the result store.*upload it again"):
         load_pair.load(subject, store)
 

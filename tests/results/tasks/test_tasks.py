@@ -476,7 +476,7 @@ def test_reset_renews_the_running_statistics_of_the_merged_model(store):
 
 def uploaded(data, store):
     key = hashlib.sha256(data).hexdigest()
-    store.put_file(key, data, ".upload")
+    store.files.put(key, data, ".upload")
     return key
 
 
