@@ -115,13 +115,13 @@ def match_gradients(
 
 
 def _trained(model: StateDict) -> list[str]:
-    """Names of floating tensors that are no running statistics."""
+    """Return the names of floating tensors that are no running statistics."""
     problem = FusionProblem(models=[model])
     return [n for n in model if problem.is_floating(n) and n not in problem.statistics]
 
 
 def _product(curvature: Operator, step: Vector) -> Vector:
-    """What a curvature makes of a step: nothing, where it does not know a tensor."""
+    """Return what a curvature makes of a step: nothing, where it does not know a tensor."""
     found = curvature(step)
     return {n: found[n] if n in found else torch.zeros_like(value) for n, value in step.items()}
 
@@ -142,7 +142,7 @@ def _solved(
     most_steps: int,
     tell: Progress,
 ) -> tuple[Vector, int, float]:
-    """Conjugate gradients: the solution, the steps, and the share of the residual.
+    """Solve by conjugate gradients; return the solution, the steps, and the residual's share.
 
     Raises:
         MergingError: If the curvature is not positive.

@@ -171,7 +171,7 @@ def _opened(path: FilePath | None, files: ExitStack) -> OpenCheckpoint | None:
 def _from_optimizers(
     paths: Sequence[FilePath], models: Sequence[OpenCheckpoint], scale: float, files: ExitStack
 ) -> Curvatures:
-    """Curvatures from Adam's second moments: those of the models, and then of the base if asked."""
+    """Return curvatures from Adam's second moments: the models', then the base's if asked."""
     moments = [files.enter_context(open_second_moment(path)) for path in paths]
     base = moments[len(models)] if len(moments) > len(models) else None
     return curvatures_from_moments(moments[: len(models)], models[0], base=base, scale=scale)
@@ -227,7 +227,7 @@ def _written(
 def _shards(
     specs: Mapping[str, TensorSpec], total: int, parts: int, most: int
 ) -> dict[str, list[str]]:
-    """File → names of its tensors, in their order: so many parts, or more where they are large."""
+    """Map files to the names of their tensors, in order: so many parts, or more for large ones."""
     groups: list[list[str]] = [[]]
     part = held = at = 0
     for name, spec in specs.items():

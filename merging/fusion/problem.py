@@ -156,16 +156,16 @@ class FusionProblem:
         return frozenset(n for n in buffers if n in self.models[0] and self.is_floating(n))
 
     def is_floating(self, name: str) -> bool:
-        """Whether a tensor holds numbers that have a mean; files are not read for it."""
+        """Return whether a tensor holds numbers that have a mean; files are not read for it."""
         dtype: torch.dtype = specs_of(self.models[0])[name].dtype
         return dtype.is_floating_point
 
     def tensors(self, name: str) -> list[Entries]:
-        """One tensor of every model."""
+        """Return one tensor of every model."""
         return [entries(model, name) for model in self.models]
 
     def base_tensor(self, name: str) -> Entries:
-        """The base's tensor.
+        """Return the base's tensor.
 
         Raises:
             MergingError: If there is no base.
@@ -175,7 +175,9 @@ class FusionProblem:
         return entries(self.base, name)
 
     def curvatures(self, name: str) -> list[Entries]:
-        """One tensor of every model's curvature; that none is negative is checked as it is read.
+        """Return one tensor of every model's curvature.
+
+        That none is negative is checked as it is read.
 
         Raises:
             MergingError: If there are none, or one has another shape than the models.
@@ -189,7 +191,9 @@ class FusionProblem:
         ]
 
     def base_curvature(self, name: str) -> Entries:
-        """One tensor of the base's curvature; that none is negative is checked as it is read.
+        """Return one tensor of the base's curvature.
+
+        That none is negative is checked as it is read.
 
         Raises:
             MergingError: If there is none, or it has another shape than the models.
@@ -200,7 +204,7 @@ class FusionProblem:
         return _curvature(self.base_fisher, name, "the base", shape)
 
     def reweighted(self, weights: Sequence[float], **notes: Any) -> FusionProblem:
-        """The same models with other weights, and what is to be said of them."""
+        """Return the same models with other weights, and what is to be said of them."""
         return replace(self, weights=list(weights), notes={**self.notes, **notes})
 
 

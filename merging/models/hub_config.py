@@ -90,7 +90,7 @@ def read_settings(text: str, name: str) -> dict[str, Any]:
 
 
 def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Settings that are in bounds, wherever they came from.
+    """Return settings that are in bounds, wherever they came from.
 
     Args:
         config: `class`, `model_type` and `config`.
@@ -119,7 +119,7 @@ def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def own_settings(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that an architecture has.
+    """Return those of the settings that an architecture has.
 
     Args:
         kind: The package's class of its settings.
@@ -172,7 +172,7 @@ def check_bytes(model: nn.Module, name: str) -> None:
 
 
 def _fields(kind: type) -> set[str]:
-    """What an architecture's settings are called, less what all architectures have."""
+    """Return what an architecture's settings are called, less what all architectures have."""
     if dataclasses.is_dataclass(kind):
         names = {field.name for field in dataclasses.fields(kind)}
         base = next((k for k in kind.__mro__ if k.__name__.lower() == "pretrainedconfig"), object)
@@ -182,7 +182,7 @@ def _fields(kind: type) -> set[str]:
 
 
 def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
-    """What of some settings may be handed on, their values checked.
+    """Return what of some settings may be handed on, their values checked.
 
     Raises:
         ArchitectureMismatchError: If a setting is refused.
@@ -203,7 +203,7 @@ def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]
 
 
 def _is_setting(key: str, value: object) -> bool:
-    """Whether a key of this value can be a setting; files also hold notes about themselves."""
+    """Return whether a key of this value can be a setting; files also hold notes on themselves."""
     return key not in _NOTES and (not isinstance(value, str) or bool(_WORDS.search(key)))
 
 
@@ -216,7 +216,7 @@ def _labels(value: object, where: str) -> int:
 
 
 def _value(key: str, value: Any, where: str, depth: int) -> Any:
-    """A value that is in bounds.
+    """Return a value that is in bounds.
 
     Raises:
         ArchitectureMismatchError: If it is not.

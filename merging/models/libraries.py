@@ -29,7 +29,9 @@ _SIDE = 224  # of an image, where the package does not say
 
 
 def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Config of `torchvision:resnet18` or `timm:…`, with as many classes as the weights have.
+    """Return the config of `torchvision:resnet18` or `timm:…`.
+
+    It has as many classes as the weights.
 
     Args:
         name: The package, a colon, and the model's name there.
@@ -63,7 +65,7 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def transformers_config(text: str, name: str) -> dict[str, Any]:
-    """Config of a Hugging Face folder's `config.json`.
+    """Return the config that a Hugging Face folder's `config.json` describes.
 
     Raises:
         MergingError: If it names no architecture that is known, or a setting is refused.

@@ -87,7 +87,7 @@ def parted(found: BroughtArrays, network: Network) -> Parted:
 
 
 def _reads(network: Network, shape: tuple[int, ...]) -> bool:
-    """Whether a network also reads images of another size than its example inputs have.
+    """Return whether a network also reads images of another size than its example inputs have.
 
     A package names an architecture for one size; many read others. An exported graph does not: its
     sizes are those that it was exported with.
@@ -107,7 +107,7 @@ def _reads(network: Network, shape: tuple[int, ...]) -> bool:
 
 
 def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network) -> Dataset:
-    """Arrays as a data set whose first `half` examples are for training."""
+    """Make arrays a data set whose first `half` examples are for training."""
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
     train, test = (
         Batches(inputs[:half], targets[:half], name="train"),
@@ -119,7 +119,7 @@ def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network
 
 
 def classes_of(network: Network) -> int:
-    """Number of classes that a network tells apart."""
+    """Return the number of classes that a network tells apart."""
     graph = trace(network.model, network.example_inputs)
     with torch.no_grad():
         outputs = graph.run(network.model.state_dict(), network.example_inputs)

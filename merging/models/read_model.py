@@ -59,7 +59,7 @@ class BroughtModel:
         return self.network.example_inputs
 
     def as_brought(self, params: Mapping[str, Tensor], *, prefix: str | None = None) -> Params:
-        """Another state dict of this architecture in the dtypes and names of this file.
+        """Return another state dict of this architecture in the dtypes and names of this file.
 
         Args:
             params: The state dict.
@@ -108,7 +108,7 @@ def read_model(
 def config_of(
     params: Mapping[str, Tensor], meta: Mapping[str, str], name: str, architecture: str
 ) -> dict[str, Any]:
-    """The config of weights: what is given, what they look like, or what lies beside them.
+    """Return the config of weights: what is given, what they look like, or what lies beside them.
 
     Args:
         params: The state dict; only names and shapes are looked at.
@@ -137,7 +137,7 @@ def config_of(
 
 
 def archive_network(archive: Archive, name: str) -> Network:
-    """The network that a `.pt2` archive describes."""
+    """Return the network that a `.pt2` archive describes."""
     model = ExportedModel(archive.blueprint, archive.weights, archive.constants, name)
     return Network(model.eval(), model.example_inputs, "an exported model")
 

@@ -114,7 +114,7 @@ class OpenCheckpoint(LazyParams):
             raise self._unreadable(name, error) from error
 
     def first_names(self) -> dict[str, str]:
-        """For every tensor, the first name of those that share its memory: tied ones have several.
+        """Return for every name the first that shares its memory: tied tensors have several names.
 
         Returns:
             Name → first name, in the order of the file.
@@ -257,7 +257,7 @@ def _opening(name: str) -> Iterator[ExitStack]:
 
 
 def _torch_zip(file: BinaryIO, name: str, limits: Limits) -> tuple[Archive | None, int]:
-    """The zip file that this is, if it is one, and its size in bytes."""
+    """Return the zip file that this is, if it is one, and its size in bytes."""
     size = file.seek(0, os.SEEK_END)
     check_size(size, name, limits)
     file.seek(0)

@@ -108,7 +108,7 @@ def read_checkpoint_bytes(
 
 
 def map_checkpoint(path: Path) -> Params:
-    """The tensors of a file that this project wrote, mapped into memory and not read.
+    """Return the tensors of a file that this project wrote, mapped into memory and not read.
 
     Processes that map one file share its pages, and the system may drop them. Writing to a tensor
     does not reach the file.

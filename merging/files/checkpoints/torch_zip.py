@@ -96,7 +96,7 @@ def read_pickle(archive: Archive, entry: str, name: str) -> bytes:
 
 
 def is_pt2(archive: Archive) -> bool:
-    """Whether a zip file says that it is an exported program (`.pt2`)."""
+    """Return whether a zip file says that it is an exported program (`.pt2`)."""
     return any(n.count("/") == 1 and n.endswith(f"/{_PT2}") for n in archive.entries)
 
 

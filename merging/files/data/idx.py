@@ -18,7 +18,7 @@ _MAX_AXES = 4
 
 
 def is_idx(head: bytes) -> bool:
-    """Whether a file begins as idx files do.
+    """Return whether a file begins as idx files do.
 
     Example:
         >>> is_idx(bytes([0, 0, 8, 1, 0, 0, 0, 5]))

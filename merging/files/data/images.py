@@ -36,7 +36,7 @@ class _Found:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file begins as PNG, JPEG, BMP, GIF and WebP files do.
+    """Return whether a file begins as PNG, JPEG, BMP, GIF and WebP files do.
 
     Example:
         >>> is_image(b"GIF89a")

@@ -20,7 +20,7 @@ _RETURNS = (
 
 
 def own_data(function: str) -> BroughtArrays:
-    """The examples that a function makes.
+    """Return the examples that a function makes.
 
     Args:
         function: `package.module:function`, as `$ONE_BASIN_DATA` names it. It returns inputs

@@ -35,7 +35,7 @@ def curvatures_from_moments(
     base: StateDict | None = None,
     scale: float = MOMENT_SCALE,
 ) -> Curvatures:
-    """Curvature of every entry from Adam's second moments, which lack what was not trained.
+    """Return every entry's curvature from Adam's second moments, which lack what was not trained.
 
     A tensor that no optimizer remembers (a buffer, a layer that was frozen in all models) has
     curvature 0: Fisher averaging takes the mean there, and gradient matching what task arithmetic
@@ -133,7 +133,7 @@ class _Whole(LazyParams):
         return torch.zeros(self.specs[name].shape)
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
-        """One tensor in blocks.
+        """Yield one tensor in blocks.
 
         Args:
             name: One of `specs`.

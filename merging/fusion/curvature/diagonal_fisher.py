@@ -24,7 +24,7 @@ def diagonal_fisher(
     examples: int | None = None,
     seed: int = 0,
 ) -> Params:
-    """Mean over examples of the squared gradient of the log-likelihood, entry by entry.
+    """Return the mean over examples of the squared gradient of the log-likelihood, entry by entry.
 
     Take it on training data. Multiply by the size of the data set for the scale of the sum, which
     fusing needs (`on_sum_scale`; Daheim et al. 2024, §3).
@@ -72,7 +72,7 @@ def diagonal_fisher(
 
 
 def on_sum_scale(fisher: Mapping[str, Tensor], examples: int) -> Params:
-    """Curvature of the sum of a data set's losses, from that of their mean.
+    """Return the curvature of the sum of a data set's losses, from that of their mean.
 
     Args:
         fisher: Diagonal curvature of the mean, as `diagonal_fisher` gives it.

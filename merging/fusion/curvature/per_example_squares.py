@@ -110,7 +110,7 @@ class SumOfSquares:
         self._copied = [name for name, square in copied.items() if right(name, square)]
 
     def _one_by_one(self, x: Tensor) -> tuple[Params, Tensor]:
-        """Squares by single examples, and their labels: the unlikeliest, so that they are large."""
+        """Return squares by single examples, and labels: the unlikeliest, for large gradients."""
         held = 0
 
         def measure(_: nn.Module, __: object, output: object) -> None:

@@ -54,7 +54,7 @@ class TensorError:
 
 
 def loss_gradient(model: nn.Module, params: StateDict, batches: BatchesLike) -> Params:
-    """Gradient of the sum of cross-entropies over all examples.
+    """Return the gradient of the sum of cross-entropies over all examples.
 
     Args:
         model: The architecture; evaluated, whatever mode it is in.
@@ -96,7 +96,7 @@ def gradient_mismatch(
     at_models: Sequence[StateDict],
     weights: Sequence[float] | None = None,
 ) -> Mismatch:
-    """Length of `sum_t a_t (grad l_t(merged) - grad l_t(theta_t))` (Eq. 10; the paper's Fig. 1).
+    """Return the length of `sum_t a_t (grad l_t(merged) - grad l_t(theta_t))` (Eq. 10, Fig. 1).
 
     Args:
         at_merged: Gradient of each task's loss at the merged model (`loss_gradient`).

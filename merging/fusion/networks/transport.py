@@ -126,7 +126,7 @@ def fuse_by_transport(
 
 
 def soft_plan(costs: Tensor, entropy: float) -> Tensor:
-    """The transport plan of uniform weights with an entropy term, by Sinkhorn's iteration.
+    """Return the transport plan of uniform weights with an entropy term, by Sinkhorn's iteration.
 
     Args:
         costs: `[n, m]`.
@@ -191,7 +191,7 @@ class _Carrier:
         return found
 
     def aligned(self) -> Params:
-        """The other model in the first one's architecture and types."""
+        """Return the other model in the first one's architecture and types."""
         moved = {}
         for name, own in self._first.params.items():
             value = self._other.params[name]
@@ -202,7 +202,7 @@ class _Carrier:
         return moved
 
     def _moved(self, name: str, keep: str | None = None) -> Tensor:
-        """A tensor of the other model with its units carried; those of `keep` as they are."""
+        """Return a tensor of the other model with its units carried; those of `keep` stay."""
         value = self._other.params[name].detach().to("cpu", torch.float64)
         for axis, role in enumerate(self._roles.get(name, ())):
             plans = {
@@ -214,7 +214,7 @@ class _Carrier:
         return value
 
     def _readiness(self, group: str) -> float:
-        """Share of the tensors that make a group whose own inputs are carried already."""
+        """Return the share of tensors that make a group whose own inputs are carried already."""
         makers = self._makers[group]
         return sum(self._is_ready(name, group) for name in makers) / max(1, len(makers))
 
@@ -227,7 +227,7 @@ class _Carrier:
         return not reads_itself and around <= set(self.plans)
 
     def _costs(self, group: str) -> Tensor:
-        """Distances `[n, m]` of the first model's units and the other's.
+        """Return the distances `[n, m]` of the first model's units and the other's.
 
         Raises:
             MergingError: If nothing tells the units apart.
@@ -269,7 +269,7 @@ class _Carrier:
 def _distances(
     first: ExaminedModel, other: ExaminedModel, options: TransportOptions, batches: BatchesLike
 ) -> dict[str, Tensor] | None:
-    """Root mean squared differences of what units do, `[n, m]` per group; None for weights."""
+    """Return root mean squared differences of outputs, `[n, m]` per group; None for weights."""
     if options.features == "weights":
         return None
     sizes = first.spec.sizes

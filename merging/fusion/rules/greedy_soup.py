@@ -56,7 +56,7 @@ def _accuracy(problem: FusionProblem, params: Params) -> float:
 
 
 def _joined(soup: Params, model: StateDict, members: int) -> Params:
-    """The mean of a soup of so many members and one more model; wide, to be rounded once."""
+    """Return the mean of a soup of so many members and one more model; wide, to be rounded once."""
     joined: Params = {}
     for name, value in soup.items():
         joined[name] = value

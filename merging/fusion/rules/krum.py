@@ -39,7 +39,7 @@ def choose(problem: FusionProblem, options: KrumOptions, on_progress: Progress) 
 
 
 def _distances(problem: FusionProblem, on_progress: Progress) -> Tensor:
-    """Squared distances of all pairs, float64 `[models, models]`."""
+    """Return the squared distances of all pairs, float64 `[models, models]`."""
     first = problem.models[0]
     names = [n for n in first if problem.is_floating(n) and n not in problem.statistics]
     count = len(problem.models)

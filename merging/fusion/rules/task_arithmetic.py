@@ -34,7 +34,7 @@ def scale_tasks(
 
 
 def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions) -> Entries:
-    """`base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
+    """Return `base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
     used = {k: weight for k, weight in enumerate(problem.weights) if weight}
 
     def merge(blocks: list[Tensor]) -> Tensor:

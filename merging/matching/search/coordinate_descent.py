@@ -88,7 +88,7 @@ def descend(
 def _solve(
     running: RunningSimilarity, group: str, perms: Permutations
 ) -> tuple[float, Permutations]:
-    """The best permutations of one group and what is nested in it, and what they gain."""
+    """Return the best permutations of one group and what is nested in it, and what they gain."""
     weights = running.weights
     if group in weights.nested:
         terms = weight_terms(weights, group, perms)

@@ -56,7 +56,7 @@ class Archive:
 
 
 def looks_like_pt2(source: bytes | Path) -> bool:
-    """Whether a file was written by `torch.export.save`, of whatever version."""
+    """Return whether a file was written by `torch.export.save`, of whatever version."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             entries = open_zip(file, "", DEFAULT_LIMITS).entries

@@ -48,7 +48,7 @@ class Family:
     configs: tuple[str, ...] = added(())
 
     def of(self, members: tuple[int, ...]) -> Family:
-        """The same family with some of its models only, in this order; all tasks stay."""
+        """Return the family with some of its models only, in this order; all tasks stay."""
         configs = tuple(self.configs[k] for k in members if self.configs)
         return replace(
             self,
@@ -59,12 +59,12 @@ class Family:
         )
 
     def without_base(self) -> Family:
-        """The same models as if they had no base in common."""
+        """Return the family as if its models had no base in common."""
         return replace(self, base="", base_on=None)
 
 
 def bundled_family(name: str) -> Family:
-    """A bundled family.
+    """Return a bundled family.
 
     Raises:
         UnknownNameError: If there is no such family.
@@ -88,7 +88,7 @@ def brought_family(
     base: BroughtCheckpoint | None = None,
     examples: Examples | None = None,
 ) -> Family:
-    """Models that were brought, which may differ in widths where they have no base.
+    """Make a family of uploaded models, which may differ in widths where they have no base.
 
     Args:
         models: The models.
@@ -126,7 +126,7 @@ def brought_family(
 
 
 def _is_alike(first: str, other: str) -> bool:
-    """Whether two architectures differ in widths at the most."""
+    """Return whether two architectures differ at most in widths."""
     a, b = json.loads(first), json.loads(other)
     if a.keys() != b.keys() or any(a[key] != b[key] for key in a if key not in _WIDTHS):
         return False
@@ -138,7 +138,7 @@ def _is_alike(first: str, other: str) -> bool:
 
 
 def pair_family(subject: Subject) -> Family:
-    """Models A and B as a family without a base, judged by their own data."""
+    """Make a family of models A and B, without a base and judged by their own data."""
     tasks = (Examples(subject.data, subject.data_fingerprint),) if subject.data else ()
     on = 0 if tasks else -1
     return Family(

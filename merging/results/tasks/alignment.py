@@ -178,7 +178,7 @@ def write_file(request: requests.ExportRequest, part: Part, context: Context) ->
 def _as_brought(
     params: dict[str, Tensor], request: requests.ExportRequest, store: Store
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A model in the form of the file that it comes from, and what a person should know of it."""
+    """Return a model in the form of the file that it comes from, and notes for the reader."""
     subject = request.subject
     parent = load_params(subject.model_b if request.what == "aligned" else subject.model_a, store)
     dtypes = {name: value.dtype for name, value in parent.items()}

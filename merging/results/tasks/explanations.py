@@ -39,7 +39,7 @@ from merging.schema.records.explanations import (
 
 
 def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: Store) -> float:
-    """Gradient mismatch of a merged model; NaN where tasks or classes are not known.
+    """Return the gradient mismatch of a merged model; NaN where tasks or classes are not known.
 
     Args:
         merged: State dict.
@@ -62,13 +62,13 @@ def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: St
 
 @lru_cache(maxsize=2)
 def _own_gradients(family: requests.Family, stored: Stored) -> list[Params]:
-    """Every model's gradient on its own task."""
+    """Return every model's gradient on its own task."""
     members = load_members(family, stored.store)
     return _gradients(members, members.models)
 
 
 def _gradients(members: Members, states: Sequence[Mapping[str, Tensor]]) -> list[Params]:
-    """Gradient of each task's summed loss, each at its state."""
+    """Return the gradient of each task's summed loss, each at its state."""
     found = []
     for k, state in enumerate(states):
         train = members.own_data(k).train

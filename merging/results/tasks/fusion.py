@@ -114,7 +114,7 @@ def _distance(merged: Merged, base: Mapping[str, Tensor]) -> float:
 
 
 def _mismatch(request: requests.FusionRequest, merged: Merged, store: Store) -> float:
-    """Gradient mismatch of one model with a base; while a coefficient is chosen it is not asked."""
+    """Return one model's gradient mismatch with a base, except while a coefficient is chosen."""
     if not (request.family.base and request.split == "test" and merged.is_one):
         return float("nan")
     return mismatch_of(merged.params, request.family, store)
@@ -152,7 +152,7 @@ def _error(values: Tensor) -> float:
 def _disagreement(
     outputs: Sequence[Tensor], family: requests.Family, split: str, store: Store
 ) -> tuple[float, ...]:
-    """Share of all tasks' examples that are answered otherwise than by each parent."""
+    """Return the share of all tasks' examples that are answered otherwise than by each parent."""
     if outputs[0].dim() != 2 or outputs[0].is_complex():
         return ()
     own = torch.cat([answers(found) for found in outputs])
@@ -165,7 +165,7 @@ def _disagreement(
 
 @lru_cache(maxsize=2)
 def _outputs(family: requests.Family, split: str, stored: Stored) -> list[list[Tensor]]:
-    """What every model puts out on every task."""
+    """Return what every model puts out on every task."""
     members = load_members(family, stored.store)
     return [
         [predict(network.model, params, batches) for batches in members.splits(split)]

@@ -72,7 +72,7 @@ class Members:
         return [len(self.own_data(k).train) for k in range(len(self.models))]
 
     def own_data(self, k: int) -> Dataset:
-        """The data of the task that a model was trained on; of the first task, if unknown.
+        """Return the data of the task that a model was trained on; of the first task, if unknown.
 
         Raises:
             DataError: If there are none.
@@ -82,7 +82,7 @@ class Members:
         return self.tasks[max(0, self.trained_on[k])]
 
     def splits(self, name: str) -> list[Batches]:
-        """What models are judged by, one per task.
+        """Return what models are judged by, one per task.
 
         Args:
             name: `"test"`, or `"validation"`: examples that nothing was trained on or reported
@@ -101,11 +101,11 @@ class Members:
         return [task.train if task.validation is None else task.validation for task in self.tasks]
 
     def validation(self) -> Batches:
-        """The validation examples of all tasks together."""
+        """Return the validation examples of all tasks together."""
         return concatenate(self.splits("validation"), "validation")
 
     def training_examples(self, n: int) -> Batches:
-        """Training examples of all tasks, as many of each, `n` in all."""
+        """Return training examples of all tasks, as many of each, `n` in all."""
         share = -(-n // max(1, len(self.tasks)))
         return concatenate([task.train.take(share) for task in self.tasks], "train")
 
@@ -157,7 +157,7 @@ def _forget() -> None:
 def ordered(
     states: Sequence[TensorDict], order: OrderRequest | None, store: Store
 ) -> list[TensorDict]:
-    """What belongs to every model of a family, with its units in a common order.
+    """Return what belongs to every model of a family, with its units in a common order.
 
     Args:
         states: State dicts, or curvatures with all names of one; one per model.

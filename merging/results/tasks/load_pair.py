@@ -49,12 +49,12 @@ class Loaded:
     example_inputs: tuple[Tensor, ...]
 
     def statistics_examples(self, kind: Statistics) -> Batches:
-        """Training examples that the statistics of hidden units are taken on."""
+        """Return training examples that the statistics of hidden units are taken on."""
         corrects = kind in ("repair", "rescale")
         return self.data.train.take(CORRECTION_EXAMPLES if corrects else SHOWN_EXAMPLES)
 
     def split(self, name: str) -> Batches:
-        """The examples of a split that screens show.
+        """Return the examples of a split that screens show.
 
         Raises:
             DataError: If the models came without any.

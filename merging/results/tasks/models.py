@@ -122,7 +122,7 @@ def read_examples(
 def _source(
     request: requests.CheckpointRequest | requests.DataRequest, context: Context
 ) -> AbstractContextManager[Path]:
-    """What was brought, to be read while it is held."""
+    """Return what was uploaded, to be read while it is held."""
     if request.file:
         return server_folder.opened(request.file)
     return nullcontext(uploaded(request.upload, request.name, context.store))

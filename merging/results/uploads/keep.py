@@ -70,7 +70,7 @@ def keep_spec(text: str, config: str, store: Store, *, freeze: Sequence[str] = (
 
 
 def uploaded(upload: str, name: str, store: Store) -> Path:
-    """Where an upload is.
+    """Return where an upload is.
 
     Raises:
         MergingError: If room was made for others since.
@@ -144,7 +144,7 @@ def _keep_second_moment(
 
 
 def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """For every name, the name that its tensor has in the file."""
+    """Return for every name the name that its tensor has in the file."""
     first = {id(value): key for key, value in given.items()}
     return {key: first[id(value)] for key, value in whole.items()}
 
