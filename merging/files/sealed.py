@@ -67,7 +67,7 @@ def check_seals(*, contents: bool = True) -> None:
     raise ComputeError(
         "something wrote into data or weights that are shared while this was computed, so the "
         "result was not kept, and they are read anew; run it again, and if this comes back, "
-        "leave out the model that was brought last"
+        "leave out the model that was added last"
     )
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from merging.files.data.arrays import BroughtArrays
+from merging.files.data.arrays import ExampleArrays
 from merging.files.data.batches import Batches, Dataset
 from merging.files.data.npz import check_fits
 from merging.files.data.read import read_data
 from merging.models.exported.blueprint import ExportedModel
 from merging.models.graph.export import trace
 from merging.models.network import Network
-from merging.models.read_model import BroughtModel
+from merging.models.read_model import FileModel
 
 
-def read_examples(path: str | os.PathLike[str], model: BroughtModel) -> Dataset:
+def read_examples(path: str | os.PathLike[str], model: FileModel) -> Dataset:
     """Read examples for a model, and part them as the app does.
 
     Args:
@@ -54,7 +54,7 @@ class Parted:
     notes: tuple[str, ...]
 
 
-def parted(found: BroughtArrays, network: Network) -> Parted:
+def parted(found: ExampleArrays, network: Network) -> Parted:
     """Part examples into those for training and those for tests, in the shape a network reads.
 
     Args:
@@ -114,7 +114,7 @@ def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network
         Batches(inputs[half:], targets[half:], name="test"),
     )
     return Dataset(
-        name=name, title="Brought data", train=train, test=test, classes=classes_of(network)
+        name=name, title="Your own examples", train=train, test=test, classes=classes_of(network)
     )
 
 

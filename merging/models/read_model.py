@@ -1,7 +1,7 @@
 """Models and examples that a person brings as files, as the library reads them.
 
 A file says little of what is computed with its weights, so the architecture is looked for in the
-file, beside it, and among the bundled families. What was brought goes back as it came: dtypes and
+file, beside it, and among the bundled families. What is written goes back as it came: dtypes and
 the prefix of the names are put back when a model is written.
 """
 
@@ -33,7 +33,7 @@ from merging.schema.errors import ArchitectureMismatchError
 
 
 @dataclass(frozen=True, eq=False)
-class BroughtModel:
+class FileModel:
     """A model from a file.
 
     Attributes:
@@ -72,8 +72,8 @@ class BroughtModel:
 
 
 def read_model(
-    path: str | os.PathLike[str], *, architecture: str = "", like: BroughtModel | None = None
-) -> BroughtModel:
+    path: str | os.PathLike[str], *, architecture: str = "", like: FileModel | None = None
+) -> FileModel:
     """Read a model from a checkpoint, a folder or a `.pt2` archive, as the app does.
 
     Args:
@@ -99,10 +99,10 @@ def read_model(
         archive = read_pt2(path.read_bytes(), path.name)
         check_finite(archive.weights, path.name)
         network = like.network if like is not None else archive_network(archive, path.name)
-        return _brought(archive.weights, network, "", path.name)
+        return _file_model(archive.weights, network, "", path.name)
     params, meta = read_checkpoint(path)
     network = like.network if like is not None else _network(params, meta, path.name, architecture)
-    return _brought(params, network, meta.get("stripped_prefix", ""), path.name)
+    return _file_model(params, network, meta.get("stripped_prefix", ""), path.name)
 
 
 def config_of(
@@ -148,9 +148,9 @@ def _network(params: Params, meta: Mapping[str, str], name: str, architecture: s
     return build_network(config_of(params, meta, name, architecture))
 
 
-def _brought(params: Params, network: Network, prefix: str, name: str) -> BroughtModel:
+def _file_model(params: Params, network: Network, prefix: str, name: str) -> FileModel:
     whole = with_tied(params, network)
     check_weights(whole, network, name)
     ordered = in_order(whole, network.model.state_dict())
     dtypes = {key: value.dtype for key, value in whole.items()}
-    return BroughtModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)
+    return FileModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)

@@ -198,7 +198,7 @@ def forget_left(left: dict[str, float], now: float) -> None:
     """Forget the files of sessions that nobody can come back to.
 
     Args:
-        left: When sessions were first seen without a browser; brought up to date.
+        left: When sessions were first seen without a browser; it is updated.
         now: In the same seconds.
     """
     runtime = get_instance()

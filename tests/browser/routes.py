@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from merging.models.architectures.registry import build_model
 from tests.models.exported.test_pt2_archive import Small, exported
 
-OWN_MODEL = "brought_by_server:small"
-OWN_DATA = "brought_by_server:examples"
+OWN_MODEL = "given_by_server:small"
+OWN_DATA = "given_by_server:examples"
 OWN_CODE = """
 import numpy
 import torch

@@ -132,7 +132,7 @@ def test_a_seal_sees_what_pytorch_has_no_record_of():
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. 12 bytes"), "{}", "enough memory"),
         (MemoryError(), "{}", "enough memory"),
         (RuntimeError("mat1 and mat2\nat::native"), '"exported"', r"here: mat1 and mat2\. Export"),
-        (IndexError("index 9"), '"exported"', "graph of a model that was brought"),
+        (IndexError("index 9"), '"exported"', "graph of a model that was uploaded"),
     ],
 )
 def test_errors_of_pytorch_are_put_in_words(error, payload, match):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from merging.files.data.arrays import BroughtArrays
+from merging.files.data.arrays import ExampleArrays
 from merging.models.build import build_network
 from merging.models.libraries import library_config
 from merging.models.network import Network, check_weights
@@ -108,7 +108,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 def examples(side):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 3, side, side)).astype(np.float32)
-    return BroughtArrays(x, np.arange(6) % 3, "classification", 3, split=3)
+    return ExampleArrays(x, np.arange(6) % 3, "classification", 3, split=3)
 
 
 def network(model):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, fitting
+from merging.files.data.arrays import ExampleArrays, fitting
 from merging.schema.errors import DataError
 
 _DTYPES = {8: ">u1", 9: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -61,7 +61,7 @@ def parse_idx(data: bytes, called: str) -> NDArray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> BroughtArrays:
+def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> ExampleArrays:
     """Put images and labels together: one pair, or a training and a test pair.
 
     Args:
@@ -102,7 +102,7 @@ def _partner(key: str, images: NDArray, labels: Mapping[str, NDArray], name: str
     )
 
 
-def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int) -> BroughtArrays:
+def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int) -> ExampleArrays:
     first = len(pairs[0][1]) if len(pairs) == 2 else 0
     n = sum(len(images) for _, images, _ in pairs)
     if n == 0 or pairs[0][1].size == 0:
@@ -122,7 +122,7 @@ def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int
         notes.append(f"Of {n:,} examples, {len(x):,} fit into {max_bytes:,} bytes and were kept.")
     split = len(kept[0][0][1][kept[0][1]]) if len(pairs) == 2 else None
     y = y.astype(np.int64)
-    return BroughtArrays(
+    return ExampleArrays(
         x=x,
         y=y,
         kind="classification",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from merging.files.data.arrays import BroughtArrays, check_names
+from merging.files.data.arrays import ExampleArrays, check_names
 from merging.files.data.collection import Files
 from merging.schema.errors import DataError
 
@@ -47,7 +47,7 @@ def is_image(head: bytes) -> bool:
 
 def read_images(
     files: Files, name: str, max_bytes: int, size: tuple[int, int] | None = None
-) -> BroughtArrays:
+) -> ExampleArrays:
     """Read images whose folder is their class.
 
     Args:
@@ -83,10 +83,10 @@ def read_images(
         f"{len(classes)} folders, one per class."
     ]
     if size is not None:
-        notes.append(f"Images of other sizes were brought to {height} × {width}.")
+        notes.append(f"Images of other sizes were resized to {height} × {width}.")
     train = sum(item.train is True for item in found)
     split = train if 0 < train < len(found) else None
-    return BroughtArrays(
+    return ExampleArrays(
         x=x,
         y=y,
         kind="classification",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, TaskKind, check_names, with_targets
+from merging.files.data.arrays import ExampleArrays, TaskKind, check_names, with_targets
 from merging.schema.errors import DataError
 
 MAX_COLUMNS = 10_000
@@ -24,7 +24,7 @@ _BYTE_ORDERS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 def read_table(
     data: bytes, name: str, max_bytes: int, kind: TaskKind | None = None
-) -> BroughtArrays:
+) -> ExampleArrays:
     r"""Read a table of numbers.
 
     The first line is a header if any of its fields is not a number where the second line's is, or
@@ -173,13 +173,13 @@ def _check_finite(x: NDArray, first_row: int, name: str) -> None:
 
 def _with_targets(
     x: NDArray[np.float32], targets: list[str], called: str, name: str, kind: TaskKind | None
-) -> BroughtArrays:
+) -> ExampleArrays:
     note = f"{called} is the target, the other {x.shape[1]} columns are features."
     note = note[0].upper() + note[1:]
     if all(_is_number(field) for field in targets):
         numbers = np.array([float(field) for field in targets])
         found = with_targets(x, numbers, name, kind)
-        return BroughtArrays(
+        return ExampleArrays(
             x=x,
             y=found.y,
             kind=found.kind,
@@ -198,7 +198,7 @@ def _with_targets(
     y = np.array([numbered[field.strip()] for field in targets], np.int64)
     shown = ", ".join(f"{k} = {label[:30]}" for k, label in enumerate(classes[:5]))
     more = ", …" if len(classes) > 5 else ""
-    return BroughtArrays(
+    return ExampleArrays(
         x=x, y=y, kind="classification", classes=len(classes), class_names=check_names(classes),
         notes=(note, f"Its texts became class numbers in sorted order: {shown}{more}."),
     )  # fmt: skip

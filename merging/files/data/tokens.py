@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, few
+from merging.files.data.arrays import ExampleArrays, few
 from merging.schema.errors import DataError
 
 WINDOW = 128
@@ -13,7 +13,7 @@ WINDOW = 128
 _LARGEST = 10_000_000
 
 
-def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArrays:
+def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> ExampleArrays:
     """Make inputs and targets of token numbers.
 
     Args:
@@ -61,7 +61,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArra
         x, y = plain[:, :-1], plain[:, 1:]
     classes = int(plain.max()) + 1
     notes.append(f"The largest token number is {classes - 1}.")
-    return BroughtArrays(
+    return ExampleArrays(
         x=np.ascontiguousarray(x),
         y=np.ascontiguousarray(y),
         kind="tokens",

@@ -48,7 +48,7 @@ class TransportResult:
 
     Attributes:
         params: State dict of the first model's architecture and types.
-        aligned: State dicts of all models, brought into that architecture.
+        aligned: State dicts of all models, in that architecture.
         plans: Per model after the first: `{group: float64 [n, m]}`, `n` units of the first model,
             `m` of the other.
         costs: Per model after the first, what its plans cost: `{group: mean distance}`.

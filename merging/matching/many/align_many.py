@@ -1,4 +1,4 @@
-"""Two to twenty models brought into one common order of units."""
+"""Two to twenty models lined up in one common order of units."""
 
 from __future__ import annotations
 

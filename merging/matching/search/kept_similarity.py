@@ -1,4 +1,4 @@
-"""Similarities that are kept from solve to solve, and brought up to date where units moved."""
+"""Similarities that are kept from solve to solve, and updated where units moved."""
 
 from __future__ import annotations
 

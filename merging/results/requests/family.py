@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from merging.results.requests.models import BroughtCheckpoint
+from merging.results.requests.models import UploadedCheckpoint
 from merging.results.requests.request import Subject, added, canonical
 from merging.schema.cards.zoo import read_family_card
 from merging.schema.errors import ArchitectureMismatchError
@@ -30,7 +30,7 @@ class Family:
     Attributes:
         config: Canonical JSON of the architecture and its sizes: the first model's.
         models: Fingerprints.
-        tasks: What fused models are judged by; none, where no examples were brought.
+        tasks: What fused models are judged by; none, where no examples were uploaded.
         trained_on: For every model, the number of its task, or -1.
         base: Fingerprint of what all were fine-tuned from; empty if there is no such model.
         base_on: What the base was trained on, for its curvature; None if that is not known.
@@ -83,16 +83,16 @@ def bundled_family(name: str) -> Family:
     )
 
 
-def brought_family(
-    models: Sequence[BroughtCheckpoint],
-    base: BroughtCheckpoint | None = None,
+def uploaded_family(
+    models: Sequence[UploadedCheckpoint],
+    base: UploadedCheckpoint | None = None,
     examples: Examples | None = None,
 ) -> Family:
     """Make a family of uploaded models, which may differ in widths where they have no base.
 
     Args:
         models: The models.
-        base: What they were fine-tuned from, if it was brought too.
+        base: What they were fine-tuned from, if it was uploaded too.
         examples: What they are judged by, and trained on as far as is known.
 
     Returns:

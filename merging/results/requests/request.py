@@ -39,7 +39,7 @@ class Subject:
         config: Canonical JSON of the architecture and its sizes.
         model_a: Fingerprint of model A.
         model_b: Fingerprint of model B.
-        data: Name of a bundled data set, or the fingerprint of a brought one.
+        data: Name of a bundled data set, or the fingerprint of an uploaded one.
         data_fingerprint: Fingerprint of the data.
         spec: Fingerprint of a permutation spec that a person chose; empty for the derived one.
     """
@@ -79,7 +79,7 @@ class Request(Generic[Result]):
 
     task: ClassVar[str]
     words: ClassVar[str] = ""
-    quick: ClassVar[bool] = False  # whether it looks at what a person brought, who waits for it
+    quick: ClassVar[bool] = False  # whether it looks at what a person uploaded, who waits for it
 
     @property
     def payload(self) -> dict[str, Any]:

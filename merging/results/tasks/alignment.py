@@ -168,14 +168,14 @@ def write_file(request: requests.ExportRequest, part: Part, context: Context) ->
         }
         moved = distance(loaded.params_a, params)
         notes.append(f"{len(params)} tensors, {moved:.4g} from model A in weight space")
-        params, more = _as_brought(params, request, context.store)
+        params, more = _as_uploaded(params, request, context.store)
         notes += more
         data = _model_file(params, meta, request.container)
         name = f"{stem}-{request.what}.{request.container}"
     return Download(name, data, tuple(notes))
 
 
-def _as_brought(
+def _as_uploaded(
     params: dict[str, Tensor], request: requests.ExportRequest, store: Store
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return a model in the form of the file that it comes from, and notes for the reader."""

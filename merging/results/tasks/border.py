@@ -23,7 +23,7 @@ def guarded(payload: str) -> Iterator[None]:
         Nothing.
 
     Raises:
-        MergingError: If there was not enough memory, or the graph of a model that was brought
+        MergingError: If there was not enough memory, or the graph of an uploaded model
             could not be computed, in words; or if something wrote into what is shared.
     """
     exported = "exported" in payload
@@ -39,7 +39,7 @@ def guarded(payload: str) -> Iterator[None]:
             ) from error
         if exported:
             raise MergingError(
-                f"the graph of a model that was brought cannot be computed here: {reason}. Export "
+                f"the graph of a model that was uploaded cannot be computed here: {reason}. Export "
                 "the model again, after model.eval() and with the batch size left open"
             ) from error
         raise

@@ -44,7 +44,7 @@ def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: St
     Args:
         merged: State dict.
         family: The models that it was made of.
-        store: Where brought models are.
+        store: Where uploaded models are.
 
     Returns:
         The length of the sum over the models' training examples, as many as are looked at, on the

@@ -45,7 +45,7 @@ class Members:
         joint: The joint model's; None without one.
         tasks: The tasks' data.
         trained_on: For every model, the number of its task, or -1.
-        dtypes: The types in which the first model's tensors were brought.
+        dtypes: The types in which the first model's tensors were uploaded.
     """
 
     networks: tuple[Network, ...]
@@ -114,7 +114,7 @@ def load_members(family: Family, store: Store) -> Members:
     """Load the models and the data.
 
     Raises:
-        MergingError: If something that was brought is no longer in the store.
+        MergingError: If something that was uploaded is no longer in the store.
     """
     return _load(family, Stored(store))
 
@@ -130,17 +130,17 @@ def _load(family: Family, stored: Stored) -> Members:
     def read(wanted: str, of: Network = network) -> TensorDict:
         return in_order(load_params(wanted, store), of.model.state_dict())
 
-    brought = [read(*two) for two in zip(family.models, networks, strict=True)]
-    for other in brought[1:] if not family.configs else ():
-        check_same_architecture(brought[0], other, dtype=False)
+    read_models = [read(*two) for two in zip(family.models, networks, strict=True)]
+    for other in read_models[1:] if not family.configs else ():
+        check_same_architecture(read_models[0], other, dtype=False)
     found = Members(
         networks=networks,
-        models=tuple(widened(params) for params in brought),
+        models=tuple(widened(params) for params in read_models),
         base=widened(read(family.base)) if family.base else None,
         joint=widened(read(family.joint)) if family.joint else None,
         tasks=tuple(data_of(task.data, network, store) for task in family.tasks),
         trained_on=family.trained_on,
-        dtypes={name: value.dtype for name, value in brought[0].items()},
+        dtypes={name: value.dtype for name, value in read_models[0].items()},
     )
     for state in (*found.models, found.base or {}, found.joint or {}):
         seal(state.values(), _forget)

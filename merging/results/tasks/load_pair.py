@@ -1,6 +1,6 @@
 """The models and data that requests are about, loaded in a worker by fingerprint.
 
-Bundled ones are read from `assets`. Brought ones were read once, checked, and kept in the store
+Bundled ones are read from `assets`. Uploaded ones were read once, checked, and kept in the store
 as safetensors and `.npz`; after that only those files are read.
 """
 
@@ -68,7 +68,7 @@ def load(subject: Subject, store: Store) -> Loaded:
     """Load both models and the data.
 
     Raises:
-        MergingError: If something that was brought is no longer in the store.
+        MergingError: If something that was uploaded is no longer in the store.
     """
     return _load(subject, Stored(store))
 

@@ -1,4 +1,4 @@
-"""Tasks around the models by themselves: files that were brought, symmetry, end points."""
+"""Tasks around the models by themselves: files that were uploaded, symmetry, end points."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def forecast(request: requests.ForecastRequest, part: Part, context: Context) ->
 
 def read_checkpoint(
     request: requests.CheckpointRequest, part: Part, context: Context
-) -> requests.BroughtCheckpoint:
+) -> requests.UploadedCheckpoint:
     """Read, check and keep a checkpoint."""
     architecture = request.architecture
     with _source(request, context) as source:
@@ -110,7 +110,7 @@ def read_checkpoint(
 
 def read_examples(
     request: requests.DataRequest, part: Part, context: Context
-) -> requests.BroughtData:
+) -> requests.UploadedData:
     """Read, check and keep examples."""
     if request.function:
         found = own_data(request.function)

@@ -140,7 +140,7 @@ def data_of(name: str, network: Network, store: Store) -> Dataset:
     """Return the examples of that name, bundled or uploaded; without a name, none.
 
     Raises:
-        MergingError: If brought ones are no longer in the store.
+        MergingError: If uploaded ones are no longer in the store.
     """
     if is_dataset(name):
         return load_dataset(name)
