@@ -1,4 +1,4 @@
-"""Small models as a person brings them: fine-tuned from a base, trained apart, or of one run.
+"""Small models as a person has them: fine-tuned from a base, trained apart, or of one run.
 
 And what the library itself makes of them: `fused` calls `merging.fuse` and its like directly, with
 nothing of requests, tasks or stores in between.

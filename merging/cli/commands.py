@@ -72,7 +72,7 @@ def match(asked: wanted.Match, session: Session) -> Answer:
     pair = open_pair(asked.named, session.store)
     alignment = asked.matching.alignment(pair.subject)
     if alignment is None:
-        raise MergingError("naive is no matching method; choose another with --method")
+        raise MergingError("naive is not a matching method; choose one with --method")
     computed = session.run(alignment)
     found = computed.result
     moved = {

@@ -163,7 +163,7 @@ def _bundled_models(name: str) -> OpenedModels:
         family = requests.pair_family(requests.bundled_subject(name))
         return OpenedModels(family, Origin({"family_of_pair": name}))
     raise MergingError(
-        f"{name!r} is no bundled family or pair; give two checkpoints or more, or one of "
+        f"{name!r} is not a bundled family or pair; give two checkpoints or more, or one of "
         f"{', '.join([*list_families(), *list_pairs()])}"
     )
 

@@ -180,7 +180,7 @@ def block_by_block() -> Iterator[None]:
 
     A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
     every one gains little, and costs tens of times more where other programs want the processor.
-    Asking the system for the memory of every block anew would cost as much as computing it.
+    Asking the system for memory again for every block would cost as much as computing it.
     """
     torch.empty(_KEPT, dtype=torch.uint8)  # given back at once, whereupon glibc keeps that much
     before = torch.get_num_threads()

@@ -59,12 +59,12 @@ def match_gradients(
         base: What they were fine-tuned from.
         curvatures: For each model, what its curvature makes of a step, on the scale of the sum
             (`scaled_curvature(kronecker_curvature(…), size)`).
-        base_curvature: The same of the base.
+        base_curvature: The base's curvature.
         weights: Factors of task vectors; by default 1 each.
         delta: Precision of the prior. With less than about 1e-6 of the largest curvature, more
             steps are needed than are worth it.
         tolerance: Length of the residual, as a share of the right-hand side's, that is enough.
-        most_steps: Steps of conjugate gradients at the most.
+        most_steps: Steps of conjugate gradients at most.
         on_progress: Called with `(done, total, note)` after every step; may raise `StoppedError`.
 
     Returns:

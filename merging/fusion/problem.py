@@ -58,7 +58,7 @@ def _check_count(card: RuleCard, count: int) -> None:
     if count < card.least_models:
         raise MergingError(f"{card.title} takes {card.least_models} models or more, not {count}")
     if card.most_models and count > card.most_models:
-        raise MergingError(f"{card.title} takes {card.most_models} models at the most, not {count}")
+        raise MergingError(f"{card.title} takes {card.most_models} models at most, not {count}")
 
 
 def _check_needs(card: RuleCard, problem: FusionProblem) -> None:
@@ -89,16 +89,16 @@ def _factors(card: RuleCard, count: int, weights: Sequence[float] | None) -> lis
     if len(factors) != count:
         raise MergingError(f"{count} models have {len(factors)} weights; give one each")
     if not all(math.isfinite(factor) for factor in factors):
-        raise MergingError(f"weights are numbers, not {factors}")
+        raise MergingError(f"weights must be finite numbers, not {factors}")
     if card.weights == "none":
         if len(set(factors)) > 1:
             raise MergingError(
-                f"{card.title} finds its weights by itself; leave `weights` out, or take a "
+                f"{card.title} finds its weights by itself; leave `weights` out, or use a "
                 "weighted mean"
             )
         return [1.0] * count
     if card.weights == "shares" and not sum(factors):
-        raise MergingError("the weights add up to 0; give others")
+        raise MergingError("the weights add up to 0; give others that do not")
     return factors
 
 
@@ -113,7 +113,10 @@ def _check_fits(first: StateDict, other: StateDict, title: str) -> None:
     for name in first:
         a, b = (tuple(shape[name].shape) for shape in shapes)
         if a != b:
-            raise MergingError(f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}")
+            raise MergingError(
+                f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}; models of one "
+                "architecture can be fused"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +128,7 @@ class FusionProblem:
         base: What they were all fine-tuned from, or None.
         weights: One number per model; none before the problem is checked.
         fishers: For each model, the diagonal of its curvature on the scale of its loss's *sum*.
-        base_fisher: The same of the base model.
+        base_fisher: The base model's curvature.
         grams: For each model, Gram matrices of what its layers read, by the weights' names.
         sizes: For each model, how many examples it was trained on.
         model: The architecture.

@@ -18,7 +18,7 @@ from merging.schema.records.alignment import GroupUnits
 from merging.symmetry.permutation import cycles, flat_permutation, full_permutations
 from merging.symmetry.spec import PermutationSpec
 
-# Rows and columns of a similarity that a screen gets at the most.
+# Rows and columns of a similarity that a screen gets at most.
 _SHOWN = 256
 
 

@@ -43,7 +43,7 @@ def read_config(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArchitectureMismatchError(
-            f"the architecture {legible(text, most=80, lines=False)!r} is no JSON; give a name "
+            f"the architecture {legible(text, most=80, lines=False)!r} is not JSON; give a name "
             "such as torchvision:resnet18, or leave it to the files"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("architecture"), str):

@@ -109,7 +109,7 @@ def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise UnknownNameError(
             f"{where} is of the model type {_shown(model_type)}; known are "
-            f"{', '.join(sorted(MODEL_TYPES))}. Bring another one as a .pt2 archive"
+            f"{', '.join(sorted(MODEL_TYPES))}. Export any other as a .pt2 archive"
         )
     if not isinstance(class_name, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,80}", class_name):
         raise UnknownNameError(f"{where} names no class of transformers: {_shown(class_name)}")
@@ -167,7 +167,7 @@ def check_bytes(model: nn.Module, name: str) -> None:
     if size > MAX_BYTES:
         raise ArchitectureMismatchError(
             f"{name} with these settings takes {size:,} bytes, more than the limit of "
-            f"{MAX_BYTES:,}; bring a smaller model"
+            f"{MAX_BYTES:,}; use a smaller model"
         )
 
 
@@ -190,7 +190,7 @@ def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]
     for key in _REFUSED:
         if settings.get(key):
             raise ArchitectureMismatchError(
-                f"{where} has {key!r}, which is not followed here; bring the model as a .pt2 "
+                f"{where} has {key!r}, which is not followed here; export the model as a .pt2 "
                 "archive, or save it without"
             )
     found = {}

@@ -97,7 +97,7 @@ def _import(kind: str) -> ModuleType:
     except ImportError as error:
         raise MergingError(
             f"this architecture is {kind}'s, which is not installed here; pip install {kind}, or "
-            "bring the model as a .pt2 archive"
+            "export the model as a .pt2 archive"
         ) from error
 
 
@@ -138,7 +138,8 @@ def _transformers(library: Any, config: Config) -> Network:
     kind = type(library.AutoConfig.for_model(known["model_type"]))
     if getattr(cls, "config_class", None) is not kind:
         raise UnknownNameError(
-            f"{name} is no class of the model type {known['model_type']!r}; save the model again "
+            f"{name} is not a class of the model type {known['model_type']!r}; save "
+            "the model again "
             "with save_pretrained"
         )
     settings = kind(**hub_config.own_settings(kind, known["config"]))
@@ -160,7 +161,7 @@ def _main_input(model: Any, settings: Any) -> Tensor:
     if model.main_input_name != "input_ids":
         raise MergingError(
             f"{type(model).__name__} reads {model.main_input_name!r}, for which no example can be "
-            "made here; bring it as a .pt2 archive"
+            "made here; export it as a .pt2 archive"
         )
     longest = int(getattr(settings, "max_position_embeddings", _TOKENS) or _TOKENS)
     shape = (2, min(_TOKENS, longest))

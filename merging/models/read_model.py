@@ -1,4 +1,4 @@
-"""Models and examples that a person brings as files, as the library reads them.
+"""Models and examples from files, as the library reads them.
 
 A file says little of what is computed with its weights, so the architecture is looked for in the
 file, beside it, and among the bundled families. What is written goes back as it came: dtypes and

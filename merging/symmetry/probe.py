@@ -165,7 +165,7 @@ class Probe:
 
 
 class _OnDemand(dict[fx.Node, Any]):
-    """Values of a graph; those of parameters are made anew each time one is read."""
+    """Values of a graph; those of parameters are made again each time one is read."""
 
     def __init__(self, make: Callable[[fx.Node], Tensor]) -> None:
         super().__init__()

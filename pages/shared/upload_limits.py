@@ -78,7 +78,7 @@ class Limits:
         return ""
 
 
-_REMOVE = "Remove some, or load the page anew."
+_REMOVE = "Remove some, or reload the page."
 
 
 _refused: dict[str, str] = {}  # why a session's last upload was refused; its page asks for it

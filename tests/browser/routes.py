@@ -1,4 +1,4 @@
-"""Every way to bring two models and examples, as files with random weights."""
+"""Every way to upload two models and examples, as files with random weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Under(nn.Module):
 
 @dataclass(frozen=True)
 class Route:
-    """One way to bring a model.
+    """One way to upload a model.
 
     Attributes:
         make: A fresh module whose names are those of the files.

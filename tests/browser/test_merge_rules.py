@@ -1,4 +1,4 @@
-"""Every rule on files that a person brings, from the upload to the merged file.
+"""Every rule on files of a person, from the upload to the merged file.
 
 A page is opened once per kind of models. What is taken away is read by safetensors alone, and
 compared with what the library makes of the same models when it is called directly.

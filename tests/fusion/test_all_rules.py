@@ -192,7 +192,7 @@ def test_a_soup_without_the_architecture_says_so(rule):
 def test_the_number_of_models_is_checked(rule):
     card = RULES[rule].card
     if card.most_models:
-        with pytest.raises(MergingError, match=f"takes {card.most_models} models at the most"):
+        with pytest.raises(MergingError, match=f"takes {card.most_models} models at most"):
             fused(rule, MODELS[: card.most_models + 1])
     if card.least_models > 1:
         with pytest.raises(MergingError, match=f"takes {card.least_models} models or more"):

@@ -122,7 +122,7 @@ def test_a_seal_sees_what_pytorch_has_no_record_of():
     kept = torch.ones(3)
     seal([kept], lambda: None)
     kept.numpy()[1] = 5
-    with pytest.raises(ComputeError, match="read anew"):
+    with pytest.raises(ComputeError, match="read again"):
         check_seals()
 
 

@@ -41,8 +41,8 @@ def test_a_recipe_from_before_specs_were_chosen_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nothing", "this is no recipe .*; give a file that --recipe-out wrote"),
-        ("[]", "this is no recipe"),
+        ("nothing", "this is not a recipe .*; give a file that --recipe-out wrote"),
+        ("[]", "this is not a recipe"),
         ('{"one_basin_recipe": 2}', "no recipe of this version; make it again with --recipe-out"),
         ('{"one_basin_recipe": 1, "request": {}, "sources": {}, "result": ""}', "no recipe"),
     ],

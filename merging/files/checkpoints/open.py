@@ -53,7 +53,7 @@ _INDEX = ".index.json"
 
 
 class OpenCheckpoint(LazyParams):
-    """A checkpoint whose tensors are read when they are asked for, each time anew.
+    """A checkpoint whose tensors are read when they are asked for, anew each time.
 
     Made by `open_checkpoint`. It is a mapping from names to tensors, so it goes wherever a state
     dict is only read; close it, or use it in a `with` statement.
@@ -194,7 +194,7 @@ def open_adam(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[OpenCheckpoint, AdamState]:
-    """Open what Adam remembers in a training checkpoint of PyTorch or Lightning.
+    """Open Adam's state in a training checkpoint of PyTorch or Lightning.
 
     Args:
         source: A file on this machine, or a whole file as bytes.
@@ -223,7 +223,8 @@ def open_adam(
         pickled = None if archive is None else find_pickle(archive)
         if archive is None or pickled is None:
             raise CheckpointError(
-                f"{called}: holds no state of an optimizer: it was not written by torch.save"
+                f"{called}: holds no state of an optimizer; give a training "
+                "checkpoint of torch.save"
             )
         places, state = index_adam(archive, pickled, size, called, limits)
         found = {key: (file, place) for key, place in places.items()}
@@ -334,7 +335,7 @@ def _index(file: BinaryIO, name: str, limits: Limits) -> Index:
         if is_pt2(archive) and pickled is None:
             raise CheckpointError(
                 f"{name}: this is an exported program (.pt2), which is an architecture with its "
-                f"weights; bring it as an architecture, or {HOW_TO_SAVE}"
+                f"weights; give it as the architecture, or {HOW_TO_SAVE}"
             )
         if pickled is not None:
             return index_torch(archive, pickled, size, name, limits)

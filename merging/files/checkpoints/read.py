@@ -126,7 +126,7 @@ def map_checkpoint(path: Path) -> Params:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"{path.name}: the file is gone or damaged ({error}); bring the model again"
+            f"{path.name}: the file is gone or damaged ({error}); load the model again"
         ) from error
 
 

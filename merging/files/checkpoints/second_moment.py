@@ -1,6 +1,6 @@
 """Adam's second moment in a training checkpoint, as a curvature with the model's names.
 
-Adam remembers a running mean of squared gradients of every parameter, by number. The numbers are
+Adam keeps a running mean of squared gradients of every parameter, by number. The numbers are
 those of the order in which the optimizer was given the parameters, which is the model's order in
 most programs; groups (with and without weight decay, say) keep it inside of each. Here names and
 numbers are matched by that order and by shapes. Where more than one matching would do, none is
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 Order = Mapping[str, Shape]
 
 _WHAT_TO_DO = (
-    "make the optimizer from model.named_parameters(), whose names PyTorch keeps, or take "
+    "make the optimizer from model.named_parameters(), whose names PyTorch keeps, or compute "
     "curvature from examples"
 )
 
@@ -238,7 +238,7 @@ def _by_name(
             there = f"with shape {list(order[key])}" if key in order else "not"
             raise CheckpointError(
                 f"{name}: the optimizer names a parameter {short(key)} of shape "
-                f"{list(entry.shape)}, which the model has {there}, or it names it twice; take "
+                f"{list(entry.shape)}, which the model has {there}, or it names it twice; compute "
                 "curvature from examples"
             )
         found[key] = (entry, beta2)

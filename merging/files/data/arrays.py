@@ -1,4 +1,4 @@
-"""What is made of the data that a person brings, whatever file they came in."""
+"""What is made of the data that a person gives, whatever file they came in."""
 
 from __future__ import annotations
 

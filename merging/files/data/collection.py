@@ -46,7 +46,7 @@ class DiskFiles:
             if found.is_file() and not found.is_symlink():
                 self._names.append(found.relative_to(path).as_posix())
             if len(self._names) > MAX_FILES:
-                raise DataError(f"{called}: holds more than {MAX_FILES:,} files; bring fewer")
+                raise DataError(f"{called}: holds more than {MAX_FILES:,} files; use fewer")
 
     def names(self) -> list[str]:
         """Return all names, hidden ones left out, sorted."""
@@ -67,7 +67,7 @@ class DiskFiles:
             data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise DataError(
-                f"{self._called}: {name[-100:]!r} has more than {max_bytes:,} bytes; bring less"
+                f"{self._called}: {name[-100:]!r} has more than {max_bytes:,} bytes; use less data"
             )
         return data
 
@@ -148,7 +148,7 @@ class Unpacked(io.RawIOBase):
         self._at += len(data)
         if self._at > self._max_bytes:
             raise DataError(
-                f"{self._called}: unpacks to more than {self._max_bytes:,} bytes; bring less"
+                f"{self._called}: unpacks to more than {self._max_bytes:,} bytes; use less data"
             )
         if self._at > _FREE and self._at > MAX_RATIO * max(1, self._file.tell()):
             raise DataError(

@@ -85,7 +85,9 @@ def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> Example
     pairs = [(k, a, labels[_partner(k, a, labels, name)]) for k, a in images.items()]
     pairs.sort(key=lambda pair: ("train" not in pair[0].lower(), -len(pair[1])))
     if len({pair[1].shape[1:] for pair in pairs}) != 1:
-        raise DataError(f"{name}: the images of the two parts have different sizes")
+        raise DataError(
+            f"{name}: the images of the two parts have different sizes; give them one size"
+        )
     return _joined(pairs, name, max_bytes)
 
 
@@ -106,13 +108,13 @@ def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int
     first = len(pairs[0][1]) if len(pairs) == 2 else 0
     n = sum(len(images) for _, images, _ in pairs)
     if n == 0 or pairs[0][1].size == 0:
-        raise DataError(f"{name}: the idx files hold no images; bring some examples")
+        raise DataError(f"{name}: the idx files hold no images; add some")
     keep = fitting(n, first, 4 * math.prod(pairs[0][1].shape[1:]), max_bytes)
     kept = list(zip(pairs, keep[2 - len(pairs) :], strict=True))
     x = np.concatenate([_floats(images[part]) for (_, images, _), part in kept])
     y = np.concatenate([labels[part] for (_, _, labels), part in kept])
     if (y < 0).any() or (y != np.trunc(y)).any():
-        raise DataError(f"{name}: the labels are not whole numbers from 0")
+        raise DataError(f"{name}: the labels are not whole numbers from 0; renumber them")
     if x.ndim == 3:
         x = x[:, None]
     if not np.isfinite(x).all():

@@ -1,4 +1,4 @@
-"""Data of any kind that a person brings, told apart by their bytes."""
+"""Data of any kind that a person gives, told apart by their bytes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_data(
         name: What to call it in messages; never used as a path.
         kind: What the targets are, where it is known; found from their values otherwise.
         window: Tokens that a piece of one long text holds.
-        image_size: Height and width to bring images to; without it, all must have one size.
+        image_size: Height and width to resize images to; without it, all must have one size.
         max_bytes: The most that the file may have, and the inputs as float32.
 
     Returns:
@@ -99,7 +99,7 @@ class _Reader:
         if size > self.max_bytes:
             raise DataError(
                 f"{self.name}: the file takes {size:,} bytes, more than the limit of "
-                f"{self.max_bytes:,}; bring fewer examples"
+                f"{self.max_bytes:,}; use fewer examples"
             )
         head = file.read(512)
         file.seek(0)
@@ -114,7 +114,7 @@ class _Reader:
     def collection(self, files: Files) -> ExampleArrays:
         names = files.names()
         if not names:
-            raise DataError(f"{self.name}: holds no files")
+            raise DataError(f"{self.name}: holds no files; add the data")
         kinds = {name: self._kind(files, name) for name in names[:_LOOKED_AT]}
         if "image" in kinds.values():
             return read_images(files, self.name, self.max_bytes, self.image_size)
@@ -174,8 +174,7 @@ class _Reader:
             return join_batches([(self.name, data)], self.name, self.max_bytes)
         if is_image(head):
             raise DataError(
-                f"{self.name}: this is one image; bring a zip file of images in one folder per "
-                "class"
+                f"{self.name}: this is one image; give a zip file of images in one folder per class"
             )
         if head.startswith(b"\x93NUMPY"):
             raise DataError(

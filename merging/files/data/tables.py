@@ -75,7 +75,7 @@ def read_table(
             _refuse_field(row, line, first if header else None, target, name)
         if 4 * len(features) > max_bytes:
             raise DataError(
-                f"{name}: the features take more than {max_bytes:,} bytes; bring fewer rows"
+                f"{name}: the features take more than {max_bytes:,} bytes; use fewer rows"
             )
     x = np.frombuffer(features, np.float32).reshape(-1, columns - 1).copy()
     _check_finite(x, 2 if header else 1, name)
@@ -94,7 +94,7 @@ def _text(data: bytes, name: str) -> str:
             "a table as UTF-8 text; save it as one of these"
         ) from error
     if "\0" in text[:10_000]:
-        raise DataError(f"{name}: this is no table: it holds bytes that no text has")
+        raise DataError(f"{name}: this is not a table: it holds bytes that are not text")
     return text
 
 
@@ -112,7 +112,9 @@ def _rows(text: str, name: str) -> Iterator[list[str]]:
     try:
         yield from (row for row in reader if row)
     except csv.Error as error:
-        raise DataError(f"{name}: line {reader.line_num} is no row of a table ({error})") from error
+        raise DataError(
+            f"{name}: line {reader.line_num} is not a row of a table ({error})"
+        ) from error
 
 
 def _chain(start: list[list[str]], rest: Iterator[list[str]]) -> Iterator[list[str]]:

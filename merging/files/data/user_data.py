@@ -52,7 +52,9 @@ def own_data(function: str) -> ExampleArrays:
 def _examples(x: NDArray, y: NDArray, name: str, split: int | None) -> ExampleArrays:
     if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2 and y.shape == x.shape:
         if int(min(x.min(initial=0), y.min(initial=0))) < 0 or not x.size:
-            raise DataError(f"{name}: tokens are whole numbers from 0, and at least one")
+            raise DataError(
+                f"{name}: tokens must be whole numbers from 0, and there must be at least one"
+            )
         classes = int(max(x.max(), y.max())) + 1
         whole = x.astype(np.int64), y.astype(np.int64)
         return ExampleArrays(*whole, "tokens", classes, split=split)

@@ -35,7 +35,7 @@ def diagonal_fisher(
         batches: Any re-iterable of `(inputs, class numbers)`.
         labels: `"sampled"` draws one label per example from the model itself (the Fisher
             information); `"true"` takes the data's (the empirical Fisher).
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
         seed: Of the drawn labels.
 
     Returns:
@@ -90,7 +90,7 @@ def on_sum_scale(fisher: Mapping[str, Tensor], examples: int) -> Params:
         {'w': tensor([100.])}
     """
     if examples <= 0:
-        raise MergingError(f"a data set has a positive number of examples, not {examples}")
+        raise MergingError(f"the number of examples must be positive, not {examples}")
     return {name: value * examples for name, value in fisher.items()}
 
 
@@ -102,6 +102,6 @@ def check_classes(targets: Tensor) -> None:
     """
     if targets.dim() != 1 or targets.is_floating_point():
         raise DataError(
-            f"curvature is taken of class numbers [n], and the targets are {targets.dtype} "
+            f"curvature needs class numbers [n] as targets, and these are {targets.dtype} "
             f"{list(targets.shape)}; give labelled examples"
         )

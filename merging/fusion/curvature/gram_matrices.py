@@ -33,7 +33,7 @@ def gram_matrices(
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, targets)`; take the model's own training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
 
     Returns:
         float64 `[d, d]` by the weight's name, `d` the numbers that one output reads.

@@ -47,7 +47,7 @@ def kronecker_curvature(
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, class numbers)`; training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
         seed: Of the labels that are drawn for the diagonal.
 
     Returns:
@@ -94,7 +94,7 @@ def gauss_newton_curvature(
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, class numbers)`; training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
 
     Returns:
         The curvature of the *mean* of the losses, as `kronecker_curvature` gives it.
@@ -135,7 +135,7 @@ def scaled_curvature(curvature: Operator, factor: float) -> Operator:
         MergingError: If the number is not positive.
     """
     if not factor > 0:
-        raise MergingError(f"a curvature is multiplied by a positive number, not {factor}")
+        raise MergingError(f"the factor of a curvature must be positive, not {factor}")
     return lambda step: {name: factor * value for name, value in curvature(step).items()}
 
 

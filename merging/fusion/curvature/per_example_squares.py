@@ -22,7 +22,7 @@ from merging.files.checkpoints.lazy_params import Params
 from merging.fusion.curvature.layer_squares import Measure, measures
 from merging.models.state_dict import floating
 
-_EXAMPLES = 1000  # at one time, at the most
+_EXAMPLES = 1000  # at one time, at most
 _PASS_BYTES = 1 << 28  # of layers' outputs in one pass
 _GRADIENT_BYTES = 1 << 24  # of single examples' gradients under vmap
 _TRIED = 3

@@ -93,7 +93,7 @@ def _roles_at(
     if bias or operator in _UNITWISE:
         return _all_made(expressions)
     raise MergingError(
-        _refusal(_first(expressions), name, f"{operator} is no layer that is known here")
+        _refusal(_first(expressions), name, f"{operator} is not a layer that is known here")
     )
 
 

@@ -227,7 +227,7 @@ def _joined(batches: BatchesLike) -> tuple[Tensor, Tensor]:
     inputs, targets = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     if targets.is_floating_point():
         raise DataError(
-            "the targets are numbers, and distillation is of class probabilities; give a "
+            "distillation learns class probabilities, and the targets are numbers; give a "
             "classifier and its examples"
         )
     return inputs, targets

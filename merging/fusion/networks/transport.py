@@ -72,7 +72,7 @@ def fuse_by_transport(
     options: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> TransportResult:
-    """Fuse models that differ in widths at the most into the first one's architecture.
+    """Fuse models that differ at most in widths into the first one's architecture.
 
     Args:
         models: One architecture per model; the same module may stand for several.
@@ -134,7 +134,7 @@ def soft_plan(costs: Tensor, entropy: float) -> Tensor:
 
     Returns:
         float64 `[n, m]`; columns sum to `1 / m`, and rows to `1 / n` within a part in a million,
-        or as near as 2,000 rounds bring them where the entropy is very small.
+        or as near as 2,000 rounds get them where the entropy is very small.
 
     Example:
         >>> soft_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 10.0).round(decimals=1).tolist()
@@ -298,7 +298,7 @@ def _shares(models: int, states: int, specs: int, weights: Sequence[float] | Non
 
 
 def _check_alike(first: ExaminedModel, other: ExaminedModel, number: int) -> None:
-    """Make sure that two models differ in widths at the most.
+    """Make sure that two models differ at most in widths.
 
     Raises:
         ArchitectureMismatchError: If they do not; the tensor is named.

@@ -103,7 +103,7 @@ def stream_features(
     """Run all models over the examples, and add up the moments of their units.
 
     Args:
-        subjects: Models whose graphs differ in widths at the most.
+        subjects: Models whose graphs differ at most in widths.
         batches: The examples.
         on_progress: Called after every batch; may raise `StoppedError`.
 

@@ -115,7 +115,9 @@ def zip_models(
     clusters: dict[str, Tensor] = {}
     for group in zipped:
         if group not in features:
-            raise MergingError(f"no activation of the model shows the units of {group!r} alone")
+            raise MergingError(
+                f"no activation of the model shows the units of {group!r} alone; leave it out"
+            )
         sites = [moments.correlation() for moments in features[group]]
         similarity = sum(sites, torch.zeros(())) / len(sites)
         clusters[group] = zip_units(similarity.numpy(), len(states), read)

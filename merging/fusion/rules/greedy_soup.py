@@ -49,8 +49,8 @@ def _accuracy(problem: FusionProblem, params: Params) -> float:
     accuracy = float(evaluate(model, readable, batches).accuracy[0])
     if math.isnan(accuracy):
         raise DataError(
-            "a greedy soup compares accuracies, and there are none where numbers are predicted; "
-            "take a learned soup's examples from a task of classes"
+            "a greedy soup compares the accuracy of its models, but these examples have numbers as "
+            "targets and no classes; give examples with classes, or choose another rule"
         )
     return accuracy
 

@@ -25,7 +25,7 @@ def scale_tasks(
     if options.mode == "analogy":
         if len(problem.models) != 3:
             raise MergingError(
-                f"an analogy is of three models, not {len(problem.models)}: the first is to the "
+                f"an analogy takes three models, not {len(problem.models)}: the first is to the "
                 "second as the third is to the result"
             )
         signs = [-1.0, 1.0, 1.0]

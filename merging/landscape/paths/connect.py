@@ -111,7 +111,7 @@ def connect(
     chosen = read_options(card, options)
     check_same_architecture(params_a, params_b)
     if distance(params_a, params_b) == 0:
-        raise MergingError("the two models are equal, so there is no path to train between them")
+        raise MergingError("the two models are equal, so there is no path to train; choose others")
     start = time.perf_counter()
     space = TrainedSpace(model, params_a, batches)
     ends = _Ends(

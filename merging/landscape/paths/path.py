@@ -113,7 +113,7 @@ def polyline_weights(ts: ArrayLike, knots: ArrayLike) -> NDArray[np.float64]:
         knots: Positions of the corners, ascending from 0 to 1.
 
     Returns:
-        `[k, corners]`, two neighbours at the most in every row.
+        `[k, corners]`, two neighbours at most in every row.
 
     Example:
         >>> polyline_weights([0.25, 0.5], [0, 0.5, 1]).tolist()

@@ -95,7 +95,7 @@ class TrainedSpace:
         loss = self.loss(leaf, rest, chosen)
         if not torch.isfinite(loss):
             raise MergingError(
-                "training ran away: the loss is no longer finite; choose a smaller step size"
+                "training diverged: the loss is no longer finite; choose a smaller step size"
             )
         (slope,) = torch.autograd.grad(loss, leaf)
         return float(loss.detach()), slope + weight_decay * leaf.detach()

@@ -12,7 +12,7 @@ class TrainingLog:
     """Losses of steps, averaged over runs of them, and told to whoever watches.
 
     Args:
-        on_progress: As of `connect`.
+        on_progress: Called as `connect` calls it.
         total: Steps in all.
     """
 

@@ -71,7 +71,7 @@ def foresee(
     *,
     restarts: int = 3,
 ) -> Forecast:
-    """Say what matching two models will take, and what is odd about their numbers.
+    """Say what matching two models will take, and what is unusual about their numbers.
 
     Args:
         model: The architecture.

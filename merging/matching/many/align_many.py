@@ -29,10 +29,10 @@ class ManyOptions:
     """Options of all kinds.
 
     Attributes:
-        max_rounds: Rounds over all models at the most.
-        max_sweeps: Sweeps over the groups at the most, per matching.
+        max_rounds: Rounds over all models at most.
+        max_sweeps: Sweeps over the groups at most, per matching.
         restarts: Runs of every matching of two models, of which the best is kept.
-        steps: Sweeps of Frank–Wolfe over the groups at the most.
+        steps: Sweeps of Frank–Wolfe over the groups at most.
         cycle_models: Among how many of the models, from the first, all pairs are matched to
             measure the cycle error; 0 for none.
     """
@@ -57,7 +57,7 @@ class ManyOptions:
 
 @dataclass(frozen=True)
 class CycleError:
-    """Shares of units that going round three models, from each to the next, brings elsewhere.
+    """Shares of units that going round three models, from each to the next, takes elsewhere.
 
     Attributes:
         pairwise: Of weight matchings of every two models by themselves; NaN if there are fewer

@@ -48,9 +48,9 @@ def climb(
     Args:
         models: The models.
         generator: Source of the orders of groups and models.
-        steps: Sweeps of Frank–Wolfe over the groups at the most.
-        max_rounds: Rounds over all models at the most, after rounding.
-        max_sweeps: Sweeps over the groups at the most, per model and round.
+        steps: Sweeps of Frank–Wolfe over the groups at most.
+        max_rounds: Rounds over all models at most, after rounding.
+        max_sweeps: Sweeps over the groups at most, per model and round.
 
     Yields:
         What is reached, after every sweep and every model; J never falls.

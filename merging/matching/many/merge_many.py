@@ -112,8 +112,8 @@ def rise(
         models: The models.
         orders: Where to start; left as they are.
         generator: Source of the orders of models and groups.
-        max_rounds: Rounds over all models at the most.
-        max_sweeps: Sweeps over the groups at the most, per model and round.
+        max_rounds: Rounds over all models at most.
+        max_sweeps: Sweeps over the groups at most, per model and round.
 
     Yields:
         What is reached, after every model.

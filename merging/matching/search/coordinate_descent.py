@@ -48,7 +48,7 @@ def descend(
         similarity: Weights of both models.
         start: Permutations of all groups to start from, in full shape; left as they are.
         generator: Source of the orders.
-        max_sweeps: Sweeps at the most.
+        max_sweeps: Sweeps at most.
         on_sweep: Called after every sweep with what is reached; may raise to stop.
 
     Returns:

@@ -250,7 +250,7 @@ class _Plan:
         elif kind != "constant_input" and not (
             kind == "user_input" and "as_none" in content["arg"]
         ):
-            raise self._refusal(f"its graph takes a {kind.replace('_', ' ')} that is no tensor")
+            raise self._refusal(f"its graph takes a {kind.replace('_', ' ')} that is not a tensor")
 
     def _shaped(self, name: str, value: Mapping[str, Any]) -> Input:
         shape, numbers = [], 1

@@ -128,7 +128,7 @@ def _json(archive: zip_archive.Archive, key: str, name: str) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ArchiveError):
             raise
-        raise CheckpointError(f"{name}: its {short_name} is no JSON ({error})") from error
+        raise CheckpointError(f"{name}: its {short_name} is not JSON ({error})") from error
 
 
 def _tensors(

@@ -153,7 +153,9 @@ def _constant(exported: torch.export.ExportedProgram, name: str, node_name: str)
     if value is None:
         value = exported.state_dict.get(name)
     if not isinstance(value, Tensor):
-        raise MergingError(f"the model reads {name!r}, which is neither a tensor nor an input")
+        raise MergingError(
+            f"the model reads {name!r}, which is neither a tensor nor an input; make it a buffer"
+        )
     return value.detach()
 
 

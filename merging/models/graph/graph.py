@@ -279,4 +279,4 @@ def _first_tensor(value: Any) -> Tensor:
     for item in value.values() if isinstance(value, dict) else value:
         if isinstance(item, Tensor):
             return item
-    raise MergingError("the model returns no tensor")
+    raise MergingError("the model returns no tensor; have it return one")

@@ -107,12 +107,12 @@ def uploaded_family(
     if base is not None and (others := [m.name for m in models if m.config != base.config]):
         raise ArchitectureMismatchError(
             f"{', '.join(others)}: another architecture, or other widths, than the base "
-            f"{base.name}; models that were fine-tuned from a base are as it is"
+            f"{base.name}; leave it out, or give the base that all came from"
         )
     if strangers := [m.name for m in models if not _is_alike(first.config, m.config)]:
         raise ArchitectureMismatchError(
-            f"{', '.join(strangers)}: another architecture than {first.name}; models of one "
-            "architecture can be merged"
+            f"{', '.join(strangers)}: another architecture than {first.name}; only models of "
+            "one architecture can be merged, so leave the others out"
         )
     return Family(
         config=first.config,

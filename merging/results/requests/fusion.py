@@ -62,7 +62,7 @@ class FusionRequest(Request[MergedScore]):
         options: Canonical JSON of its options.
         weights: One number per model; empty for 1 each.
         order: How the models are lined up first, if at all.
-        statistics: Whether running statistics are merged too, or taken anew on training examples.
+        statistics: Whether running statistics are merged too, or re-estimated on training examples.
         labels: Labels for curvature: drawn from the model, or the data's.
         seed: For rules that draw at random.
         split: Examples to judge by.

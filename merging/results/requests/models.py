@@ -109,7 +109,7 @@ class DiagnosisRequest(Request[Diagnosis]):
 
 @dataclass(frozen=True)
 class ForecastRequest(Request[Forecast]):
-    """What matching two models will take, and what is odd about their numbers."""
+    """What matching two models will take, and what is unusual about their numbers."""
 
     task: ClassVar[str] = "forecast"
     quick: ClassVar[bool] = True

@@ -76,7 +76,7 @@ def _certified_difference(
         raise MergingError(
             f"the permutation found by {request.title.lower()} changes the function of model B by "
             f"{certificate.max_relative_difference:.1e}, more than {certificate.tolerance:.0e}; "
-            "it is not used"
+            "it is not used. Choose another method or permutation spec"
         )
     return certificate.max_relative_difference
 

@@ -88,7 +88,9 @@ def compare_vectors(
     """
     members = load_members(request.family, context.store)
     if members.base is None:
-        raise MergingError("task vectors are steps from a base, and these models have none")
+        raise MergingError(
+            "task vectors are steps from a base, and these models have none; give one"
+        )
     whole = compare_task_vectors(members.base, members.models)
     by_tensor = compare_by_tensor(members.base, members.models)
     parts = np.stack([found.norms**2 for found in by_tensor.values()], axis=1)

@@ -32,7 +32,7 @@ from merging.symmetry import certify
 
 
 def line_up(request: requests.OrderRequest, part: Part, context: Context) -> CommonOrder:
-    """Bring the models of a family into one order of units.
+    """Put the models of a family into one order of units.
 
     Raises:
         MergingError: If what it needs is missing, or the result must not be used.
@@ -54,7 +54,10 @@ def line_up(request: requests.OrderRequest, part: Part, context: Context) -> Com
     for perms in found.permutations[1:]:
         certificate = certify(network.model, spec, network.example_inputs, permutations=perms)
         if not certificate.ok:
-            raise MergingError("a permutation changes the function of its model; it is not used")
+            raise MergingError(
+                "a permutation changes the function of its model, so "
+                "it is not used; choose another order"
+            )
     return CommonOrder(
         permutations=tuple(
             {group: perm.numpy() for group, perm in perms.items()} for perms in found.permutations

@@ -39,7 +39,7 @@ class Members:
     """A family in memory; shared between requests, so never written to.
 
     Attributes:
-        networks: Every model's architecture; they differ in widths at the most.
+        networks: Every model's architecture; they differ at most in widths.
         models: State dicts, in float32 at least.
         base: The base's; None without one.
         joint: The joint model's; None without one.

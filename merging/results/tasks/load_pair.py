@@ -95,7 +95,7 @@ def _load(subject: Subject, stored: Stored) -> Loaded:
 
 
 def forget() -> None:
-    """Forget models and data that were loaded, so that they are read anew."""
+    """Forget models and data that were loaded, so that they are read again."""
     _load.cache_clear()
     _params.cache_clear()
 

@@ -109,7 +109,7 @@ def merge(request: requests.FusionRequest, members: Members, context: Context) -
     card = find_card(request.rule)
     lacking = requests.lacking(card, request.family, request.moments)
     if lacking:
-        raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
+        raise MergingError(f"{card.title} {lacking}; choose another rule")
     parents = ordered(members.models, request.order, context.store)
     start = time.perf_counter()
     if card.on_networks:

@@ -55,7 +55,7 @@ def prove_spec(request: requests.SpecRequest, part: Part, context: Context) -> r
             path = uploaded(request.upload, "the permutation spec", context.store)
             text = path.read_text("utf-8")
         except UnicodeDecodeError as error:
-            raise SymmetryError(f"the permutation spec is no text ({error})") from error
+            raise SymmetryError(f"the permutation spec is not UTF-8 text ({error})") from error
     return keep_spec(text, request.config, context.store, freeze=request.frozen)
 
 

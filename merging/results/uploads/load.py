@@ -29,7 +29,7 @@ TensorDict = dict[str, Tensor]
 
 NO_DATA = (
     "these models came without examples, so nothing can be evaluated: there are no examples; "
-    "choose or bring some on the Models page (on the command line: --data)"
+    "choose or upload some on the Models page (on the command line: --data)"
 )
 
 

@@ -95,7 +95,7 @@ class OperatorCall:
         """
         value = self.arguments[name]
         if not isinstance(value, TensorAxes):
-            raise TypeError(f"{self.place}: argument {name!r} is no tensor")
+            raise TypeError(f"{self.place}: argument {name!r} is not a tensor")
         return value.axes
 
     def tensors(self) -> Iterator[TensorAxes]:

@@ -312,5 +312,5 @@ def test_what_is_written_as_a_table_is_read_back(x):
 def test_missing_paths_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="mine: there is no such file or folder"):
         read_data(tmp_path / "none", "mine")
-    with pytest.raises(DataError, match="mine: holds no files"):
+    with pytest.raises(DataError, match="mine: holds no files; add the data"):
         read_data(tmp_path, "mine")
