@@ -48,7 +48,7 @@ class Table:
 
     def lines(self) -> Iterator[str]:
         """Yield the table in Markdown."""
-        yield "| way | test loss | test accuracy | J, share of the most | seconds |"
+        yield "| merge | test loss | test accuracy | J, share of the most | seconds |"
         yield "|---|---|---|---|---|"
         for way, found in self.rows.items():
             (loss, right, share, seconds), spread = np.mean(found, 0), np.std(found, 0, ddof=1)

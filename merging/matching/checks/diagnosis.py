@@ -1,6 +1,6 @@
 """Two models examined before they are matched, and the method tried where the answer is known.
 
-Three questions that a person has who gets a poor result: is something odd about these models; does
+Three questions that a person has who gets a poor result: is something wrong with these models; does
 matching work on this architecture at all (a permutation of A itself is planted and looked for);
 and what would chance look like (A is matched with a network that learned nothing)?
 """
