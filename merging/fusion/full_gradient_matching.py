@@ -115,7 +115,7 @@ def match_gradients(
 
 
 def _trained(model: StateDict) -> list[str]:
-    """Return the names of floating tensors that are no running statistics."""
+    """Return the names of floating tensors that are not running statistics."""
     problem = FusionProblem(models=[model])
     return [n for n in model if problem.is_floating(n) and n not in problem.statistics]
 

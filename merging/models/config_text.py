@@ -27,7 +27,7 @@ def read_config(text: str) -> dict[str, Any]:
         The config: its architecture is known here, and what says where it is has the right type.
 
     Raises:
-        ArchitectureMismatchError: If it is no such thing.
+        ArchitectureMismatchError: If it is not such a thing.
         UnknownNameError: If it names no architecture that is known.
 
     Example:

@@ -86,7 +86,7 @@ def read_model(
         The model.
 
     Raises:
-        MergingError: If the file is no checkpoint, or its architecture cannot be found.
+        MergingError: If the file is not a checkpoint, or its architecture cannot be found.
 
     Example:
         >>> from merging.schema.cards.zoo import ASSETS
@@ -121,7 +121,7 @@ def config_of(
 
     Raises:
         ArchitectureMismatchError: If it cannot be found.
-        MergingError: If what is given is no config.
+        MergingError: If what is given is not a config.
     """
     if architecture.startswith("{"):
         config = read_config(architecture)

@@ -154,7 +154,7 @@ def _check_numbers(
         if len(listed) > limits.max_tensors:
             _damaged(name, f"it lists more than {limits.max_tensors:,} parameters")
     if not all(_is_number(number, limits) for number in listed):
-        _damaged(name, "a parameter's number is no whole number from 0 on, or much too large")
+        _damaged(name, "a parameter's number is not a whole number from 0 on, or much too large")
     known = set(listed)
     if len(known) < len(listed):
         _damaged(name, "a parameter is listed twice")
@@ -213,7 +213,7 @@ def _entry(
         views[f"step of {number!r}"] = step
         return AdamEntry(key, square.shape, f"step of {number!r}")
     if not isinstance(step, int | float):
-        _damaged(name, f"the step of parameter {number!r} is no number")
+        _damaged(name, f"the step of parameter {number!r} is not a number")
     return AdamEntry(key, square.shape, checked_step(step, key, name))
 
 

@@ -171,7 +171,7 @@ _NONE = np.zeros((0, _PIXELS), np.uint8)
 
 def _batch_or_names(found: object, called: str) -> Batch | tuple[str, ...]:
     if not isinstance(found, dict):
-        raise PickleRefusedError("it is no dict of a batch")
+        raise PickleRefusedError("it is not a dict of a batch")
     plain = {_text(key): value for key, value in found.items()}
     names = next((plain[key] for key in _NAMES if key in plain), None)
     if isinstance(names, list) and "data" not in plain:

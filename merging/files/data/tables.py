@@ -42,7 +42,7 @@ def read_table(
         names.
 
     Raises:
-        DataError: If it is no text or no table, or a feature is missing or not a number.
+        DataError: If it is not text or not a table, or a feature is missing or not a number.
 
     Example:
         >>> found = read_table(b"height,label\n1.5,cat\n2,ant\n", "mine.csv", 1000)

@@ -27,7 +27,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> ExampleArra
         `x`, int64 `[n, length - 1]`, and `y`, the token after each.
 
     Raises:
-        DataError: If these are no whole numbers from 0, or too few to predict any.
+        DataError: If these are not whole numbers from 0, or too few to predict any.
 
     Example:
         >>> found = next_tokens(np.arange(6), "mine.npz", window=2)
@@ -44,7 +44,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> ExampleArra
     wrong = tokens[(tokens < 0) | (tokens > _LARGEST)]
     if wrong.size:
         raise DataError(
-            f"{name}: 'tokens' holds {wrong.size} values that are no token numbers: {few(wrong)}; "
+            f"{name}: 'tokens' holds {wrong.size} values that are not token numbers: {few(wrong)}; "
             "expected whole numbers from 0, without padding by negative ones"
         )
     notes = []

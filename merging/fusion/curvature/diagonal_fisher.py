@@ -43,7 +43,7 @@ def diagonal_fisher(
 
     Raises:
         UnknownNameError: If `labels` is neither.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     if labels not in ("sampled", "true"):
         raise UnknownNameError(f"unknown labels {labels!r}; choose from 'sampled', 'true'")

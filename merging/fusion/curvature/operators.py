@@ -57,7 +57,7 @@ def kronecker_curvature(
 
     Raises:
         MergingError: If curvlinops is not installed.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     library = _curvlinops()
     data, count = _taken(batches, examples)
@@ -101,7 +101,7 @@ def gauss_newton_curvature(
 
     Raises:
         MergingError: If curvlinops is not installed.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     library = _curvlinops()
     data, count = _taken(batches, examples)

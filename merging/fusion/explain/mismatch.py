@@ -146,7 +146,7 @@ def decompose_error(
 
     if all are stationary points. With `C_t = 0` the merge is task arithmetic and this is Eq. 10;
     with `C_t = H_t` it is gradient matching (Eq. 12), and the bracket is what Taylor's expansion
-    (Eq. 11) leaves out. Models that are no stationary points add a residual, so that both terms
+    (Eq. 11) leaves out. Models that are not stationary points add a residual, so that both terms
     together always are the difference.
 
     Args:

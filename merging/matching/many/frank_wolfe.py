@@ -42,7 +42,7 @@ def climb(
 ) -> Iterator[Reached]:
     """Climb J by Frank–Wolfe, round, and climb on from permutation to permutation.
 
-    Groups that sit twice on one tensor, and nested ones, are not relaxed: J is no quadratic in
+    Groups that sit twice on one tensor, and nested ones, are not relaxed: J is not quadratic in
     them. They join in after rounding.
 
     Args:

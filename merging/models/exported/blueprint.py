@@ -398,7 +398,7 @@ def _numbers(value: Any) -> Any:
         return float(value.replace("Infinity", "inf"))
     if isinstance(value, (int, float, bool)):
         return value
-    raise ValueError(f"{str(value)[:40]!r} is no number")
+    raise ValueError(f"{str(value)[:40]!r} is not a number")
 
 
 def _text(value: Any) -> str:

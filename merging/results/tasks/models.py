@@ -47,7 +47,7 @@ def prove_spec(request: requests.SpecRequest, part: Part, context: Context) -> r
     """Prove a spec that a person chose, and keep it.
 
     Raises:
-        SymmetryError: If what was uploaded is no text.
+        SymmetryError: If what was uploaded is not text.
     """
     text = ""
     if request.upload:

@@ -101,7 +101,7 @@ def keep_checkpoint(
         What was kept.
 
     Raises:
-        MergingError: If the file is no checkpoint, or its architecture cannot be found.
+        MergingError: If the file is not a checkpoint, or its architecture cannot be found.
     """
     if looks_like_pt2(source):
         archive = read_pt2(source if isinstance(source, bytes) else source.read_bytes(), name)

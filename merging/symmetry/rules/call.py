@@ -91,7 +91,7 @@ class OperatorCall:
         """Return the axes of a tensor argument.
 
         Raises:
-            TypeError: If the argument is no tensor.
+            TypeError: If the argument is not a tensor.
         """
         value = self.arguments[name]
         if not isinstance(value, TensorAxes):
