@@ -233,7 +233,7 @@ def test_progress_rises_to_its_end_and_a_stop_is_heeded(rule):
         ({"models": []}, "no models"),
         ({"weights": [1.0]}, "2 models have 1 weights"),
         ({"weights": [1.0, -1.0]}, "add up to 0"),
-        ({"weights": [1.0, float("nan")]}, "weights are numbers"),
+        ({"weights": [1.0, float("nan")]}, "weights must be finite numbers"),
         ({"fishers": FISHERS[:1]}, "2 models have 1 fishers"),
         ({"sizes": [1]}, "2 models have 1 sizes"),
         ({"models": [MODELS[0], {"w": torch.zeros(1)}]}, "different tensors"),

@@ -85,7 +85,7 @@ NPZ: dict[str, Row] = {
                         "not token numbers: -1"),
     "tokens-floats": (lambda: zipped({"tokens.npy": npy("(2, 2)", bytes(16))}), "whole numbers"),
     "tokens-one": (lambda: zipped({"tokens.npy": npy("(1,)", bytes(8), "<i8")}), "at least two"),
-    "tokens-huge": (lambda: zipped({"tokens.npy": npy("(2,)", b"\x7f" * 16, "<i8")}), "no token num"),
+    "tokens-huge": (lambda: zipped({"tokens.npy": npy("(2,)", b"\x7f" * 16, "<i8")}), "not token num"),
     "one-array": (lambda: npy("(2, 2)", bytes(16)), "this is one array"),
 }  # fmt: skip
 
@@ -158,8 +158,8 @@ TABLES: dict[str, Row] = {
     "csv-too-large": (lambda: b"1,2,0\n1e300,2,1\n", "1 rows hold NaN, infinity or"),
     "csv-negative-label": (lambda: b"1,2,a\n1,2,\n", "none empty"),
     "csv-many-texts": (lambda: b"".join(b"1,t%d\n" % k for k in range(1500)), "1,500 different texts"),
-    "csv-open-quote": (lambda: b'1,2\n"' + b"1,2\n" * 200_000, "no row of a table"),
-    "csv-nul": (lambda: b"1,2\n\0,3\n", "no text has"),
+    "csv-open-quote": (lambda: b'1,2\n"' + b"1,2\n" * 200_000, "not a row of a table"),
+    "csv-nul": (lambda: b"1,2\n\0,3\n", "are not text"),
     "not-text": (lambda: np.random.default_rng(0).bytes(5000), "neither data of a kind"),
     "empty": (lambda: b"", "the file is empty"),
     "executable": (lambda: b"\x7fELF" + struct.pack("<Q", 1 << 60) * 20, "neither|no text"),

@@ -101,7 +101,7 @@ def test_names_that_stand_for_nothing_are_refused(name, words):
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MergingError, match="pip install timm, or bring the model"):
+    with pytest.raises(MergingError, match="pip install timm, or export the model"):
         library_config("timm:resnet18", {})
 
 

@@ -223,8 +223,8 @@ def open_adam(
         pickled = None if archive is None else find_pickle(archive)
         if archive is None or pickled is None:
             raise CheckpointError(
-                f"{called}: holds no state of an optimizer; give a training "
-                "checkpoint of torch.save"
+                f"{called}: holds no state of an optimizer; give a training checkpoint that "
+                "torch.save wrote"
             )
         places, state = index_adam(archive, pickled, size, called, limits)
         found = {key: (file, place) for key, place in places.items()}

@@ -357,7 +357,7 @@ def test_a_liar_far_away_does_not_blur_the_distances_of_the_others():
 
 
 def test_krum_says_how_many_bad_models_it_can_bear():
-    with pytest.raises(MergingError, match=r"keep 1 of 3 models when 1 may be bad.*take 0 bad"):
+    with pytest.raises(MergingError, match=r"keep 1 of 3 models when 1 may be bad.*assume 0 bad"):
         fuse("krum", models=RUN[:3], options={"faulty": 1})
 
 
