@@ -162,6 +162,6 @@ TABLES: dict[str, Row] = {
     "csv-nul": (lambda: b"1,2\n\0,3\n", "are not text"),
     "not-text": (lambda: np.random.default_rng(0).bytes(5000), "neither data of a kind"),
     "empty": (lambda: b"", "the file is empty"),
-    "executable": (lambda: b"\x7fELF" + struct.pack("<Q", 1 << 60) * 20, "neither|no text"),
+    "executable": (lambda: b"\x7fELF" + struct.pack("<Q", 1 << 60) * 20, "neither|not text"),
     "zip-of-nothing": (lambda: zipped({"a.txt": b"", "b.txt": b""}), "no data that are known"),
 }  # fmt: skip
