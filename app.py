@@ -7,7 +7,7 @@ from pages.shared import frame
 from pages.shared.doors import AllowedHosts, SafeHeaders
 from pages.shared.upload_limits import UploadLimits, housekeeping
 
-if __name__ == "__main__":  # as Streamlit runs it, anew for every page that a reader looks at
+if __name__ == "__main__":  # as Streamlit runs it, again for every page that a reader looks at
     frame.main()
 else:  # as the server loads it, once
     checks = [Middleware(kind) for kind in (SafeHeaders, AllowedHosts, UploadLimits)]

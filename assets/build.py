@@ -130,7 +130,7 @@ def _trained(pair: PairRecipe, k: int) -> dict[str, torch.Tensor]:
 
 
 def pair_requests(name: str) -> list[requests.Request]:
-    """What the pages ask for when a bundled pair is first looked at, and the table in docs."""
+    """Return what the pages ask for when a pair is first looked at, and the table in docs."""
     subject = requests.bundled_subject(name)
     methods = [requests.alignment(subject, method) for method in METHOD_CARDS]
     statistics = ["interpolated"]

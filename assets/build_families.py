@@ -59,7 +59,7 @@ def make_family(recipe: FamilyRecipe) -> None:
 
 
 def make_card(recipe: FamilyRecipe, family: Family, found: dict[Member, Params]) -> dict[str, Any]:
-    """What is known of a family, accuracies and fingerprints included."""
+    """Return what is known of a family, accuracies and fingerprints included."""
     names = list(dict.fromkeys((recipe.data, *recipe.tasks)))
     about = {member: _about(member, params, family, names) for member, params in found.items()}
     return {
@@ -141,7 +141,7 @@ def look_at(name: str, ask: Ask) -> None:
 
 
 def _weights(rule: str, family: requests.Family) -> tuple[float, ...]:
-    """What the page's factor is before anybody moves it; tuning overrides it."""
+    """Return what the page's factor is before anybody moves it; tuning overrides it."""
     scales = find_card(rule).weights == "scales"
     return (requests.FIRST_FACTOR,) * len(family.models) if scales else ()
 

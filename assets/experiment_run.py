@@ -17,7 +17,7 @@ class Run:
     Attributes:
         sets: Titles of the data sets, the base's first.
         references: Test accuracies of what is no merge, by title.
-        rules: The same of merges.
+        rules: Their counterparts of merges.
         chosen: Coefficients that were chosen on validation, by title.
         sweeps: Test accuracies by rule and scale.
         mismatches: Mismatch of gradients by the same.

@@ -87,7 +87,7 @@ def prepare(recipe: FamilyRecipe, run: int) -> Trained:
 
 
 def is_slow(recipe: FamilyRecipe) -> bool:
-    """Whether the family's networks are convolutional, which takes long."""
+    """Return whether the family's networks are convolutional, which takes long."""
     return recipe.config["architecture"] != "mlp"
 
 

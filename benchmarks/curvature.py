@@ -47,7 +47,7 @@ def measure() -> Iterator[str]:
 
 
 def _looped(model: nn.Module, inputs: Tensor, targets: Tensor) -> Params:
-    """Mean of squared gradients, one backward pass per example."""
+    """Return the mean of squared gradients, one backward pass per example."""
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for x, y in zip(inputs.split(1), targets.split(1), strict=True):
         model.zero_grad()

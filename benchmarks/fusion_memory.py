@@ -66,7 +66,7 @@ class Size:
         return self.words * self.width * 4
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors of a model."""
+        """Return the tensors of a model."""
         n = self.width
         shapes: dict[str, tuple[int, ...]] = {
             "wte.weight": (self.words, n),

@@ -103,14 +103,14 @@ def measure(seconds: float = SECONDS, seed: int | None = None) -> Iterator[str]:
 
 
 def describe(seed: int, number: int) -> str:
-    """What a call was, for reports."""
+    """Return what a call was, for reports."""
     call, values = make(seed, number)
     shapes = {k: (list(v.shape), str(v.dtype), v.stride()) for k, v in values.items()}
     return f"{call.target}{call.args} {dict(call.kwargs)} on {shapes}"
 
 
 def make(seed: int, number: int) -> tuple[Call, dict[str, Tensor]]:
-    """A call and the values that it refers to; the same for the same numbers."""
+    """Return a call and the values that it refers to; the same for the same numbers."""
     rng = random.Random(f"{seed}.{number}")
     name = rng.choice(_NAMES)
     operator = find_operator(name)
@@ -181,7 +181,7 @@ def _tensor(name: str, common: tuple[int, ...], rng: random.Random) -> Tensor:
 
 
 def _try(seed: int, number: int) -> tuple[str, str]:
-    """What came of a call, and the harm that it did, if any."""
+    """Return what came of a call, and the harm that it did, if any."""
     call, values = make(seed, number)
     before = {name: value.clone() for name, value in values.items()}
     settings, random_state = _settings(), torch.get_rng_state()

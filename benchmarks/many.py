@@ -48,7 +48,7 @@ class Table:
 
     def lines(self) -> Iterator[str]:
         """Yield the table in Markdown."""
-        yield "| way | test loss | test accuracy | J, share of the most | seconds |"
+        yield "| merge | test loss | test accuracy | J, share of the most | seconds |"
         yield "|---|---|---|---|---|"
         for way, found in self.rows.items():
             (loss, right, share, seconds), spread = np.mean(found, 0), np.std(found, 0, ddof=1)
@@ -89,7 +89,7 @@ def _references(table: Table, model: nn.Module, states: Sequence[State], data: D
 def _aligned(
     table: Table, spec: PermutationSpec, model: nn.Module, states: Sequence[State], data: Dataset
 ) -> Params:
-    """Means in a common order; returns the last kind's."""
+    """Align by every kind, and note the means; return the last kind's."""
     doubles = [{name: value.double() for name, value in state.items()} for state in states]
     most = (COUNT - 1) / 2 * sum(float((v**2).sum()) for s in doubles for v in s.values())
     mean: Params = {}
@@ -132,7 +132,7 @@ def _others(
 
 
 def _repaired(model: nn.Module, mean: State, moved: Sequence[State], data: Dataset) -> Params:
-    """REPAIR with the mean of the statistics of all models."""
+    """Apply REPAIR with the mean of the statistics of all models."""
     found = [unit_statistics(model, state, data.train) for state in moved]
     goals = {
         node: (

@@ -15,7 +15,7 @@ from merging.symmetry.spec import PermutationSpec
 
 
 def plain_descent(spec: PermutationSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    """Algorithm 1 as one would write it down for an MLP; returns its objective."""
+    """Run Algorithm 1 as one would write it down for an MLP; return its objective."""
     a = {name: value.double() for name, value in a.items()}
     b = {name: value.double() for name, value in b.items()}
     places = spec.places()

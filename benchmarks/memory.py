@@ -73,7 +73,7 @@ def _peak(service: Service, wanted: list[requests.Request]) -> tuple[int, float]
 
 
 def size_of(processes: list[psutil.Process]) -> int:
-    """Bytes that processes take together; pages that they share count once, where that is known."""
+    """Return the bytes that processes take together; shared pages count once, where known."""
     total = 0
     for process in processes:
         try:

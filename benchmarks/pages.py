@@ -76,7 +76,7 @@ _WATCH = """() => {
 
 
 def _rerun(page: Page) -> float:
-    """Seconds from a changed seed's run to the page at rest, as the page itself sees them.
+    """Return the seconds from a changed seed's run to the page at rest, as the page sees them.
 
     Looking from outside misses runs that are over before one looks.
     """

@@ -54,7 +54,7 @@ class Row:
     fixed: str
 
     def cells(self) -> list[str]:
-        """The cells of its line in the table."""
+        """Return the cells of its line in the table."""
         certificate = self.certificate
         return [
             self.name,

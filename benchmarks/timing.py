@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
+    """Return the wall-clock seconds of one call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -17,7 +17,7 @@ def seconds(run: Callable[[], object]) -> float:
 def compare(
     ours: Callable[[], object], theirs: Callable[[], object], repetitions: int
 ) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of theirs / ours, pair by pair, after a warm-up."""
+    """Return the median seconds of both, and of theirs / ours pair by pair, after a warm-up."""
     seconds(ours), seconds(theirs)
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(repetitions)]
     ratio = statistics.median(b / a for a, b in pairs)

@@ -51,7 +51,7 @@ for found in jobs.follow("models_fit", [requests.FitRequest(subject.model_a, sub
 st.subheader("Before you match", anchor=False)
 # A bundled pair has no surprises, and what it takes depends on the machine: only when asked for.
 forecast = requests.ForecastRequest(subject)
-for found in jobs.follow("models_forecast", [forecast], start=session.is_brought()):
+for found in jobs.follow("models_forecast", [forecast], start=session.is_uploaded()):
     diagnosis.before(found.result)
 st.caption(
     "The examination plants a known permutation and tries to recover it, and measures what chance "

@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 
 class Constant(nn.Module):
-    """A tensor that is no part of the state dict."""
+    """A tensor that is not part of the state dict."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()

@@ -67,12 +67,12 @@ def match(asked: wanted.Match, session: Session) -> Answer:
     """Find the permutation of B, and write it, or the aligned model.
 
     Raises:
-        MergingError: If the method is no matching method, or the models cannot be matched.
+        MergingError: If the method is not a matching method, or the models cannot be matched.
     """
     pair = open_pair(asked.named, session.store)
     alignment = asked.matching.alignment(pair.subject)
     if alignment is None:
-        raise MergingError("naive is no matching method; choose another with --method")
+        raise MergingError("naive is not a matching method; choose one with --method")
     computed = session.run(alignment)
     found = computed.result
     moved = {

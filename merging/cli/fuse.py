@@ -40,7 +40,7 @@ def fuse(asked: Fuse, session: Session) -> Answer:
         last = session.run(fusion)
         found |= _judged(last)
     if last is None:
-        raise MergingError("without examples there is nothing to say: give --data, or --out")
+        raise MergingError("without examples there is nothing to report: give --data, or --out")
     return Answer(found, models.origin.notes, last.recipe(models.origin))
 
 

@@ -12,7 +12,7 @@ from merging.files.data.user_data import own_data
 from merging.files.user_function import is_function
 from merging.results import requests
 from merging.results.compute.store import Store
-from merging.results.requests import BroughtCheckpoint, Examples, Family, Subject
+from merging.results.requests import Examples, Family, Subject, UploadedCheckpoint
 from merging.results.uploads import keep
 from merging.schema.cards.zoo import list_families, list_pairs
 from merging.schema.errors import MergingError
@@ -45,7 +45,7 @@ class OpenedPair:
 
     subject: Subject
     origin: Origin
-    files: tuple[BroughtCheckpoint, ...] = ()
+    files: tuple[UploadedCheckpoint, ...] = ()
 
     def prefix(self, number: int) -> str:
         """Return what was cut off all names of a model's file; nothing of bundled ones."""
@@ -65,8 +65,8 @@ class OpenedModels:
 
     family: Family
     origin: Origin
-    files: tuple[BroughtCheckpoint, ...] = ()
-    base: BroughtCheckpoint | None = None
+    files: tuple[UploadedCheckpoint, ...] = ()
+    base: UploadedCheckpoint | None = None
 
     def prefix(self, number: int) -> str:
         """Return what was cut off all names of a model's file; nothing of bundled ones."""
@@ -149,7 +149,7 @@ def open_models(named: Named, store: Store) -> OpenedModels:
     examples, data_origin = _read_data(named.data, files[0].config, store)
     sources = {f"model_{k}": path for k, path in enumerate(paths)} | {"models": str(count)}
     return OpenedModels(
-        family=requests.brought_family(files, base, examples),
+        family=requests.uploaded_family(files, base, examples),
         origin=_origin(sources, paths, read, data_origin),
         files=files,
         base=base,
@@ -163,16 +163,16 @@ def _bundled_models(name: str) -> OpenedModels:
         family = requests.pair_family(requests.bundled_subject(name))
         return OpenedModels(family, Origin({"family_of_pair": name}))
     raise MergingError(
-        f"{name!r} is no bundled family or pair; give two checkpoints or more, or one of "
+        f"{name!r} is not a bundled family or pair; give two checkpoints or more, or one of "
         f"{', '.join([*list_families(), *list_pairs()])}"
     )
 
 
 def _read_models(
     paths: Sequence[str], architecture: str, store: Store
-) -> tuple[BroughtCheckpoint, ...]:
+) -> tuple[UploadedCheckpoint, ...]:
     """Read checkpoints; where no architecture is given, that of the first is for all of them."""
-    found: list[BroughtCheckpoint] = []
+    found: list[UploadedCheckpoint] = []
     for path in map(Path, paths):
         found.append(keep.keep_checkpoint(path, path.name, store, architecture=architecture))
         architecture = architecture or found[0].config
@@ -195,7 +195,7 @@ def _read_data(given: str, config: str, store: Store) -> tuple[Examples | None, 
 def _origin(
     sources: Mapping[str, str],
     paths: Sequence[str],
-    files: Sequence[BroughtCheckpoint],
+    files: Sequence[UploadedCheckpoint],
     data: Origin,
 ) -> Origin:
     notes = [

@@ -99,7 +99,7 @@ class Matching:
                 options[short] = value
             elif owner not in METHOD_CARDS:
                 raise MergingError(
-                    f"--option {text}: {owner!r} is no matching method; choose from "
+                    f"--option {text}: {owner!r} is not a matching method; choose from "
                     f"{', '.join(METHOD_CARDS)}"
                 )
         return requests.alignment(subject, method, options, seed=self.seed)

@@ -24,7 +24,7 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CL
 
 
 def is_supported() -> bool:
-    """Whether this system can open files in this way."""
+    """Return whether this system can open files in this way."""
     return os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
 
@@ -126,7 +126,7 @@ def _opened(stack: ExitStack, root: Path, parts: Sequence[str]) -> int:
 
 
 def _inside(target: str, root: Path) -> str:
-    """An absolute link as a path inside the folder.
+    """Return an absolute link as a path inside the folder.
 
     Raises:
         PermissionError: If it leads out.

@@ -57,7 +57,7 @@ def check_seals(*, contents: bool = True) -> None:
         contents: Whether to read all contents; if not, only PyTorch's own record is looked at.
 
     Raises:
-        ComputeError: If something was; all of it is forgotten, so that it is read anew.
+        ComputeError: If something was; all of it is forgotten, so that it is read again.
     """
     if all(kept.holds(contents=contents) for kept in _SEALS):
         return
@@ -66,8 +66,8 @@ def check_seals(*, contents: bool = True) -> None:
     _SEALS.clear()
     raise ComputeError(
         "something wrote into data or weights that are shared while this was computed, so the "
-        "result was not kept, and they are read anew; run it again, and if this comes back, "
-        "leave out the model that was brought last"
+        "result was not kept, and they are read again; run it again, and if this comes back, "
+        "leave out the model that was added last"
     )
 
 

@@ -28,12 +28,12 @@ _MODEL_MARKS = ("config.json", ".index.json")
 
 
 def is_on() -> bool:
-    """Whether there is such a folder."""
+    """Return whether there is such a folder."""
     return bool(os.environ.get(FOLDER))
 
 
 def names(endings: Sequence[str]) -> list[str]:
-    """What can be opened: files with one of these endings, and folders that hold a whole model.
+    """Return what can be opened: files with one of these endings, and folders of whole models.
 
     Args:
         endings: With their dots, lower case.
@@ -55,7 +55,7 @@ def names(endings: Sequence[str]) -> list[str]:
 
 
 def identity(name: str) -> str:
-    """What a request carries of a file: its path inside the folder, its size, when it changed.
+    """Return what a request carries of a file: its path in the folder, its size, when it changed.
 
     Args:
         name: The path.
@@ -72,7 +72,7 @@ def identity(name: str) -> str:
 
 @contextmanager
 def opened(wanted: str) -> Iterator[Path]:
-    """The file or folder that an identity is of, if it is still the same, held open.
+    """Hold open the file or folder that an identity is of, if it is still the same.
 
     Args:
         wanted: As `identity` gives it.
@@ -166,7 +166,7 @@ def _stays_inside(path: Path, root: Path) -> bool:
 
 
 def _walk(folder: Path, endings: tuple[str, ...], *, with_models: bool) -> Iterator[Path]:
-    """Files and folders of models, links to folders not followed.
+    """Yield files and folders of models, links to folders not followed.
 
     Yields:
         Paths.

@@ -40,7 +40,7 @@ def read_arguments(words: Sequence[str]) -> None:
 
 
 def is_function(name: str) -> bool:
-    """Whether a word of the command line is a function's name, and no file's or package's.
+    """Return whether a word of the command line is a function's name, and no file's or package's.
 
     Example:
         >>> is_function("mypackage.data:digits"), is_function("digits.npz")

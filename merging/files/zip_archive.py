@@ -65,15 +65,15 @@ class Archive:
         self.folders = [entry.filename for entry in listed if entry.is_dir()]
 
     def size(self, name: str) -> int:
-        """Bytes of an entry, unpacked."""
+        """Return the size of an entry in bytes, unpacked."""
         return self.entries[name].file_size
 
     def packed(self) -> bool:
-        """Whether any entry is compressed."""
+        """Return whether any entry is compressed."""
         return any(e.compress_type != zipfile.ZIP_STORED for e in self.entries.values())
 
     def head(self, name: str, n: int = 512) -> bytes:
-        """The first bytes of an entry.
+        """Return the first bytes of an entry.
 
         Raises:
             ArchiveError: If the entry is damaged.
@@ -119,7 +119,7 @@ class Archive:
         return io.BytesIO(self.read(name))
 
     def place(self, name: str) -> int:
-        """Where in the file the bytes of an entry start that is not packed.
+        """Return where in the file the bytes of an entry start that is not packed.
 
         Raises:
             ArchiveError: If the entry does not lie where the list says.

@@ -45,7 +45,7 @@ class Entries:
         return self.blocks()
 
     def tensor(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The whole tensor, in memory of its own."""
+        """Return the whole tensor, in memory of its own."""
         whole = torch.empty(self.shape, dtype=dtype or self.dtype)
         into, start = whole.view(-1), 0
         with block_by_block():
@@ -66,17 +66,20 @@ class InBlocks(Protocol):
     specs: Mapping[str, TensorSpec]
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
-        """One tensor in blocks of so many entries; each counts until the next is asked for."""
+        """Yield one tensor in blocks of so many entries.
+
+        Each block counts until the next is asked for.
+        """
 
 
 def specs_of(state: Mapping[str, Tensor]) -> Mapping[str, Any]:
-    """What has the shape and the dtype of every tensor of a state; files are not read for it."""
+    """Return what has the shape and the dtype of every tensor of a state, without reading files."""
     found: Mapping[str, Any] = getattr(state, "specs", state)
     return found
 
 
 def entries(state: Mapping[str, Tensor], name: str) -> Entries:
-    """The entries of one tensor, in its own type; those of an open file are read block by block.
+    """Return the entries of one tensor in its own type; open files are read block by block.
 
     Args:
         state: A state dict, or one that gives blocks.
@@ -96,7 +99,7 @@ def entries(state: Mapping[str, Tensor], name: str) -> Entries:
 
 
 def entries_of(tensor: Tensor, size: int = _BLOCK) -> Entries:
-    """The entries of a tensor in memory, so many in a block."""
+    """Return the entries of a tensor in memory, so many in a block."""
     flat = tensor.detach().reshape(-1)
     parts = flat.split(size) if len(flat) else ()  # no empty block, as files have none
     return Entries(tuple(tensor.shape), tensor.dtype, lambda: iter(parts))
@@ -124,7 +127,7 @@ def entrywise(function: Callable[[list[Tensor]], Tensor], sources: Sequence[Entr
 
 
 def inner_products(sources: Sequence[Entries], origin: Entries | None = None) -> Tensor:
-    """Inner products of all pairs of tensors, seen from an origin.
+    """Return the inner products of all pairs of tensors, seen from an origin.
 
     Args:
         sources: Of one shape.
@@ -149,7 +152,7 @@ def inner_products(sources: Sequence[Entries], origin: Entries | None = None) ->
 
 
 def squared_distances(sources: Sequence[Entries]) -> Tensor:
-    """Squared distances of all pairs of tensors.
+    """Return the squared distances of all pairs of tensors.
 
     Args:
         sources: Of one shape.
@@ -177,7 +180,7 @@ def block_by_block() -> Iterator[None]:
 
     A step on a block takes less than a tenth of a millisecond. Waiting for a second thread after
     every one gains little, and costs tens of times more where other programs want the processor.
-    Asking the system for the memory of every block anew would cost as much as computing it.
+    Asking the system for memory again for every block would cost as much as computing it.
     """
     torch.empty(_KEPT, dtype=torch.uint8)  # given back at once, whereupon glibc keeps that much
     before = torch.get_num_threads()
@@ -191,7 +194,7 @@ def block_by_block() -> Iterator[None]:
 
 
 def computable(tensor: Tensor) -> Tensor:
-    """The tensor in the type that is computed in: float32, or float64 if it is that."""
+    """Return the tensor in the type that is computed in: float32, or float64 if it is that."""
     plain = tensor.detach()
     return plain if plain.dtype == torch.float64 else plain.to(torch.float32)
 
@@ -202,7 +205,7 @@ def _side_by_side(sources: Sequence[Entries]) -> Iterator[list[Tensor]]:
 
 
 def _dot(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Inner product of two vectors: short stretches in their own type, and these in float64.
+    """Return the inner product of two vectors, adding sums of short stretches in float64.
 
     BLAS, by which NumPy multiplies, would sum a whole block in float32.
     """

@@ -59,12 +59,12 @@ def match_gradients(
         base: What they were fine-tuned from.
         curvatures: For each model, what its curvature makes of a step, on the scale of the sum
             (`scaled_curvature(kronecker_curvature(…), size)`).
-        base_curvature: The same of the base.
+        base_curvature: The base's curvature.
         weights: Factors of task vectors; by default 1 each.
         delta: Precision of the prior. With less than about 1e-6 of the largest curvature, more
             steps are needed than are worth it.
         tolerance: Length of the residual, as a share of the right-hand side's, that is enough.
-        most_steps: Steps of conjugate gradients at the most.
+        most_steps: Steps of conjugate gradients at most.
         on_progress: Called with `(done, total, note)` after every step; may raise `StoppedError`.
 
     Returns:
@@ -115,13 +115,13 @@ def match_gradients(
 
 
 def _trained(model: StateDict) -> list[str]:
-    """Names of floating tensors that are no running statistics."""
+    """Return the names of floating tensors that are not running statistics."""
     problem = FusionProblem(models=[model])
     return [n for n in model if problem.is_floating(n) and n not in problem.statistics]
 
 
 def _product(curvature: Operator, step: Vector) -> Vector:
-    """What a curvature makes of a step: nothing, where it does not know a tensor."""
+    """Return what a curvature makes of a step: nothing, where it does not know a tensor."""
     found = curvature(step)
     return {n: found[n] if n in found else torch.zeros_like(value) for n, value in step.items()}
 
@@ -142,7 +142,7 @@ def _solved(
     most_steps: int,
     tell: Progress,
 ) -> tuple[Vector, int, float]:
-    """Conjugate gradients: the solution, the steps, and the share of the residual.
+    """Solve by conjugate gradients; return the solution, the steps, and the residual's share.
 
     Raises:
         MergingError: If the curvature is not positive.

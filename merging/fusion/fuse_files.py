@@ -90,14 +90,14 @@ def fuse_files(
         fishers: Files with the curvature of every model, on the scale of the sum; or
             `"optimizer"` for Adam's second moments in the models' files, and in the base's where
             the rule needs it (`adam_second_moment`).
-        base_fisher: The same of the base.
+        base_fisher: The base's curvature.
         moment_scale: What second moments are multiplied by: training examples times examples in a
             batch.
         sizes: How many examples each model was trained on.
         options: Options of the rule, by name.
         buffers: What becomes of running statistics, as in `fuse`.
         dtype: The type of floating tensors in `out`; the first model's unless given.
-        shard_bytes: Bytes of weights in one file of a folder, at the most (but one tensor at the
+        shard_bytes: Bytes of weights in one file of a folder, at most (but one tensor at the
             least). Where the first model is in shards, there are about as many.
         seed: For rules that draw at random.
         on_progress: Called with `(done, total, note)`, after every tensor at the least; may raise
@@ -126,9 +126,9 @@ def fuse_files(
     """
     target = Path(out)
     if target.exists():
-        raise MergingError(f"{target.name}: this is there already; choose a new file or folder")
+        raise MergingError(f"{target.name}: this is there already; choose another file or folder")
     if shard_bytes < 1:
-        raise MergingError(f"a shard has a positive number of bytes, not {shard_bytes}")
+        raise MergingError(f"the bytes of a shard must be positive, not {shard_bytes}")
     with block_by_block(), ExitStack() as files:
         models = [files.enter_context(open_checkpoint(path)) for path in paths]
         if fishers == "optimizer":
@@ -171,7 +171,7 @@ def _opened(path: FilePath | None, files: ExitStack) -> OpenCheckpoint | None:
 def _from_optimizers(
     paths: Sequence[FilePath], models: Sequence[OpenCheckpoint], scale: float, files: ExitStack
 ) -> Curvatures:
-    """Curvatures from Adam's second moments: those of the models, and then of the base if asked."""
+    """Return curvatures from Adam's second moments: the models', then the base's if asked."""
     moments = [files.enter_context(open_second_moment(path)) for path in paths]
     base = moments[len(models)] if len(moments) > len(models) else None
     return curvatures_from_moments(moments[: len(models)], models[0], base=base, scale=scale)
@@ -227,7 +227,7 @@ def _written(
 def _shards(
     specs: Mapping[str, TensorSpec], total: int, parts: int, most: int
 ) -> dict[str, list[str]]:
-    """File → names of its tensors, in their order: so many parts, or more where they are large."""
+    """Map files to the names of their tensors, in order: so many parts, or more for large ones."""
     groups: list[list[str]] = [[]]
     part = held = at = 0
     for name, spec in specs.items():

@@ -58,7 +58,7 @@ def _check_count(card: RuleCard, count: int) -> None:
     if count < card.least_models:
         raise MergingError(f"{card.title} takes {card.least_models} models or more, not {count}")
     if card.most_models and count > card.most_models:
-        raise MergingError(f"{card.title} takes {card.most_models} models at the most, not {count}")
+        raise MergingError(f"{card.title} takes {card.most_models} models at most, not {count}")
 
 
 def _check_needs(card: RuleCard, problem: FusionProblem) -> None:
@@ -89,16 +89,16 @@ def _factors(card: RuleCard, count: int, weights: Sequence[float] | None) -> lis
     if len(factors) != count:
         raise MergingError(f"{count} models have {len(factors)} weights; give one each")
     if not all(math.isfinite(factor) for factor in factors):
-        raise MergingError(f"weights are numbers, not {factors}")
+        raise MergingError(f"weights must be finite numbers, not {factors}")
     if card.weights == "none":
         if len(set(factors)) > 1:
             raise MergingError(
-                f"{card.title} finds its weights by itself; leave `weights` out, or take a "
+                f"{card.title} finds its weights by itself; leave `weights` out, or use a "
                 "weighted mean"
             )
         return [1.0] * count
     if card.weights == "shares" and not sum(factors):
-        raise MergingError("the weights add up to 0; give others")
+        raise MergingError("the weights add up to 0; give others that do not")
     return factors
 
 
@@ -113,7 +113,10 @@ def _check_fits(first: StateDict, other: StateDict, title: str) -> None:
     for name in first:
         a, b = (tuple(shape[name].shape) for shape in shapes)
         if a != b:
-            raise MergingError(f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}")
+            raise MergingError(
+                f"{name!r} is {list(a)} in model 1 and {list(b)} in {title}; models of one "
+                "architecture can be fused"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +128,7 @@ class FusionProblem:
         base: What they were all fine-tuned from, or None.
         weights: One number per model; none before the problem is checked.
         fishers: For each model, the diagonal of its curvature on the scale of its loss's *sum*.
-        base_fisher: The same of the base model.
+        base_fisher: The base model's curvature.
         grams: For each model, Gram matrices of what its layers read, by the weights' names.
         sizes: For each model, how many examples it was trained on.
         model: The architecture.
@@ -156,16 +159,16 @@ class FusionProblem:
         return frozenset(n for n in buffers if n in self.models[0] and self.is_floating(n))
 
     def is_floating(self, name: str) -> bool:
-        """Whether a tensor holds numbers that have a mean; files are not read for it."""
+        """Return whether a tensor holds numbers that have a mean; files are not read for it."""
         dtype: torch.dtype = specs_of(self.models[0])[name].dtype
         return dtype.is_floating_point
 
     def tensors(self, name: str) -> list[Entries]:
-        """One tensor of every model."""
+        """Return one tensor of every model."""
         return [entries(model, name) for model in self.models]
 
     def base_tensor(self, name: str) -> Entries:
-        """The base's tensor.
+        """Return the base's tensor.
 
         Raises:
             MergingError: If there is no base.
@@ -175,7 +178,9 @@ class FusionProblem:
         return entries(self.base, name)
 
     def curvatures(self, name: str) -> list[Entries]:
-        """One tensor of every model's curvature; that none is negative is checked as it is read.
+        """Return one tensor of every model's curvature.
+
+        That none is negative is checked as it is read.
 
         Raises:
             MergingError: If there are none, or one has another shape than the models.
@@ -189,7 +194,9 @@ class FusionProblem:
         ]
 
     def base_curvature(self, name: str) -> Entries:
-        """One tensor of the base's curvature; that none is negative is checked as it is read.
+        """Return one tensor of the base's curvature.
+
+        That none is negative is checked as it is read.
 
         Raises:
             MergingError: If there is none, or it has another shape than the models.
@@ -200,7 +207,7 @@ class FusionProblem:
         return _curvature(self.base_fisher, name, "the base", shape)
 
     def reweighted(self, weights: Sequence[float], **notes: Any) -> FusionProblem:
-        """The same models with other weights, and what is to be said of them."""
+        """Return the same models with other weights, and what is to be said of them."""
         return replace(self, weights=list(weights), notes={**self.notes, **notes})
 
 

@@ -61,7 +61,7 @@ class Rule:
 
 
 def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Entries:
-    """`sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read.
+    """Return `sum_t w_t theta_t / sum_t w_t`; a model of weight 0 is not read.
 
     Equal weights count as 1 each, so nothing is rounded before the sum is divided.
     """
@@ -79,6 +79,6 @@ def weighted_mean(problem: FusionProblem, name: str, _: object = None) -> Entrie
 
 
 def type_of_examples(batches: BatchesLike) -> torch.dtype:
-    """The type in which models read these examples: that of the inputs, or float32 for tokens."""
+    """Return the type in which models read examples: that of the inputs, or float32 for tokens."""
     dtype: torch.dtype = next(iter(batches))[0].dtype
     return dtype if dtype.is_floating_point else torch.float32

@@ -55,18 +55,18 @@ class Walk:
         self._entries = 0
 
     def spec(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
-        """Shape and type of a fused tensor: those of the first model's."""
+        """Return the shape and type of a fused tensor: those of the first model's."""
         specs = getattr(self._problem.models[0], "specs", self._problem.models[0])
         return tuple(specs[name].shape), specs[name].dtype
 
     def tensor(self, name: str) -> Tensor:
-        """The fused tensor of one name, in the type of the first model's."""
+        """Return the fused tensor of one name, in the type of the first model's."""
         shape, dtype = self.spec(name)
         blocks = self.blocks(name)
         return Entries(shape, dtype, lambda: blocks).tensor()
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """The fused tensor of one name, block by block.
+        """Return the fused tensor of one name, block by block.
 
         Args:
             name: The tensor's.
@@ -106,5 +106,5 @@ class Walk:
 
 
 def _is_of_tasks(rule: Rule) -> bool:
-    """Whether the weights are factors of task vectors, which no mean can be taken with."""
+    """Return whether the weights are factors of task vectors, which no mean can be taken with."""
     return rule.card.weights == "scales"

@@ -17,7 +17,7 @@ from merging.schema.progress import Progress
 
 
 def layer_names(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Parameters and buffers of every layer, by the name of the module that holds them.
+    """Return the parameters and buffers of every layer, by the name of the module that holds them.
 
     Example:
         >>> layer_names({"fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)})
@@ -32,7 +32,7 @@ def layer_names(params: Mapping[str, Tensor]) -> dict[str, list[str]]:
 def layer_distances(
     params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]
 ) -> dict[str, tuple[float, float]]:
-    """L2 distance and cosine of A and B for every layer.
+    """Return the L2 distance and cosine of A and B for every layer.
 
     Raises:
         ArchitectureMismatchError: If the models do not fit.
@@ -55,7 +55,7 @@ def layer_barriers(
     lams: int = 5,
     on_progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Loss barrier when only one layer goes from A to B and the rest stays A's.
+    """Return the loss barrier when only one layer goes from A to B and the rest stays A's.
 
     Measured above the mean loss of the two full models (Adilova et al. 2024).
 
@@ -95,7 +95,7 @@ def variance_ratios(
     batches: BatchesLike,
     lam: float = 0.5,
 ) -> dict[str, float]:
-    """Variance of every layer's units between the models, as a share of the models' own.
+    """Return the variance of every layer's units between the models, as a share of the models' own.
 
     Values far below 1 are the variance collapse that REPAIR mends (Jordan et al. 2023, §3).
 

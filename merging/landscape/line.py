@@ -16,7 +16,7 @@ from merging.schema.records.curve import Curve
 
 
 def line_positions(lams: int | Sequence[float] = 25, overshoot: float = 0.0) -> NDArray[np.float64]:
-    """Positions on the line, both end points among them exactly.
+    """Return positions on the line, both end points among them exactly.
 
     Args:
         lams: Number of equal steps' ends in `[0, 1]` (1 is model A alone), or the positions.
@@ -91,7 +91,7 @@ def curve_of(
     statistics: str = "interpolated",
     split: str = "",
 ) -> Curve:
-    """The curve of an evaluation whose points are the positions `lams`."""
+    """Return the curve of an evaluation whose points are the positions `lams`."""
     return Curve(
         lams=lams,
         loss=found.loss,

@@ -45,7 +45,7 @@ class Plane:
     orthonormal: bool = True
 
     def coordinates(self, params: Mapping[str, Tensor]) -> tuple[float, float]:
-        """Coordinates of the point of the plane that is nearest to a model.
+        """Return the coordinates of the point of the plane that is nearest to a model.
 
         Args:
             params: State dict of the model.
@@ -60,18 +60,18 @@ class Plane:
         return float(x), float(y)
 
     def residual(self, params: Mapping[str, Tensor]) -> float:
-        """Distance of a model from the plane, in weight space."""
+        """Return the distance of a model from the plane, in weight space."""
         return norm(subtract(params, self.point(*self.coordinates(params))))
 
     def point(self, x: float, y: float) -> Params:
-        """State dict at coordinates `(x, y)`."""
+        """Return the state dict at coordinates `(x, y)`."""
         return combine([self.origin, *self.basis], [1.0, x, y])
 
 
 def plane_through(
     params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor], params_c: Mapping[str, Tensor]
 ) -> Plane:
-    """The plane through three models, with an orthonormal basis.
+    """Return the plane through three models, with an orthonormal basis.
 
     Model A is the origin, B lies on the positive x axis, C in the upper half.
 
@@ -113,7 +113,7 @@ def _minus(step: Params, direction: Params, amount: float) -> Params:
 
 
 def filter_normalized_plane(params: Mapping[str, Tensor], generator: torch.Generator) -> Plane:
-    """The plane through a model along two filter-normalized random directions.
+    """Return the plane through a model along two filter-normalized random directions.
 
     Every filter (a slice of axis 0) of a direction has the norm of the model's own filter;
     biases, norms and statistics are not perturbed (Li et al. 2018, §4).
@@ -144,7 +144,7 @@ def _filter_normalized(params: Mapping[str, Tensor], generator: torch.Generator)
 def grid_axes(
     plane: Plane, resolution: int, margin: float = 0.25
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates of a grid that holds the plane's models with a margin around them.
+    """Return the coordinates of a grid that holds the plane's models with a margin around them.
 
     Args:
         plane: The plane.
@@ -169,7 +169,7 @@ def grid_axes(
 def strip_axes(
     plane: Plane, resolution: int, margin: float = 0.1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates of a grid that is wider than high, for a third model close to the line.
+    """Return coordinates of a grid that is wider than high, for a third model close to the line.
 
     Across the line it reaches as far again as the third model lies from it, or 15 % of the
     distance of the first two if that is more: a square would show mostly what is far away.
@@ -249,7 +249,7 @@ def evaluate_points(
     prepare: Prepare | None = None,
     on_progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Loss, accuracy and standard error of the loss at points of a plane.
+    """Evaluate loss, accuracy and standard error of the loss at points of a plane.
 
     Args:
         model: The architecture.
@@ -276,7 +276,7 @@ def evaluate_points(
 
 
 def new_points(level: int) -> NDArray[np.bool_]:
-    """Which points of a nested grid belong to a level and to none before it.
+    """Return which points of a nested grid belong to a level and to none before it.
 
     Args:
         level: Index into `LEVELS`.

@@ -18,7 +18,7 @@ from merging.schema.records.simplex import SimplexLoss
 
 
 def simplex_points(resolution: int, corners: int) -> NDArray[np.float64]:
-    """An even grid of shares that sum to 1.
+    """Return an even grid of shares that sum to 1.
 
     Args:
         resolution: Steps along an edge.
@@ -46,7 +46,7 @@ def _heaps(steps: int, heaps: int) -> Iterator[tuple[int, ...]]:
 
 
 def new_simplex_points(level: int, corners: int) -> NDArray[np.float64]:
-    """Points of a level of `SIMPLEX_LEVELS` that are on no level before it, `[k, corners]`."""
+    """Return the points of a level of `SIMPLEX_LEVELS` that no earlier one has, `[k, corners]`."""
     points = simplex_points(SIMPLEX_LEVELS[level], corners)
     if level == 0:
         return points
@@ -65,7 +65,7 @@ def evaluate_simplex(
     split: str = "",
     on_progress: Progress | None = None,
 ) -> SimplexLoss:
-    """Loss and accuracy of weighted means of three or more models.
+    """Evaluate loss and accuracy of weighted means of three or more models.
 
     Args:
         model: The architecture.

@@ -69,7 +69,7 @@ class Swag:
 
 
 def swag_moments(checkpoints: Iterable[Mapping[str, Tensor]], rank: int = 10) -> Swag:
-    """Moments of the checkpoints of a run, in their order.
+    """Return the moments of the checkpoints of a run, in their order.
 
     Args:
         checkpoints: State dicts; read one at a time.
@@ -168,7 +168,7 @@ class _Moments:
         self._deviations = [*self._deviations, deviation][-self._rank :]
 
     def result(self, *, stopped: bool = False) -> Swag:
-        """The moments of what was counted.
+        """Return the moments of what was counted.
 
         Raises:
             MergingError: If that is fewer than two networks.

@@ -102,7 +102,7 @@ def match(
 
 
 def _plain(params: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The parameters without their gradients' history.
+    """Return the parameters without their gradients' history.
 
     Raises:
         MergingError: If a weight is NaN or infinite; the tensor is named.

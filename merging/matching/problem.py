@@ -48,7 +48,7 @@ class MatchProblem:
         return tuple(names)
 
     def examples(self, method: str) -> list[tuple[Tensor, Tensor]]:
-        """The examples to match on.
+        """Return the examples to match on.
 
         Raises:
             DataError: If there are none.

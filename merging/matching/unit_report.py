@@ -18,7 +18,7 @@ from merging.schema.records.alignment import GroupUnits
 from merging.symmetry.permutation import cycles, flat_permutation, full_permutations
 from merging.symmetry.spec import PermutationSpec
 
-# Rows and columns of a similarity that a screen gets at the most.
+# Rows and columns of a similarity that a screen gets at most.
 _SHOWN = 256
 
 
@@ -68,14 +68,14 @@ def _describe(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]
 
 
 def _parents(spec: PermutationSpec, group: str) -> tuple[tuple[int, ...], int]:
-    """Sizes of a group's parents that may be permuted, and number of positions of the others."""
+    """Return sizes of a group's parents that may be permuted, and the positions of the others."""
     sizes = dict(zip(spec.within.get(group, ()), spec.shapes[group][:-1], strict=True))
     free = tuple(size for parent, size in sizes.items() if parent in spec.sizes)
     return free, math.prod(sizes.values()) // math.prod(free)
 
 
 def _cosine(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-    """Cosine `[n, n]` of A's units (rows) with B's, in the order of the permutations (columns)."""
+    """Return cosines `[n, n]` of A's units (rows) with B's in the permutations' order (columns)."""
     n = math.prod(weights.spec.shapes[group])
     product = torch.zeros(n, n, dtype=torch.float64)
     squares_a, squares_b = torch.zeros(2, n, dtype=torch.float64)
@@ -90,7 +90,7 @@ def _cosine(weights: WeightSimilarity, group: str, perms: Mapping[str, Tensor]) 
 
 
 def _shown(cosine: Tensor, block: int) -> NDArray[np.int8]:
-    """The matrix in 1/127, each block of units standing for its largest absolute value."""
+    """Return the matrix in 1/127, each block of units standing for its largest absolute value."""
     if block > 1:
         padded = torch.nn.functional.pad(cosine, (0, -len(cosine) % block) * 2)
         n = len(padded) // block

@@ -27,7 +27,7 @@ def read_config(text: str) -> dict[str, Any]:
         The config: its architecture is known here, and what says where it is has the right type.
 
     Raises:
-        ArchitectureMismatchError: If it is no such thing.
+        ArchitectureMismatchError: If it is not such a thing.
         UnknownNameError: If it names no architecture that is known.
 
     Example:
@@ -43,7 +43,7 @@ def read_config(text: str) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArchitectureMismatchError(
-            f"the architecture {legible(text, most=80, lines=False)!r} is no JSON; give a name "
+            f"the architecture {legible(text, most=80, lines=False)!r} is not JSON; give a name "
             "such as torchvision:resnet18, or leave it to the files"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("architecture"), str):

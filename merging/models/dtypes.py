@@ -13,7 +13,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def in_form(params: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], prefix: str) -> Params:
-    """A state dict in given dtypes and with a prefix.
+    """Return a state dict in given dtypes and with a prefix.
 
     A tensor with a value that its dtype cannot hold stays as it is.
     """
@@ -26,7 +26,7 @@ def in_form(params: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], pre
 
 
 def form_notes(dtypes: Mapping[str, torch.dtype], prefix: str) -> list[str]:
-    """What a person should know of the form that a model is written in."""
+    """Return what a person should know of the form that a model is written in."""
     notes = []
     narrow = sorted({str(d).removeprefix("torch.") for d in dtypes.values() if d in HALF})
     if narrow:
@@ -37,7 +37,7 @@ def form_notes(dtypes: Mapping[str, torch.dtype], prefix: str) -> list[str]:
 
 
 def widened(params: Mapping[str, Tensor]) -> Params:
-    """The same in float32 where it is in half precision, in which nothing is computed."""
+    """Widen to float32 what is in half precision, in which nothing is computed."""
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in params.items()

@@ -34,7 +34,7 @@ MODEL_TYPES = frozenset({
 MAX_BYTES = 2_000_000_000  # of parameters and buffers, as for the weights of a file
 MAX_LAYERS = 256
 MAX_SIZE = 1 << 20  # of a vocabulary, a width, a number of positions
-_MAX_NUMBER = 1e12  # of what is no size: an angle's base, a bias of masks
+_MAX_NUMBER = 1e12  # of what is not a size: an angle's base, a bias of masks
 _MAX_ENTRIES = 512
 _MAX_DEPTH = 4
 _MAX_LABELS = 100_000
@@ -90,7 +90,7 @@ def read_settings(text: str, name: str) -> dict[str, Any]:
 
 
 def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Settings that are in bounds, wherever they came from.
+    """Return settings that are in bounds, wherever they came from.
 
     Args:
         config: `class`, `model_type` and `config`.
@@ -109,7 +109,7 @@ def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise UnknownNameError(
             f"{where} is of the model type {_shown(model_type)}; known are "
-            f"{', '.join(sorted(MODEL_TYPES))}. Bring another one as a .pt2 archive"
+            f"{', '.join(sorted(MODEL_TYPES))}. Export any other as a .pt2 archive"
         )
     if not isinstance(class_name, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,80}", class_name):
         raise UnknownNameError(f"{where} names no class of transformers: {_shown(class_name)}")
@@ -119,7 +119,7 @@ def checked(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def own_settings(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that an architecture has.
+    """Return those of the settings that an architecture has.
 
     Args:
         kind: The package's class of its settings.
@@ -167,12 +167,12 @@ def check_bytes(model: nn.Module, name: str) -> None:
     if size > MAX_BYTES:
         raise ArchitectureMismatchError(
             f"{name} with these settings takes {size:,} bytes, more than the limit of "
-            f"{MAX_BYTES:,}; bring a smaller model"
+            f"{MAX_BYTES:,}; use a smaller model"
         )
 
 
 def _fields(kind: type) -> set[str]:
-    """What an architecture's settings are called, less what all architectures have."""
+    """Return what an architecture's settings are called, less what all architectures have."""
     if dataclasses.is_dataclass(kind):
         names = {field.name for field in dataclasses.fields(kind)}
         base = next((k for k in kind.__mro__ if k.__name__.lower() == "pretrainedconfig"), object)
@@ -182,7 +182,7 @@ def _fields(kind: type) -> set[str]:
 
 
 def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
-    """What of some settings may be handed on, their values checked.
+    """Return what of some settings may be handed on, their values checked.
 
     Raises:
         ArchitectureMismatchError: If a setting is refused.
@@ -190,7 +190,7 @@ def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]
     for key in _REFUSED:
         if settings.get(key):
             raise ArchitectureMismatchError(
-                f"{where} has {key!r}, which is not followed here; bring the model as a .pt2 "
+                f"{where} has {key!r}, which is not followed here; export the model as a .pt2 "
                 "archive, or save it without"
             )
     found = {}
@@ -203,7 +203,7 @@ def _kept(settings: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]
 
 
 def _is_setting(key: str, value: object) -> bool:
-    """Whether a key of this value can be a setting; files also hold notes about themselves."""
+    """Return whether a key of this value can be a setting; files also hold notes on themselves."""
     return key not in _NOTES and (not isinstance(value, str) or bool(_WORDS.search(key)))
 
 
@@ -216,7 +216,7 @@ def _labels(value: object, where: str) -> int:
 
 
 def _value(key: str, value: Any, where: str, depth: int) -> Any:
-    """A value that is in bounds.
+    """Return a value that is in bounds.
 
     Raises:
         ArchitectureMismatchError: If it is not.

@@ -29,7 +29,9 @@ _SIDE = 224  # of an image, where the package does not say
 
 
 def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Config of `torchvision:resnet18` or `timm:…`, with as many classes as the weights have.
+    """Return the config of `torchvision:resnet18` or `timm:…`.
+
+    It has as many classes as the weights.
 
     Args:
         name: The package, a colon, and the model's name there.
@@ -63,7 +65,7 @@ def library_config(name: str, params: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def transformers_config(text: str, name: str) -> dict[str, Any]:
-    """Config of a Hugging Face folder's `config.json`.
+    """Return the config that a Hugging Face folder's `config.json` describes.
 
     Raises:
         MergingError: If it names no architecture that is known, or a setting is refused.
@@ -95,7 +97,7 @@ def _import(kind: str) -> ModuleType:
     except ImportError as error:
         raise MergingError(
             f"this architecture is {kind}'s, which is not installed here; pip install {kind}, or "
-            "bring the model as a .pt2 archive"
+            "export the model as a .pt2 archive"
         ) from error
 
 
@@ -136,7 +138,8 @@ def _transformers(library: Any, config: Config) -> Network:
     kind = type(library.AutoConfig.for_model(known["model_type"]))
     if getattr(cls, "config_class", None) is not kind:
         raise UnknownNameError(
-            f"{name} is no class of the model type {known['model_type']!r}; save the model again "
+            f"{name} is not a class of the model type {known['model_type']!r}; save "
+            "the model again "
             "with save_pretrained"
         )
     settings = kind(**hub_config.own_settings(kind, known["config"]))
@@ -158,7 +161,7 @@ def _main_input(model: Any, settings: Any) -> Tensor:
     if model.main_input_name != "input_ids":
         raise MergingError(
             f"{type(model).__name__} reads {model.main_input_name!r}, for which no example can be "
-            "made here; bring it as a .pt2 archive"
+            "made here; export it as a .pt2 archive"
         )
     longest = int(getattr(settings, "max_position_embeddings", _TOKENS) or _TOKENS)
     shape = (2, min(_TOKENS, longest))

@@ -38,7 +38,7 @@ class Network:
 
 
 def is_bundled(config: Config) -> bool:
-    """Whether the architecture is one of the app's own."""
+    """Return whether the architecture is one of the app's own."""
     return str(config.get("architecture")) in ARCHITECTURES
 
 

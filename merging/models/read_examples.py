@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from merging.files.data.arrays import BroughtArrays
+from merging.files.data.arrays import ExampleArrays
 from merging.files.data.batches import Batches, Dataset
 from merging.files.data.npz import check_fits
 from merging.files.data.read import read_data
 from merging.models.exported.blueprint import ExportedModel
 from merging.models.graph.export import trace
 from merging.models.network import Network
-from merging.models.read_model import BroughtModel
+from merging.models.read_model import FileModel
 
 
-def read_examples(path: str | os.PathLike[str], model: BroughtModel) -> Dataset:
+def read_examples(path: str | os.PathLike[str], model: FileModel) -> Dataset:
     """Read examples for a model, and part them as the app does.
 
     Args:
@@ -54,7 +54,7 @@ class Parted:
     notes: tuple[str, ...]
 
 
-def parted(found: BroughtArrays, network: Network) -> Parted:
+def parted(found: ExampleArrays, network: Network) -> Parted:
     """Part examples into those for training and those for tests, in the shape a network reads.
 
     Args:
@@ -87,7 +87,7 @@ def parted(found: BroughtArrays, network: Network) -> Parted:
 
 
 def _reads(network: Network, shape: tuple[int, ...]) -> bool:
-    """Whether a network also reads images of another size than its example inputs have.
+    """Return whether a network also reads images of another size than its example inputs have.
 
     A package names an architecture for one size; many read others. An exported graph does not: its
     sizes are those that it was exported with.
@@ -107,19 +107,19 @@ def _reads(network: Network, shape: tuple[int, ...]) -> bool:
 
 
 def dataset(x: np.ndarray, y: np.ndarray, half: int, name: str, network: Network) -> Dataset:
-    """Arrays as a data set whose first `half` examples are for training."""
+    """Make arrays a data set whose first `half` examples are for training."""
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
     train, test = (
         Batches(inputs[:half], targets[:half], name="train"),
         Batches(inputs[half:], targets[half:], name="test"),
     )
     return Dataset(
-        name=name, title="Brought data", train=train, test=test, classes=classes_of(network)
+        name=name, title="Your own examples", train=train, test=test, classes=classes_of(network)
     )
 
 
 def classes_of(network: Network) -> int:
-    """Number of classes that a network tells apart."""
+    """Return the number of classes that a network tells apart."""
     graph = trace(network.model, network.example_inputs)
     with torch.no_grad():
         outputs = graph.run(network.model.state_dict(), network.example_inputs)

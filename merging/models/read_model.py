@@ -1,7 +1,7 @@
-"""Models and examples that a person brings as files, as the library reads them.
+"""Models and examples from files, as the library reads them.
 
 A file says little of what is computed with its weights, so the architecture is looked for in the
-file, beside it, and among the bundled families. What was brought goes back as it came: dtypes and
+file, beside it, and among the bundled families. What is written goes back as it came: dtypes and
 the prefix of the names are put back when a model is written.
 """
 
@@ -33,7 +33,7 @@ from merging.schema.errors import ArchitectureMismatchError
 
 
 @dataclass(frozen=True, eq=False)
-class BroughtModel:
+class FileModel:
     """A model from a file.
 
     Attributes:
@@ -59,7 +59,7 @@ class BroughtModel:
         return self.network.example_inputs
 
     def as_brought(self, params: Mapping[str, Tensor], *, prefix: str | None = None) -> Params:
-        """Another state dict of this architecture in the dtypes and names of this file.
+        """Return another state dict of this architecture in the dtypes and names of this file.
 
         Args:
             params: The state dict.
@@ -72,8 +72,8 @@ class BroughtModel:
 
 
 def read_model(
-    path: str | os.PathLike[str], *, architecture: str = "", like: BroughtModel | None = None
-) -> BroughtModel:
+    path: str | os.PathLike[str], *, architecture: str = "", like: FileModel | None = None
+) -> FileModel:
     """Read a model from a checkpoint, a folder or a `.pt2` archive, as the app does.
 
     Args:
@@ -86,7 +86,7 @@ def read_model(
         The model.
 
     Raises:
-        MergingError: If the file is no checkpoint, or its architecture cannot be found.
+        MergingError: If the file is not a checkpoint, or its architecture cannot be found.
 
     Example:
         >>> from merging.schema.cards.zoo import ASSETS
@@ -99,16 +99,16 @@ def read_model(
         archive = read_pt2(path.read_bytes(), path.name)
         check_finite(archive.weights, path.name)
         network = like.network if like is not None else archive_network(archive, path.name)
-        return _brought(archive.weights, network, "", path.name)
+        return _file_model(archive.weights, network, "", path.name)
     params, meta = read_checkpoint(path)
     network = like.network if like is not None else _network(params, meta, path.name, architecture)
-    return _brought(params, network, meta.get("stripped_prefix", ""), path.name)
+    return _file_model(params, network, meta.get("stripped_prefix", ""), path.name)
 
 
 def config_of(
     params: Mapping[str, Tensor], meta: Mapping[str, str], name: str, architecture: str
 ) -> dict[str, Any]:
-    """The config of weights: what is given, what they look like, or what lies beside them.
+    """Return the config of weights: what is given, what they look like, or what lies beside them.
 
     Args:
         params: The state dict; only names and shapes are looked at.
@@ -121,7 +121,7 @@ def config_of(
 
     Raises:
         ArchitectureMismatchError: If it cannot be found.
-        MergingError: If what is given is no config.
+        MergingError: If what is given is not a config.
     """
     if architecture.startswith("{"):
         config = read_config(architecture)
@@ -137,7 +137,7 @@ def config_of(
 
 
 def archive_network(archive: Archive, name: str) -> Network:
-    """The network that a `.pt2` archive describes."""
+    """Return the network that a `.pt2` archive describes."""
     model = ExportedModel(archive.blueprint, archive.weights, archive.constants, name)
     return Network(model.eval(), model.example_inputs, "an exported model")
 
@@ -148,9 +148,9 @@ def _network(params: Params, meta: Mapping[str, str], name: str, architecture: s
     return build_network(config_of(params, meta, name, architecture))
 
 
-def _brought(params: Params, network: Network, prefix: str, name: str) -> BroughtModel:
+def _file_model(params: Params, network: Network, prefix: str, name: str) -> FileModel:
     whole = with_tied(params, network)
     check_weights(whole, network, name)
     ordered = in_order(whole, network.model.state_dict())
     dtypes = {key: value.dtype for key, value in whole.items()}
-    return BroughtModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)
+    return FileModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)

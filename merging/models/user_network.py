@@ -13,7 +13,7 @@ from merging.schema.errors import MergingError
 
 
 def own_network(function: str) -> Network:
-    """The model that a function of the server's own makes.
+    """Return the model that a function of the server's own makes.
 
     Args:
         function: `package.module:function`, as `$ONE_BASIN_MODEL` names it.
@@ -28,7 +28,7 @@ def own_network(function: str) -> Network:
 
 
 def named_network(function: str) -> Network:
-    """The model that a function makes; only for callers who may run any code anyway.
+    """Return the model that a function makes; only for callers who may run any code anyway.
 
     Args:
         function: `package.module:function`.

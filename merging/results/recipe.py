@@ -87,10 +87,10 @@ def read_recipe(path: Path) -> Recipe:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MergingError(
-            f"{path}: this is no recipe ({error}); give a file that --recipe-out wrote"
+            f"{path}: this is not a recipe ({error}); give a file that --recipe-out wrote"
         ) from error
     raise MergingError(
-        f"{path}: this is no recipe of this version; make it again with --recipe-out"
+        f"{path}: this is not a recipe of this version; make it again with --recipe-out"
     )
 
 

@@ -96,7 +96,7 @@ def cells(expressions: Sequence[AxisExpression]) -> Iterator[Cell]:
 
 
 def parent_place(cell: Sequence[tuple[int, Hashable]], place: int, parent: Hashable) -> int | None:
-    """Where the parent of an index set is: beside it in its product, or else on another axis.
+    """Return where an index set's parent is: beside it in its product, or else on another axis.
 
     Args:
         cell: Axis and name of every atom of a part of a tensor.
@@ -113,14 +113,14 @@ def parent_place(cell: Sequence[tuple[int, Hashable]], place: int, parent: Hasha
 
 
 def parent_places(cell: Cell, place: int) -> tuple[int, ...]:
-    """Where the parents of an atom are in a part of a tensor, outer ones first."""
+    """Return where the parents of an atom are in a part of a tensor, outer ones first."""
     named = [(axis, atom.name) for axis, atom in cell]
     found = (parent_place(named, place, parent) for parent in cell[place][1].within)
     return tuple(k for k in found if k is not None)
 
 
 def write_axis(expression: AxisExpression, *, inner: bool = False) -> Any:
-    """An expression as JSON: see `PermutationSpec.from_json`."""
+    """Write an expression as JSON: see `PermutationSpec.from_json`."""
     if expression.kind != "atom":
         return {expression.kind: [write_axis(part, inner=True) for part in expression.parts]}
     size = {"size": expression.size} if inner else {}

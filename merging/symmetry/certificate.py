@@ -70,7 +70,7 @@ def find_symmetry(model: nn.Module, example_inputs: Sequence[Tensor]) -> Permuta
 
 
 def derive_certified(model: nn.Module, example_inputs: Sequence[Tensor]) -> Derivation:
-    """As `find_symmetry`, with what every tensor of the graph runs over.
+    """Derive and certify as `find_symmetry` does, and keep what every tensor runs over.
 
     Raises:
         SymmetryError: If the model's output differs between two identical calls, or no spec could
@@ -156,7 +156,7 @@ def _check_tied(spec: PermutationSpec, graph: Graph) -> None:
 
 
 def share_moved(spec: PermutationSpec) -> float:
-    """Share of all parameters (buffers included) that sit on an axis with a group."""
+    """Return the share of all parameters (buffers included) that sit on an axis with a group."""
     total = moved = 0
     for axes in spec.axes.values():
         count = 1
@@ -168,7 +168,7 @@ def share_moved(spec: PermutationSpec) -> float:
 
 
 def summarise(spec: PermutationSpec, certificate: Certificate, seconds: float) -> SymmetrySummary:
-    """What screens show of a certified spec."""
+    """Return what screens show of a certified spec."""
     places = spec.places()
     groups = tuple(
         GroupCertificate(

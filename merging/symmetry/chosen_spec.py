@@ -44,7 +44,7 @@ def read_spec(text: str, params: Mapping[str, Tensor]) -> PermutationSpec:
 
 
 def frozen(spec: PermutationSpec, groups: Sequence[str]) -> PermutationSpec:
-    """The spec without some groups.
+    """Return the spec without some groups.
 
     Raises:
         SymmetryError: If it has no such group.
@@ -99,7 +99,7 @@ def check_by_hand(
 
 
 def with_reasons(spec: PermutationSpec, derived: PermutationSpec) -> PermutationSpec:
-    """A spec with the reasons why axes are fixed: the derived spec's, and the person's choice.
+    """Return a spec with the reasons why axes are fixed: derived ones, and the person's choice.
 
     Args:
         spec: The spec that was chosen.

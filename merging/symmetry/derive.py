@@ -157,7 +157,7 @@ def _collect(
 
 
 def _constant_axes(node: fx.Node, constant: Tensor) -> Axes:
-    """Axes of a constant: one along which all is equal stays as it is in any order."""
+    """Return the axes of a constant: one along which all is equal stays as it is in any order."""
     uniform = [
         n > 1 and not is_written(node) and bool((constant == constant.narrow(k, 0, 1)).all())
         for k, n in enumerate(constant.shape)
@@ -169,7 +169,7 @@ def _constant_axes(node: fx.Node, constant: Tensor) -> Axes:
 
 
 def _fix_unread(graph: Graph, state: Mapping[str, Axes]) -> None:
-    """What evaluation never reads has no say in it, and no activation to compare."""
+    """Fix what evaluation never reads: it has no say, and no activation to compare."""
     read = {name for node, name in graph.sources.items() if node.users}
     for name, axes in state.items():
         if graph.aliases.get(name, name) not in read:
@@ -184,7 +184,7 @@ def _apply(
     unknown: dict[str, None],
     inner: list[Axes],
 ) -> Any:
-    """What a call returns: axes for tensors, the value itself for sizes."""
+    """Return what a call returns: axes for tensors, the value itself for sizes."""
     shapes = _shapes(value)
     if not shapes:
         return value
@@ -209,7 +209,7 @@ def _apply(
 
 
 def _by_rule(call: OperatorCall) -> list[TensorAxes] | None:
-    """What the operator's rule says of the tensors it returns; None where no rule fits the call.
+    """Return what the operator's rule says of the tensors it returns; None where no rule fits.
 
     A rule that does not know this form of the call (or gets its shapes wrong) is no rule. What it
     stated before it gave up stays: that only fixes more than is needed.
@@ -295,7 +295,7 @@ def _names(axes: _Equations, params: Mapping[str, Tensor]) -> _Names:
 
 
 def _first_places(axes: _Equations, params: Mapping[str, Tensor]) -> dict[int, tuple[Axis, str]]:
-    """Every atom of the state dict, with the name of the first parameter axis it occurs on."""
+    """Map every atom of the state dict to the first parameter axis it occurs on, with its name."""
     found: dict[int, tuple[Axis, str]] = {}
     for name in params:
         for k, axis in enumerate(axes.state[name]):

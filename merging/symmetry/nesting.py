@@ -65,7 +65,7 @@ def _close(parents: dict[int, set[int]]) -> None:
 
 
 def _always_together(tensors: Iterable[Axes]) -> dict[int, set[int]]:
-    """For every atom, those that are in every part of a tensor that it is in."""
+    """Return for every atom those that are in every part of a tensor that it is in."""
     together: dict[int, set[int]] = {}
     for cell in _all_cells(tensors):
         for k, (_, atom) in enumerate(cell):

@@ -39,14 +39,14 @@ Permutations = dict[str, Tensor]
 
 
 def identity_permutations(spec: PermutationSpec) -> Permutations:
-    """Every unit in its place."""
+    """Return the permutations that leave every unit in its place."""
     return {
         group: torch.arange(shape[-1]).expand(shape).clone() for group, shape in spec.shapes.items()
     }
 
 
 def random_permutations(spec: PermutationSpec, generator: torch.Generator) -> Permutations:
-    """One uniformly random permutation per group, and per position of a nested group's parents.
+    """Draw a uniformly random permutation per group, and per position of a nested group's parents.
 
     Args:
         spec: The permutation spec.
@@ -65,7 +65,7 @@ def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def full_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> Permutations:
-    """The permutations of all groups, in full shape: `[n]` becomes a row for every parent.
+    """Return the permutations of all groups, in full shape: `[n]` becomes a row for every parent.
 
     Args:
         spec: The permutation spec.
@@ -81,7 +81,7 @@ def full_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> Per
 
 
 def invert_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> Permutations:
-    """The permutations that undo `perms`, nested groups included.
+    """Return the permutations that undo `perms`, nested groups included.
 
     Returns:
         `{group: int64 [*parents, n]}`, for every group of the spec.
@@ -99,7 +99,7 @@ def invert_permutations(spec: PermutationSpec, perms: Mapping[str, Tensor]) -> P
 def compose_permutations(
     spec: PermutationSpec, first: Mapping[str, Tensor], then: Mapping[str, Tensor]
 ) -> Permutations:
-    """The permutations that have the effect of applying `first`, and `then` to the result.
+    """Return the permutations that have the effect of applying `first`, and `then` to the result.
 
     Returns:
         `{group: int64 [*parents, n]}`, for every group of the spec.
@@ -119,7 +119,7 @@ def _rows(
     within: Mapping[str, tuple[str, ...]],
     perms: Mapping[str, Tensor],
 ) -> tuple[Tensor, ...]:
-    """Where the rows of a nested group's permutation come from when `perms` move its parents."""
+    """Return where rows of a nested group's permutation come from when `perms` move its parents."""
     above = [torch.arange(size) for size in shape[:-1]]
     at = dict(zip(parents, torch.meshgrid(*above, indexing="ij") if above else (), strict=True))
     return tuple(
@@ -131,7 +131,7 @@ def _rows(
 
 
 def flat_permutation(spec: PermutationSpec, perms: Mapping[str, Tensor], group: str) -> Tensor:
-    """The permutation of a group's units in all positions of its parents, side by side.
+    """Return the permutation of a group's units in all positions of its parents, side by side.
 
     Args:
         spec: The permutation spec.
@@ -153,7 +153,7 @@ def flat_permutation(spec: PermutationSpec, perms: Mapping[str, Tensor], group: 
 
 
 def invert(perm: Tensor) -> Tensor:
-    """The permutation that undoes `perm`; nested groups: `invert_permutations`.
+    """Return the permutation that undoes `perm`; nested groups: `invert_permutations`.
 
     Example:
         >>> invert(torch.tensor([2, 0, 1])).tolist()
@@ -163,7 +163,7 @@ def invert(perm: Tensor) -> Tensor:
 
 
 def compose(first: Tensor, then: Tensor) -> Tensor:
-    """The permutation that has the effect of applying `first`, and `then` to the result.
+    """Return the permutation that has the effect of applying `first`, and `then` to the result.
 
     Example:
         >>> compose(torch.tensor([2, 0, 1]), torch.tensor([1, 0, 2])).tolist()
@@ -173,7 +173,7 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 
 
 def cycles(perm: Tensor) -> list[int]:
-    """Lengths of the cycles, longest first; a fixed point is a cycle of length 1.
+    """Return the lengths of the cycles, longest first; a fixed point is a cycle of length 1.
 
     Example:
         >>> cycles(torch.tensor([1, 0, 2]))

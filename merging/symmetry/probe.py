@@ -81,7 +81,7 @@ class Probe:
         only: str | None = None,
         permutations: Mapping[str, Tensor] | None = None,
     ) -> float:
-        """Largest difference of outputs, relative to the largest entry; NaN if any is NaN."""
+        """Return the outputs' largest difference, relative to the largest entry; NaN if any is."""
         draws = (
             [permutations]
             if permutations
@@ -94,7 +94,7 @@ class Probe:
         return float(torch.stack(differences).max()) if differences else 0.0
 
     def first_difference(self, derivation: Derivation, groups: frozenset[str]) -> str:
-        """The first operator whose output is not the permuted output of the original."""
+        """Return the first operator whose output is not the permuted output of the original."""
         spec = derivation.spec
         perms = {g: p for g, p in self._draw(spec, 0, None).items() if g in groups}
         before, after = self._values(), self._values(spec, perms)
@@ -133,7 +133,7 @@ class Probe:
         inputs: Sequence[Tensor] = (),
         visit: Visit | None = None,
     ) -> list[Tensor]:
-        """All outputs in float64: the floating ones, or the others where there is none."""
+        """Return all outputs in float64: the floating ones, or the others where there is none."""
         axes, perms = (spec.axes if spec is not None else _NO_AXES), perms or {}
 
         def read(node: fx.Node) -> Tensor:
@@ -165,7 +165,7 @@ class Probe:
 
 
 class _OnDemand(dict[fx.Node, Any]):
-    """Values of a graph; those of parameters are made anew each time one is read."""
+    """Values of a graph; those of parameters are made again each time one is read."""
 
     def __init__(self, make: Callable[[fx.Node], Tensor]) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _OnDemand(dict[fx.Node, Any]):
 
 
 def _tells_little(perm: Tensor) -> bool:
-    """Whether a permutation is the identity, or a nested one the same for all its parents."""
+    """Return whether a permutation is the identity, or nested and the same for all its parents."""
     rows = perm.reshape(-1, perm.shape[-1])
     usual = rows[0] if len(rows) > 1 else torch.arange(perm.shape[-1])
     return bool((rows == usual).all())
@@ -197,7 +197,7 @@ def _moved_constants(
 
 
 def _rows(inputs: Sequence[Tensor]) -> int:
-    """How many rows of inputs to draw."""
+    """Return how many rows of inputs to draw."""
     batches = [x for x in inputs if x.dim() and len(x)]
     floating = [x.numel() // len(x) for x in batches if x.is_floating_point()]
     indices = [x.numel() // len(x) for x in batches if not x.is_floating_point()]
@@ -210,7 +210,7 @@ def _rows(inputs: Sequence[Tensor]) -> int:
 
 
 def _fresh(x: Tensor, generator: torch.Generator, rows: int) -> Tensor:
-    """Random values in the shape of `x`, with at least so many rows.
+    """Draw random values in the shape of `x`, with at least so many rows.
 
     Integers lie in the range of those given. A mask (of two values) keeps how many of each are in
     a row: one without any mark might mean nothing.
@@ -229,7 +229,7 @@ def _fresh(x: Tensor, generator: torch.Generator, rows: int) -> Tensor:
 
 
 def _repeated(x: Tensor, rows: int) -> Tensor:
-    """The given rows over and over, so many at least."""
+    """Return the given rows over and over, so many at least."""
     if not x.dim() or not len(x):
         return x.cpu()
     repeats = -(-rows // len(x)) if rows else 1

@@ -16,7 +16,7 @@ from merging.symmetry.axes import AxisExpression, Cell, parent_places
 
 
 def axis_index(expression: AxisExpression, perms: Mapping[str, Tensor]) -> Tensor | None:
-    """Positions that an axis takes its elements from, or None if it keeps its order.
+    """Return the positions that an axis takes its elements from, or None if it keeps its order.
 
     Args:
         expression: What the axis runs over.
@@ -39,7 +39,7 @@ def _sources(
     above: Mapping[str, Tensor],
     perms: Mapping[str, Tensor],
 ) -> Tensor:
-    """Where the elements at some positions of an axis come from.
+    """Return where the elements at some positions of an axis come from.
 
     `above` says at which position of every index set on other axes, or beside, they are.
 
@@ -78,7 +78,7 @@ def _sources(
 
 
 def _digits(position: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Positions along the factors of a row-major product."""
+    """Return the positions along the factors of a row-major product."""
     digits = []
     for size in reversed(sizes):
         digits.append(position % size)
@@ -87,7 +87,7 @@ def _digits(position: Tensor, sizes: list[int]) -> list[Tensor]:
 
 
 def _positions(expression: AxisExpression, position: Tensor) -> dict[str, Tensor]:
-    """Positions along the named atoms of an axis; in a concatenation, where they are a piece."""
+    """Return positions along an axis's named atoms; in a concatenation, those in each piece."""
     if expression.kind == "atom":
         return {} if expression.name is None else {expression.name: position}
     found: dict[str, Tensor] = {}
@@ -120,7 +120,7 @@ def permute_tensor(
 
 
 def _is_crossed(expression: AxisExpression, perms: Mapping[str, Tensor]) -> bool:
-    """Whether the order along an axis depends on the position along another."""
+    """Return whether the order along an axis depends on the position along another."""
     for piece in expression.pieces():
         names = {atom.name for atom in piece}
         for atom in piece:

@@ -112,11 +112,11 @@ class PermutationSpec:
         return sum(orders) / math.log(10)
 
     def nested_in(self, name: str) -> tuple[str, ...]:
-        """The groups that have an order of their own for every position of an index set."""
+        """Return the groups that have an order of their own for every position of an index set."""
         return tuple(group for group, parents in self.within.items() if name in parents)
 
     def places(self) -> dict[str, tuple[tuple[str, int], ...]]:
-        """For every group, the (parameter, axis) pairs that it occurs on."""
+        """Return for every group the (parameter, axis) pairs that it occurs on."""
         places: dict[str, dict[tuple[str, int], None]] = {}
         for name, axis, atom in self._atoms():
             if atom.group is not None:
@@ -124,7 +124,7 @@ class PermutationSpec:
         return {group: tuple(found) for group, found in places.items()}
 
     def without(self, groups: frozenset[str], reason: str) -> PermutationSpec:
-        """The spec with some groups frozen, and the reason noted."""
+        """Return the spec with some groups frozen, and the reason noted."""
         parents = {parent for names in self.within.values() for parent in names}
         return self._changed(
             groups,
@@ -135,7 +135,7 @@ class PermutationSpec:
         )
 
     def sharing(self, groups: frozenset[str], reason: str) -> PermutationSpec:
-        """The spec with one order, for all positions of their parents, of some nested groups."""
+        """Return the spec with one order, for all positions of their parents, of some groups."""
         return self._changed(groups, reason, lambda atom: replace(atom, within=()))
 
     def _changed(
@@ -204,7 +204,7 @@ class PermutationSpec:
                         )
 
     def to_json(self) -> str:
-        """The spec as JSON, as `from_json` reads it."""
+        """Return the spec as JSON, as `from_json` reads it."""
         return json.dumps({name: [write_axis(e) for e in axes] for name, axes in self.axes.items()})
 
     @staticmethod

@@ -97,7 +97,7 @@ def shortened(name: str, length: int) -> str:
 
 
 def label(name: str, length: int = LABEL) -> str:
-    """Foreign text as a figure shows it: Plotly reads what it draws as HTML, with links.
+    """Return foreign text as a figure shows it: Plotly reads what it draws as HTML, with links.
 
     Args:
         name: A name of a model, a task, a layer or a group.

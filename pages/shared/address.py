@@ -20,7 +20,7 @@ class Params(Protocol):
     """The parameters of an address."""
 
     def get_all(self, key: str) -> list[str]:
-        """All values of one parameter."""
+        """Return all values of one parameter."""
 
 
 @dataclass(frozen=True)

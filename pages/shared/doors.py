@@ -81,7 +81,7 @@ class SafeHeaders:
 
 
 def is_allowed(host: str, allowed: Sequence[str]) -> bool:
-    """Whether a request's `Host` is one of those that are allowed, by Streamlit's own rules.
+    """Return whether a request's `Host` is one of those that are allowed, by Streamlit's own rules.
 
     Args:
         host: The header, with or without a port.
@@ -111,7 +111,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def content_policy(index: str) -> str:
-    """What a page may fetch and run: this server's own, and the scripts that its page holds.
+    """Return what a page may fetch and run: this server's own, and the scripts that its page holds.
 
     Args:
         index: HTML of the page, whose scripts are named by their hashes.

@@ -20,7 +20,7 @@ class Upload(Protocol):
     name: str
 
     def getvalue(self) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
 
 
 class KeptUploads:
@@ -69,5 +69,5 @@ class KeptUploads:
 
 
 def called(file: Upload) -> str:
-    """What an upload is called: its name with both ends, of a length that can be shown."""
+    """Return what an upload is called: its name with both ends, of a length that can be shown."""
     return shortened(str(file.name), _NAME)

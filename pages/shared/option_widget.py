@@ -12,7 +12,7 @@ from pages.shared import words
 
 
 def segments(label: str, options: Sequence[Any], *, default: Any, **given: Any) -> Any:
-    """One of some options that are side by side: always one of them, whatever an address says.
+    """Offer options side by side: one of them is always chosen, whatever an address says.
 
     Args:
         label: What is chosen.

@@ -17,7 +17,7 @@ from merging.results import requests
 from merging.schema.cards import matching, paths, zoo
 from pages.shared import address
 
-BROUGHT = "your checkpoints"
+UPLOADED = "your checkpoints"
 DEFAULT_METHODS = ("weight", "activation")
 
 Found = TypeVar("Found")
@@ -70,7 +70,7 @@ def write_address() -> None:
 
 def pair_names() -> list[str]:
     """List what can be looked at: the bundled pairs, and what this session uploaded."""
-    own = [BROUGHT] if "_brought" in st.session_state else []
+    own = [UPLOADED] if "_uploaded" in st.session_state else []
     return [*own, *zoo.list_pairs()]
 
 
@@ -80,14 +80,14 @@ def pair_name() -> str:
     return chosen if chosen in pair_names() else zoo.list_pairs()[0]
 
 
-def is_brought() -> bool:
+def is_uploaded() -> bool:
     """Say whether the models that are looked at were uploaded."""
-    return pair_name() == BROUGHT
+    return pair_name() == UPLOADED
 
 
 def pair_title(name: str) -> str:
     """Return what screens call a pair."""
-    return "Your checkpoints" if name == BROUGHT else str(zoo.read_card(name)["title"])
+    return "Your checkpoints" if name == UPLOADED else str(zoo.read_card(name)["title"])
 
 
 def subject_title(looked_at: requests.Subject) -> str:
@@ -99,14 +99,14 @@ def subject_title(looked_at: requests.Subject) -> str:
             and card["fingerprint_b"] == looked_at.model_b
         ):
             return pair_title(name) + chosen
-    return pair_title(BROUGHT) + chosen
+    return pair_title(UPLOADED) + chosen
 
 
 def subject() -> requests.Subject:
     """Return the two models that are looked at, with their data."""
     name = pair_name()
     found: requests.Subject = (
-        st.session_state["_brought"] if name == BROUGHT else requests.bundled_subject(name)
+        st.session_state["_uploaded"] if name == UPLOADED else requests.bundled_subject(name)
     )
     return replace(found, spec=_specs().get(found.config, ""))
 
@@ -114,7 +114,7 @@ def subject() -> requests.Subject:
 def prefix(letter: str) -> str:
     """Return what was cut off the names of model `"a"` or `"b"`; nothing of bundled ones."""
     prefixes: dict[str, str] = st.session_state.get("_prefixes", {})
-    return prefixes.get(letter, "") if is_brought() else ""
+    return prefixes.get(letter, "") if is_uploaded() else ""
 
 
 def choose_spec(config: str, fingerprint: str) -> None:
@@ -127,16 +127,16 @@ def _specs() -> dict[str, str]:
     return specs
 
 
-def bring(brought: requests.Subject, prefixes: Mapping[str, str]) -> None:
+def bring(subject: requests.Subject, prefixes: Mapping[str, str]) -> None:
     """Look at models that were uploaded. Call before the pair's widget is drawn (a callback).
 
     Args:
-        brought: The models.
+        subject: The models.
         prefixes: What was cut off the names of `"a"` and `"b"`.
     """
-    st.session_state["_brought"] = brought
+    st.session_state["_uploaded"] = subject
     st.session_state["_prefixes"] = dict(prefixes)
-    st.session_state["pair"] = BROUGHT
+    st.session_state["pair"] = UPLOADED
 
 
 def note_statistics(config: str) -> None:

@@ -53,7 +53,7 @@ class Limits:
     whole_bytes: int
 
     def refusal(self, session: str, file: str, size: int, held: Held) -> str:
-        """Why another file is refused, in words; empty if it is not.
+        """Return why another file is refused, in words; empty if it is not.
 
         Args:
             session: Whose file it is.
@@ -78,14 +78,14 @@ class Limits:
         return ""
 
 
-_REMOVE = "Remove some, or load the page anew."
+_REMOVE = "Remove some, or reload the page."
 
 
 _refused: dict[str, str] = {}  # why a session's last upload was refused; its page asks for it
 
 
 def refusal() -> str:
-    """Why the last upload of the session that runs was refused, in words; empty if it was not.
+    """Return why the last upload of the running session was refused; empty if it was not.
 
     Streamlit's own widget says no more than that its request failed.
     """
@@ -94,13 +94,13 @@ def refusal() -> str:
 
 
 def limits() -> Limits:
-    """The limits of this server: they follow `server.maxUploadSize`."""
+    """Return the limits of this server: they follow `server.maxUploadSize`."""
     unit = int(st.get_option("server.maxUploadSize")) << 20
     return Limits(FILES_OF_SESSION, _SESSION_SHARE * unit, _WHOLE_SHARE * unit)
 
 
 def limits_words() -> str:
-    """The limits in words, for the help of a file uploader."""
+    """Return the limits in words, for the help of a file uploader."""
     most = limits()
     return (
         f"All your files together: at most {most.session_files}, with "
@@ -154,7 +154,7 @@ class UploadLimits:
 
 
 def held_files() -> dict[str, dict[str, int]]:
-    """Sizes in bytes of the files that Streamlit holds, by session and identity."""
+    """Return the sizes in bytes of the files that Streamlit holds, by session and identity."""
     manager: Any = get_instance().uploaded_file_mgr
     storage: Mapping[str, Mapping[str, Any]] = manager.file_storage
     return {
@@ -198,7 +198,7 @@ def forget_left(left: dict[str, float], now: float) -> None:
     """Forget the files of sessions that nobody can come back to.
 
     Args:
-        left: When sessions were first seen without a browser; brought up to date.
+        left: When sessions were first seen without a browser; it is updated.
         now: In the same seconds.
     """
     runtime = get_instance()

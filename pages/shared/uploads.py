@@ -150,10 +150,10 @@ def choose_architecture(key: str) -> str:
     return requests.canonical({"architecture": "own", "function": own}) if choice == own else ""
 
 
-def remember(brought: requests.BroughtCheckpoint) -> None:
+def remember(checkpoint: requests.UploadedCheckpoint) -> None:
     """Remember what pages have to know of a checkpoint that was read."""
-    if brought.keeps_statistics:
-        session.note_statistics(brought.config)
+    if checkpoint.keeps_statistics:
+        session.note_statistics(checkpoint.config)
 
 
 def examples(config: str, *, key: str) -> tuple[str, str] | None:
@@ -198,7 +198,7 @@ def examples(config: str, *, key: str) -> tuple[str, str] | None:
     for found in jobs.follow(f"{key}_read_data", [wanted]):
         if replace(found.request, name=wanted.name) != wanted:
             return None  # still the file before this one
-        data: requests.BroughtData = found.result
+        data: requests.UploadedData = found.result
         st.success(
             words.plain(f"{data.examples:,} examples{_KINDS[data.kind].format(data.classes)}")
         )

@@ -61,6 +61,6 @@ def tell(error: MergingError) -> None:
 
 
 def _escape_first(found: re.Match[str]) -> str:
-    """A list's mark as a plain one; of a number, what follows it is what makes it a list's."""
+    """Escape a list's mark; of a number, what follows it is what makes it a list's."""
     mark = found[0]
     return f"{mark}\\" if mark[-1].isdecimal() else f"{mark[:-1]}\\{mark[-1]}"

@@ -1,4 +1,4 @@
-"""Every way to bring two models and examples, as files with random weights."""
+"""Every way to upload two models and examples, as files with random weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from merging.models.architectures.registry import build_model
 from tests.models.exported.test_pt2_archive import Small, exported
 
-OWN_MODEL = "brought_by_server:small"
-OWN_DATA = "brought_by_server:examples"
+OWN_MODEL = "given_by_server:small"
+OWN_DATA = "given_by_server:examples"
 OWN_CODE = """
 import numpy
 import torch
@@ -49,7 +49,7 @@ class Under(nn.Module):
 
 @dataclass(frozen=True)
 class Route:
-    """One way to bring a model.
+    """One way to upload a model.
 
     Attributes:
         make: A fresh module whose names are those of the files.

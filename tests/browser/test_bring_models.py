@@ -1,4 +1,4 @@
-"""Two checkpoints and examples are brought, lined up, and taken away as files."""
+"""Two checkpoints and examples are uploaded, lined up, and taken away as files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def open_uploads(page):
     expect(page.locator(".st-key-models_file_a input[type=file]")).to_be_attached(timeout=PATIENCE)
 
 
-def expect_brought(page):
+def expect_uploaded(page):
     chosen = page.get_by_role("combobox", name="Pair of models")
     expect(chosen).to_have_value("Your checkpoints", timeout=PATIENCE)
 
@@ -102,7 +102,7 @@ def bring(page, files):
     look = page.get_by_role("button", name="Look at these two")
     expect(look).to_be_visible(timeout=PATIENCE)
     look.click()
-    expect_brought(page)
+    expect_uploaded(page)
 
 
 def downloaded(page, name, ending, folder: Path):
@@ -133,7 +133,7 @@ def test_two_checkpoints_are_lined_up_and_taken_away(page, pair, files, tmp_path
     page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Align").click()
     expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(re.compile(r"359 test examples"))).to_be_visible(timeout=PATIENCE)
-    expect_brought(page)
+    expect_uploaded(page)
 
     with np.load(
         downloaded(page, "Permutation (.npz)", ".npz", tmp_path), allow_pickle=False
@@ -183,7 +183,7 @@ def test_bad_checkpoints_are_refused_one_by_one(page, pair, files, tmp_path):
         give(page, "a", name, data)
         expect_refused(page, words)
         expect(page.get_by_role("button", name="Look at these two")).to_have_count(0)
-        expect_brought(page)
+        expect_uploaded(page)
     assert not marker.exists()
     give(page, "a", "other.safetensors", checkpoint_bytes(other))
     expect_refused(page, re.compile(r"architecture|do not fit"))
@@ -294,7 +294,7 @@ def test_two_models_of_every_route_come_back_merged(name, page, settled, server_
     look = page.get_by_role("button", name="Look at these two")
     expect(look).to_be_visible(timeout=PATIENCE)
     look.click()
-    expect_brought(page)
+    expect_uploaded(page)
     page.get_by_test_id("stSidebarNavItems").get_by_role("link", name="Align").click()
     expect(page.get_by_text("What each method reached")).to_be_visible(timeout=PATIENCE)
     file = downloaded(page, "Merged model", "-merged.safetensors", tmp_path)

@@ -1,4 +1,4 @@
-"""Every rule on files that a person brings, from the upload to the merged file.
+"""Every rule on files of a person, from the upload to the merged file.
 
 A page is opened once per kind of models. What is taken away is read by safetensors alone, and
 compared with what the library makes of the same models when it is called directly.
@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from merging.results import requests
 from merging.schema.cards.fusion.table import RULE_CARDS, find_card
-from tests.brought_families import bring, fused
+from tests.own_families import bring, fused
 
 COMPUTING = 60_000  # milliseconds
 PAUSE = 100  # milliseconds between downloads: Chromium drops the twentieth in a second
@@ -37,7 +37,7 @@ class Stage:
     """What is merged by which rules.
 
     Attributes:
-        kind: Which models are brought.
+        kind: Which models are own.
         rules: The rules.
         order: What the units are lined up by first, if anything.
         count: How many of the models are merged.
@@ -90,24 +90,24 @@ class Taken:
 
 
 class Visit:
-    """One page with brought models, on which stages are gone through."""
+    """One page with uploaded models, on which stages are gone through."""
 
     def __init__(self, page: Page, settle: Settle, folder: Path) -> None:
         self.page, self._settle, self._folder = page, settle, folder
 
     def bring(self, kind: str) -> None:
         """Upload models, their base and examples."""
-        page, self.brought = self.page, bring(kind, self._folder)
+        page, self.own = self.page, bring(kind, self._folder)
         page.goto("/merge?merge_family=Your+checkpoints&merge_view=What+they+do&merge_tuned=false")
-        self._give("merge_files", self.brought.files)
-        if self.brought.base_file is not None:
-            self._give("merge_base_file", [self.brought.base_file])
+        self._give("merge_files", self.own.files)
+        if self.own.base_file is not None:
+            self._give("merge_base_file", [self.own.base_file])
         expect(page.locator(".st-key-merge_data")).to_be_visible(timeout=COMPUTING)
         self._settle(page)
         if kind == "run":
             page.locator(".st-key-merge_run label").first.click()
         self._choose("merge_data", "A file of mine")
-        self._give("merge_file_data", [self.brought.examples])
+        self._give("merge_file_data", [self.own.examples])
         expect(page.get_by_text("240 examples of 3 classes")).to_be_visible(timeout=COMPUTING)
         self._settle(page)
 
@@ -117,7 +117,7 @@ class Visit:
         self._press("[class*=st-key-merge_members_own]", self._members(stage.count))
         self._settle(self.page)
         if stage.kind == "widths":
-            wide_as = self.brought.files[stage.wide_as].name
+            wide_as = self.own.files[stage.wide_as].name
             self._choose("merge_width_of_3", wide_as)
         if stage.kind == "apart":
             titles = {"": "As they are", **requests.ORDER_TITLES}
@@ -131,7 +131,7 @@ class Visit:
         return Taken(rows, self._files(stage), lacking)
 
     def _members(self, count: int) -> list[str]:
-        return [path.name for path in self.brought.files[:count]]
+        return [path.name for path in self.own.files[:count]]
 
     def _give(self, key: str, files: Sequence[Path]) -> None:
         self.page.locator(f".st-key-{key} input[type=file]").set_input_files(files)
@@ -236,7 +236,7 @@ def taken(visits: Callable[[str], Visit]) -> Callable[[str], Taken]:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_rule_has_its_row_beside_the_models_and_their_ensembles(name, taken, visits):
     stage = STAGES[name]
-    files = visits(stage.kind).brought.files[: stage.count]
+    files = visits(stage.kind).own.files[: stage.count]
     wanted = {find_card(rule).title for rule in stage.rules}
     assert {*wanted, *ALONE, *(path.name for path in files)} <= set(taken(name).rows)
 
@@ -254,14 +254,14 @@ def weights_of(file: Path) -> dict[str, torch.Tensor]:
 def test_the_file_of_every_rule_is_what_the_library_makes(name, rule, taken, visits):
     stage = STAGES[name]
     merged = weights_of(taken(name).files[rule])
-    brought = visits(stage.kind).brought.of(stage.members)
+    own = visits(stage.kind).own.of(stage.members)
     weights = [FACTOR] * stage.count if find_card(rule).weights == "scales" else None
-    expected = fused(rule, brought, weights=weights, order=stage.order)
+    expected = fused(rule, own, weights=weights, order=stage.order)
     assert set(merged) == set(expected)
     for key, value in expected.items():
         torch.testing.assert_close(merged[key], value, rtol=1e-5, atol=1e-6)
-    own = {key.removeprefix(brought.prefix): value for key, value in merged.items()}
-    brought.model.load_state_dict(own, strict=True)
+    own = {key.removeprefix(own.prefix): value for key, value in merged.items()}
+    own.model.load_state_dict(own, strict=True)
 
 
 @pytest.mark.parametrize(

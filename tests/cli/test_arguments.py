@@ -208,7 +208,7 @@ def test_one_weight_is_for_all_models():
 
 def test_an_option_for_no_method_is_refused():
     asked = read("surface", PAIR, "--option", "zip.restarts=1")
-    with pytest.raises(MergingError, match="'zip' is no matching method; choose from weight"):
+    with pytest.raises(MergingError, match="'zip' is not a matching method; choose from weight"):
         asked.request(SUBJECT)
 
 

@@ -189,10 +189,10 @@ def test_the_function_of_the_one_who_starts_it_makes_the_model(tmp_path, monkeyp
         (["match", "no-such-pair"], "not a bundled pair"),
         (["match", "a", "b", "c"], "give two checkpoints"),
         (["match", "/nowhere/a.pt", "/nowhere/b.pt"], "no such file"),
-        (["match", PAIR, "--method", "naive"], "no matching method"),
+        (["match", PAIR, "--method", "naive"], "not a matching method"),
         (["match", PAIR, "--option", "restarts"], "name=value"),
         (["match", PAIR, "--option", "nothing=1"], "nothing"),
-        (["replay", "/nowhere/recipe.json"], "no recipe"),
+        (["replay", "/nowhere/recipe.json"], "not a recipe"),
     ],
 )
 def test_what_is_wrong_is_said_without_a_traceback(words, message, capsys):

@@ -160,7 +160,7 @@ def test_models_of_different_seeds_are_lined_up(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nobody"], "'nobody' is no bundled family or pair"),
+        (["nobody"], "'nobody' is not a bundled family or pair"),
         (["mnist-seeds", "--rule", "ties"], "TIES needs a base model"),
         (["mnist-classes", "--weights", "a,b"], "--weights takes numbers with commas between"),
         (["mnist-classes", "--weights", "1,2"], "5 models have 2 weights"),
@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said(capsys, words, message):
 def test_without_examples_a_file_must_be_asked_for(capsys, files):
     code, said = run(capsys, *three(files))
     assert code == 1
-    assert "without examples there is nothing to say: give --data, or --out" in said
+    assert "without examples there is nothing to report: give --data, or --out" in said
 
 
 def test_some_models_of_a_family_are_fused_without_their_base(capsys):

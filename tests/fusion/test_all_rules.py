@@ -192,7 +192,7 @@ def test_a_soup_without_the_architecture_says_so(rule):
 def test_the_number_of_models_is_checked(rule):
     card = RULES[rule].card
     if card.most_models:
-        with pytest.raises(MergingError, match=f"takes {card.most_models} models at the most"):
+        with pytest.raises(MergingError, match=f"takes {card.most_models} models at most"):
             fused(rule, MODELS[: card.most_models + 1])
     if card.least_models > 1:
         with pytest.raises(MergingError, match=f"takes {card.least_models} models or more"):
@@ -233,7 +233,7 @@ def test_progress_rises_to_its_end_and_a_stop_is_heeded(rule):
         ({"models": []}, "no models"),
         ({"weights": [1.0]}, "2 models have 1 weights"),
         ({"weights": [1.0, -1.0]}, "add up to 0"),
-        ({"weights": [1.0, float("nan")]}, "weights are numbers"),
+        ({"weights": [1.0, float("nan")]}, "weights must be finite numbers"),
         ({"fishers": FISHERS[:1]}, "2 models have 1 fishers"),
         ({"sizes": [1]}, "2 models have 1 sizes"),
         ({"models": [MODELS[0], {"w": torch.zeros(1)}]}, "different tensors"),

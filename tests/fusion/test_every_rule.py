@@ -1,4 +1,4 @@
-"""`python -m merging fuse` by every rule, on brought files and bundled families."""
+"""`python -m merging fuse` by every rule, on own files and bundled families."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import merging
 from merging.cli.main import main
 from merging.fusion import multi_head, zip_models
 from merging.schema.cards.fusion.table import RULE_CARDS, find_card
-from tests.brought_families import bring, bundled, fused
+from tests.own_families import bring, bundled, fused
 
 FACTOR = 0.3
 KINDS = ("fine-tuned", "apart", "run")
@@ -52,7 +52,7 @@ def own_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def brought(tmp_path_factory):
+def own(tmp_path_factory):
     return {kind: bring(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
 
 
@@ -76,8 +76,8 @@ def expect_equal(found, rule, models, order=""):
 
 
 @pytest.mark.parametrize(("kind", "rule"), [(k, rule) for k in KINDS for rule in usable(k)])
-def test_files_that_were_brought_are_fused_as_by_the_library(kind, rule, brought, capsys, tmp_path):
-    models = brought[kind].some(count_of(rule))
+def test_own_files_are_fused_as_by_the_library(kind, rule, own, capsys, tmp_path):
+    models = own[kind].some(count_of(rule))
     words = [*models.files, "--data", models.examples]
     words += ["--base", models.base_file] if models.base_file else []
     words += ["--order", ORDERS[kind]] if kind in ORDERS else []
@@ -94,9 +94,9 @@ def alone():
 
 
 @pytest.mark.parametrize("rule", alone())
-def test_files_alone_are_fused_tensor_by_tensor(rule, brought, capsys, tmp_path):
+def test_files_alone_are_fused_tensor_by_tensor(rule, own, capsys, tmp_path):
     kind = "run" if find_card(rule).family == "trajectory" else "fine-tuned"
-    models = brought[kind].some(count_of(rule))
+    models = own[kind].some(count_of(rule))
     words = [*models.files, *(["--base", models.base_file] if models.base_file else [])]
     _, found = run(capsys, rule, words, tmp_path / "merged.safetensors")
     expect_equal(found, rule, models)
@@ -132,8 +132,8 @@ def test_what_models_of_other_widths_cannot_do_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_networks_that_are_zipped_in_part_keep_heads_of_their_own(brought, capsys, tmp_path):
-    models = brought["apart"].some(2)
+def test_networks_that_are_zipped_in_part_keep_heads_of_their_own(own, capsys, tmp_path):
+    models = own["apart"].some(2)
     words = [*models.files, "--data", models.examples, "--option", "depth=1"]
     said, found = run(capsys, "zipit", words, tmp_path / "merged.safetensors")
     assert said["notes"] == {"heads": 2, "tensors in common": 2}
@@ -152,8 +152,8 @@ def test_networks_that_are_zipped_in_part_keep_heads_of_their_own(brought, capsy
     assert said["accuracy"] == pytest.approx(float(right.double().mean()))
 
 
-def test_heads_are_complete_models_in_a_zip_file(brought, capsys, tmp_path):
-    models, out = brought["apart"].some(2), tmp_path / "merged.zip"
+def test_heads_are_complete_models_in_a_zip_file(own, capsys, tmp_path):
+    models, out = own["apart"].some(2), tmp_path / "merged.zip"
     words = ["fuse", *map(str, models.files), "--data", str(models.examples), "--rule", "zipit"]
     assert main([*words, "--option", "depth=2", "--out", str(out), "--json"]) == 0
     spec = merging.find_symmetry(models.model, models.inputs)

@@ -314,7 +314,7 @@ def test_what_cannot_be_solved_is_refused():
     steep = diagonal_curvature(FISHERS[0])
     with pytest.raises(MergingError, match="do not add up to a positive one; use positive weights"):
         match_gradients(MODELS, BASE, [steep] * 3, flat_one, weights=[-3.0, -3.0, 1.0])
-    with pytest.raises(MergingError, match="multiplied by a positive number, not 0"):
+    with pytest.raises(MergingError, match="must be positive, not 0"):
         scaled_curvature(steep, 0)
 
 
@@ -325,7 +325,7 @@ def test_examples_that_are_none_are_refused(made):
     with pytest.raises(DataError, match="curvature needs examples, and none were given"):
         made(model, model.state_dict(), [])
     numbers = Batches(torch.zeros(2, 3), torch.zeros(2, 3))
-    with pytest.raises(DataError, match="curvature is taken of class numbers"):
+    with pytest.raises(DataError, match="curvature needs class numbers"):
         made(model, model.state_dict(), numbers)
 
 

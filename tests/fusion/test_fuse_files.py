@@ -139,7 +139,7 @@ def test_what_cannot_be_is_said_and_nothing_is_written(paths, tmp_path):
     out = tmp_path / "out.safetensors"
     with pytest.raises(MergingError, match=r"a\.safetensors: this is there already"):
         fuse_files("average", paths, paths[1])
-    with pytest.raises(MergingError, match="positive number of bytes, not 0"):
+    with pytest.raises(MergingError, match="bytes of a shard must be positive, not 0"):
         fuse_files("average", paths, out, shard_bytes=0)
     with pytest.raises(CheckpointError, match="no such file"):
         fuse_files("average", [tmp_path / "absent"], out)

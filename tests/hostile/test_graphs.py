@@ -123,7 +123,7 @@ def test_a_seal_sees_what_pytorch_has_no_record_of():
     kept = torch.ones(3)
     seal([kept], lambda: None)
     kept.numpy()[1] = 5
-    with pytest.raises(ComputeError, match="read anew"):
+    with pytest.raises(ComputeError, match="read again"):
         check_seals()
 
 
@@ -131,7 +131,7 @@ def test_a_seal_sees_what_pytorch_has_no_record_of():
     ("error", "payload", "match"),
     [
         (RuntimeError("mat1 and mat2\nat::native"), '"exported"', r"here: mat1 and mat2\. Export"),
-        (IndexError("index 9"), '"exported"', "graph of a model that was brought"),
+        (IndexError("index 9"), '"exported"', "graph of a model that was uploaded"),
     ],
 )
 def test_errors_of_pytorch_are_put_in_words(error, payload, match):

@@ -309,14 +309,14 @@ ADAM: dict[str, Row] = {
     "adam-params-are-a-tensor": (lambda: _adam(groups=listing(mapping(params=tensor()))),
                                  "does not list its parameters"),
     "adam-params-hold-themselves": (lambda: _adam(groups=listing(mapping(
-        params=b"]q\x07h\x07a", betas=BETAS))), "no whole number"),
+        params=b"]q\x07h\x07a", betas=BETAS))), "not a whole number"),
     "adam-params-a-million-times": (lambda: _adam(groups=listing(mapping(
         params=b"](" + b"K\x00" * 250_000 + b"e", betas=BETAS))), "lists more than 20,000"),
     "adam-groups-all-the-same": (lambda: _adam(groups=_group(*[number(k) for k in range(900)])
         + b"q\x070](" + b"h\x07" * 100_000 + b"e"), "lists more than 20,000"),
     "adam-huge-index": (lambda: _adam(groups=listing(_group(number(1 << 39)))), "much too large"),
-    "adam-negative-index": (lambda: _adam(groups=listing(_group(number(-1)))), "no whole number"),
-    "adam-index-is-true": (lambda: _adam(groups=listing(_group(b"\x88"))), "no whole number"),
+    "adam-negative-index": (lambda: _adam(groups=listing(_group(number(-1)))), "not a whole number"),
+    "adam-index-is-true": (lambda: _adam(groups=listing(_group(b"\x88"))), "not a whole number"),
     "adam-listed-twice": (lambda: _adam(groups=listing(_group(), _group())), "listed twice"),
     "adam-not-listed": (lambda: _adam(numbered({0: _entry(), 7: _entry()})), "no group lists 7"),
     "adam-remembers-a-number": (lambda: _adam(numbered({0: number(3)})), "parameter 0 is not a dict"),
@@ -331,8 +331,8 @@ ADAM: dict[str, Row] = {
     "adam-step-zero": (lambda: _one(step=number(0)), "taken over 0 steps"),
     "adam-step-negative": (lambda: _one(step=number(-3)), "taken over -3 steps"),
     "adam-step-nan": (lambda: _one(step=b"G" + struct.pack(">d", float("nan"))), "over nan steps"),
-    "adam-step-is-text": (lambda: _one(step=text("3")), "is no number"),
-    "adam-step-is-missing": (lambda: _one(step=b"N"), "is no number"),
+    "adam-step-is-text": (lambda: _one(step=text("3")), "is not a number"),
+    "adam-step-is-missing": (lambda: _one(step=b"N"), "is not a number"),
     "adam-step-is-a-vector": (lambda: _one(step=tensor()), "is not one number"),
     "adam-step-tensor-of-zero": (lambda: torch_zip(state_dict(
         model=mapping(w=tensor()), optimizer=mapping(

@@ -16,9 +16,9 @@ from merging.schema.errors import MergingError
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no JSON; give a name such as torchvision:resnet18"),
+        ("{", "is not JSON; give a name such as torchvision:resnet18"),
         ('{"a":' * 50_000, "is 250,000 characters long"),
-        ('{"a":' * 30_000, "is no JSON"),
+        ('{"a":' * 30_000, "is not JSON"),
         ("{}", "does not name one"),
         ('{"architecture": 3}', "does not name one"),
         ("[]", "does not name one"),

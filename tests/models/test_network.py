@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from merging.files.data.arrays import BroughtArrays
+from merging.files.data.arrays import ExampleArrays
 from merging.models.build import build_network
 from merging.models.libraries import library_config
 from merging.models.network import Network, check_weights
@@ -101,14 +101,14 @@ def test_names_that_stand_for_nothing_are_refused(name, words):
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MergingError, match="pip install timm, or bring the model"):
+    with pytest.raises(MergingError, match="pip install timm, or export the model"):
         library_config("timm:resnet18", {})
 
 
 def examples(side):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 3, side, side)).astype(np.float32)
-    return BroughtArrays(x, np.arange(6) % 3, "classification", 3, split=3)
+    return ExampleArrays(x, np.arange(6) % 3, "classification", 3, split=3)
 
 
 def network(model):

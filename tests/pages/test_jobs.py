@@ -123,16 +123,16 @@ def test_reset_without_batch_norm_is_refused_in_words(open_page, wait_for):
 def test_a_plane_of_equal_models_is_refused_in_words(open_page, wait_for):
     same = replace(SUBJECT, model_b=SUBJECT.model_a)
     at = open_page(
-        "landscape", pair="your checkpoints", _brought=same, methods=["weight"], landscape_side=9
+        "landscape", pair="your checkpoints", _uploaded=same, methods=["weight"], landscape_side=9
     )
     wait_for(at, lambda at: at.error, "message")
     assert "the first two models of the plane are equal; choose another" in at.error[0].value
     assert not at.exception
 
 
-def test_brought_models_that_are_gone_are_named(open_page, wait_for):
+def test_uploaded_models_that_are_gone_are_named(open_page, wait_for):
     gone = replace(SUBJECT, model_b="ab" * 32)
-    at = open_page("models", pair="your checkpoints", _brought=gone)
+    at = open_page("models", pair="your checkpoints", _uploaded=gone)
     wait_for(at, lambda at: at.error, "message")
     assert "model abababab is no longer in the result store" in at.error[0].value
     assert not at.exception
@@ -140,7 +140,7 @@ def test_brought_models_that_are_gone_are_named(open_page, wait_for):
 
 def test_identical_models_are_said_to_be_identical(open_page, wait_for):
     same = replace(SUBJECT, model_b=SUBJECT.model_a)
-    at = open_page("models", pair="your checkpoints", _brought=same)
+    at = open_page("models", pair="your checkpoints", _uploaded=same)
     wait_for(at, lambda at: not at.get("progress"), "complete page")
     assert "Both models are identical" in " ".join(said(at))
     assert not at.exception

@@ -93,7 +93,7 @@ def test_checkpoints_of_a_run_are_taken_in_the_order_of_their_numbers(open_page,
     assert not at.error
 
 
-def test_running_statistics_of_brought_models_can_be_reset_at_once(open_page, wait_for):
+def test_running_statistics_of_uploaded_models_can_be_reset_at_once(open_page, wait_for):
     at = open_page("merge", merge_family="own", merge_view="What they do")
     at.multiselect(key="merge_files_server").set_value(NORMED).run()
     at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
@@ -117,7 +117,7 @@ def test_curvature_from_the_optimizers_is_offered_where_all_models_have_it(open_
     at.multiselect(key="merge_files_server").set_value([TRAINED[0], NAMES[1]]).run()
     at = wait_for(at, lambda at: "Rules" in pills(at), "rules")
     assert "Curvature" not in pills(at)
-    assert "Fisher averaging" not in pills(at)["Rules"]  # nothing was brought to measure it on
+    assert "Fisher averaging" not in pills(at)["Rules"]  # nothing was uploaded to measure it on
     at.multiselect(key="merge_files_server").set_value(TRAINED).run()
     at = wait_for(at, lambda at: "Curvature" in pills(at), "choice of curvature")
     assert pills(at)["Curvature"] == ["From Adam's second moment"]

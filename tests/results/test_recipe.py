@@ -41,10 +41,13 @@ def test_a_recipe_from_before_specs_were_chosen_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nothing", "this is no recipe .*; give a file that --recipe-out wrote"),
-        ("[]", "this is no recipe"),
-        ('{"one_basin_recipe": 2}', "no recipe of this version; make it again with --recipe-out"),
-        ('{"one_basin_recipe": 1, "request": {}, "sources": {}, "result": ""}', "no recipe"),
+        ("nothing", "this is not a recipe .*; give a file that --recipe-out wrote"),
+        ("[]", "this is not a recipe"),
+        (
+            '{"one_basin_recipe": 2}',
+            "not a recipe of this version; make it again with --recipe-out",
+        ),
+        ('{"one_basin_recipe": 1, "request": {}, "sources": {}, "result": ""}', "not a recipe"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text, message, tmp_path):

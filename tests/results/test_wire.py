@@ -252,7 +252,7 @@ FOUND = [
     ),
     (
         requests.CheckpointRequest("f" * 64, "mine.pt"),
-        requests.BroughtCheckpoint(
+        requests.UploadedCheckpoint(
             name="mine.pt",
             fingerprint="f" * 64,
             config="{}",
@@ -264,7 +264,7 @@ FOUND = [
     ),
     (
         requests.DataRequest(upload="f" * 64, name="mine.npz", config="{}"),
-        requests.BroughtData(
+        requests.UploadedData(
             name="mine.npz", fingerprint="f" * 64, examples=5, classes=3, notes=("Halved.",)
         ),
     ),

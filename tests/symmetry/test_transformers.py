@@ -247,7 +247,7 @@ def test_every_output_is_certified():
             "Have it return tensors, alone or in tuples, lists, dicts or dataclasses",
         ),
     ],
-    ids=["an input is missing", "it returns no tensor"],
+    ids=["an input is missing", "it returns no tensor; have it return one"],
 )
 def test_a_model_that_cannot_be_exported_says_what_to_do(build, inputs, advice):
     with pytest.raises(MergingError, match=advice):

@@ -1,4 +1,4 @@
-"""What Adam remembers in a training checkpoint, as the file describes it: nothing is in memory.
+"""Adam's state in a training checkpoint, as the file describes it: nothing is in memory.
 
 `optimizer.state_dict()` numbers the parameters: `state[i]` is what is remembered of parameter `i`,
 and the groups list the numbers in the order in which the optimizer was given the parameters. Which
@@ -25,7 +25,7 @@ _HOW = "save {'model': model.state_dict(), 'optimizer': optimizer.state_dict()} 
 
 @dataclass(frozen=True)
 class AdamEntry:
-    """What Adam remembers of one parameter.
+    """Adam's state of one parameter.
 
     Attributes:
         key: Name of the mean of squared gradients among the views.
@@ -56,7 +56,7 @@ class AdamGroup:
 
 @dataclass(frozen=True)
 class AdamState:
-    """What Adam remembers in a file.
+    """Adam's state in a file.
 
     Attributes:
         found_under: The key that it is under; empty if it is the whole file.
@@ -120,7 +120,7 @@ def read_adam(loaded: object, name: str, limits: Limits) -> AdamState:
     read = tuple(_group(group, state, views, name) for group in groups)
     if not views:
         raise CheckpointError(
-            f"{name}: Adam remembers nothing of any parameter; save the checkpoint after a step"
+            f"{name}: Adam's state is empty; save the checkpoint after a training step"
         )
     return AdamState(key, views, read)
 
@@ -131,7 +131,7 @@ def _refuse_without(loaded: object, name: str) -> NoReturn:
     )
     if several:
         raise CheckpointError(
-            f"{name}: holds several optimizers, and which one counts cannot be known; take "
+            f"{name}: holds several optimizers, and which one counts cannot be known; compute "
             "curvature from examples"
         )
     raise CheckpointError(f"{name}: holds no state of an optimizer; {_HOW}")
@@ -154,12 +154,12 @@ def _check_numbers(
         if len(listed) > limits.max_tensors:
             _damaged(name, f"it lists more than {limits.max_tensors:,} parameters")
     if not all(_is_number(number, limits) for number in listed):
-        _damaged(name, "a parameter's number is no whole number from 0 on, or much too large")
+        _damaged(name, "a parameter's number is not a whole number from 0 on, or much too large")
     known = set(listed)
     if len(known) < len(listed):
         _damaged(name, "a parameter is listed twice")
     if strangers := [repr(key)[:40] for key in state if key not in known]:
-        _damaged(name, f"no group lists {first_few(strangers)}, of which it remembers something")
+        _damaged(name, f"no group lists {first_few(strangers)}, of which it has a state")
 
 
 def _is_number(number: object, limits: Limits) -> bool:
@@ -195,13 +195,13 @@ def _entry(
     if remembered is None or remembered == {}:
         return None
     if not isinstance(remembered, dict):
-        _damaged(name, f"what it remembers of parameter {number!r} is not a dict")
+        _damaged(name, f"the state of parameter {number!r} is not a dict")
     square, step = remembered.get(SQUARES), remembered.get("step")
     if square is None:
         there = [short(str(key)) for key in remembered]
         raise CheckpointError(
-            f"{name}: the optimizer is not Adam: of parameter {number!r} it remembers "
-            f"{first_few(there)}, and no {SQUARES!r}; take curvature from examples"
+            f"{name}: the optimizer is not Adam: of parameter {number!r} it holds "
+            f"{first_few(there)}, and no {SQUARES!r}; compute curvature from examples"
         )
     if not isinstance(square, View) or not square.storage.dtype.is_floating_point:
         _damaged(name, f"{SQUARES!r} of parameter {number!r} is not a floating tensor")
@@ -213,7 +213,7 @@ def _entry(
         views[f"step of {number!r}"] = step
         return AdamEntry(key, square.shape, f"step of {number!r}")
     if not isinstance(step, int | float):
-        _damaged(name, f"the step of parameter {number!r} is no number")
+        _damaged(name, f"the step of parameter {number!r} is not a number")
     return AdamEntry(key, square.shape, checked_step(step, key, name))
 
 
@@ -239,5 +239,5 @@ def checked_step(step: float, key: str, name: str) -> float:
 def _damaged(name: str, why: str) -> NoReturn:
     raise CheckpointError(
         f"{name}: the optimizer's state is damaged, or not as PyTorch writes it ({why}); save the "
-        "checkpoint again, or take curvature from examples"
+        "checkpoint again, or compute curvature from examples"
     )

@@ -12,7 +12,7 @@ StateDict = Mapping[str, Tensor]
 
 
 class LazyParams(Mapping[str, Tensor]):
-    """A state dict whose tensors are made when they are asked for, each time anew.
+    """A state dict whose tensors are made when they are asked for, anew each time.
 
     Whether it has a name is known without that.
 

@@ -53,7 +53,7 @@ _INDEX = ".index.json"
 
 
 class OpenCheckpoint(LazyParams):
-    """A checkpoint whose tensors are read when they are asked for, each time anew.
+    """A checkpoint whose tensors are read when they are asked for, anew each time.
 
     Made by `open_checkpoint`. It is a mapping from names to tensors, so it goes wherever a state
     dict is only read; close it, or use it in a `with` statement.
@@ -114,7 +114,7 @@ class OpenCheckpoint(LazyParams):
             raise self._unreadable(name, error) from error
 
     def first_names(self) -> dict[str, str]:
-        """For every tensor, the first name of those that share its memory: tied ones have several.
+        """Return for every name the first that shares its memory: tied tensors have several names.
 
         Returns:
             Name → first name, in the order of the file.
@@ -194,7 +194,7 @@ def open_adam(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[OpenCheckpoint, AdamState]:
-    """Open what Adam remembers in a training checkpoint of PyTorch or Lightning.
+    """Open Adam's state in a training checkpoint of PyTorch or Lightning.
 
     Args:
         source: A file on this machine, or a whole file as bytes.
@@ -223,7 +223,8 @@ def open_adam(
         pickled = None if archive is None else find_pickle(archive)
         if archive is None or pickled is None:
             raise CheckpointError(
-                f"{called}: holds no state of an optimizer: it was not written by torch.save"
+                f"{called}: holds no state of an optimizer; give a training checkpoint that "
+                "torch.save wrote"
             )
         places, state = index_adam(archive, pickled, size, called, limits)
         found = {key: (file, place) for key, place in places.items()}
@@ -257,7 +258,7 @@ def _opening(name: str) -> Iterator[ExitStack]:
 
 
 def _torch_zip(file: BinaryIO, name: str, limits: Limits) -> tuple[Archive | None, int]:
-    """The zip file that this is, if it is one, and its size in bytes."""
+    """Return the zip file that this is, if it is one, and its size in bytes."""
     size = file.seek(0, os.SEEK_END)
     check_size(size, name, limits)
     file.seek(0)
@@ -334,7 +335,7 @@ def _index(file: BinaryIO, name: str, limits: Limits) -> Index:
         if is_pt2(archive) and pickled is None:
             raise CheckpointError(
                 f"{name}: this is an exported program (.pt2), which is an architecture with its "
-                f"weights; bring it as an architecture, or {HOW_TO_SAVE}"
+                f"weights; give it as the architecture, or {HOW_TO_SAVE}"
             )
         if pickled is not None:
             return index_torch(archive, pickled, size, name, limits)

@@ -108,7 +108,7 @@ def read_checkpoint_bytes(
 
 
 def map_checkpoint(path: Path) -> Params:
-    """The tensors of a file that this project wrote, mapped into memory and not read.
+    """Return the tensors of a file that this project wrote, mapped into memory and not read.
 
     Processes that map one file share its pages, and the system may drop them. Writing to a tensor
     does not reach the file.
@@ -126,7 +126,7 @@ def map_checkpoint(path: Path) -> Params:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"{path.name}: the file is gone or damaged ({error}); bring the model again"
+            f"{path.name}: the file is gone or damaged ({error}); load the model again"
         ) from error
 
 

@@ -109,7 +109,7 @@ def _entry(key: str, entry: object, start: int, name: str, limits: Limits) -> Pl
                 start=start + begin,
                 length=end - begin,
             )
-    _damaged(f"tensor {short(key)} has a shape or offsets that are no sizes", name)
+    _damaged(f"tensor {short(key)} has a shape or offsets that are not sizes", name)
 
 
 def _whole(numbers: list[object]) -> bool:

@@ -1,6 +1,6 @@
 """Adam's second moment in a training checkpoint, as a curvature with the model's names.
 
-Adam remembers a running mean of squared gradients of every parameter, by number. The numbers are
+Adam keeps a running mean of squared gradients of every parameter, by number. The numbers are
 those of the order in which the optimizer was given the parameters, which is the model's order in
 most programs; groups (with and without weight decay, say) keep it inside of each. Here names and
 numbers are matched by that order and by shapes. Where more than one matching would do, none is
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 Order = Mapping[str, Shape]
 
 _WHAT_TO_DO = (
-    "make the optimizer from model.named_parameters(), whose names PyTorch keeps, or take "
+    "make the optimizer from model.named_parameters(), whose names PyTorch keeps, or compute "
     "curvature from examples"
 )
 
@@ -194,7 +194,7 @@ def _first_of_model(model: nn.Module) -> dict[str, str]:
 def _order_in_file(
     source: str | os.PathLike[str] | bytes, name: str | None, limits: Limits
 ) -> tuple[dict[str, str], dict[str, Shape]]:
-    """What may be parameters, in the file's order: of tied names the first; and their shapes."""
+    """Return the names that may be parameters, of tied ones the first, and the shapes."""
     with open_checkpoint(source, name, limits=limits) as weights:
         first = {
             key: own
@@ -208,7 +208,7 @@ def _order_in_file(
 def _matched(
     groups: Sequence[AdamGroup], order: Order, name: str
 ) -> dict[str, tuple[AdamEntry, float]]:
-    """Which parameter every entry is of."""
+    """Return which parameter every entry belongs to."""
     used = [group for group in groups if group.entries]
     if any(group.names for group in used):
         return _by_name(used, order, name)
@@ -238,7 +238,7 @@ def _by_name(
             there = f"with shape {list(order[key])}" if key in order else "not"
             raise CheckpointError(
                 f"{name}: the optimizer names a parameter {short(key)} of shape "
-                f"{list(entry.shape)}, which the model has {there}, or it names it twice; take "
+                f"{list(entry.shape)}, which the model has {there}, or it names it twice; compute "
                 "curvature from examples"
             )
         found[key] = (entry, beta2)
@@ -246,7 +246,7 @@ def _by_name(
 
 
 def _prefix(names: Sequence[str], order: Order) -> str:
-    """What a wrapper put before all names."""
+    """Return what a wrapper put before all names."""
     parts = names[0].split(".")
     candidates = ["".join(f"{part}." for part in parts[:k]) for k in range(len(parts))]
     fits = (p for p in candidates if all(n.startswith(p) and n[len(p) :] in order for n in names))
@@ -301,7 +301,7 @@ def _by_order(
 
 
 def _first_places(wanted: Sequence[Shape | None], shapes: Sequence[Shape]) -> list[int]:
-    """The first places where shapes follow one another in order; shorter where they do not."""
+    """Return the first places where shapes follow one another in order; fewer if they do not."""
     places: list[int] = []
     waiting = iter(enumerate(shapes))
     for shape in wanted:

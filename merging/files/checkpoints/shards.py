@@ -30,7 +30,7 @@ class Folder(Protocol):
     """The files of a model, by name."""
 
     def names(self) -> list[str]:
-        """Names of the files directly inside."""
+        """Return the names of the files directly inside."""
 
     def open(self, name: str) -> BinaryIO:
         """Open one of `names`."""
@@ -51,7 +51,7 @@ class DiskFolder:
         self._path = path
 
     def names(self) -> list[str]:
-        """Names of the files directly inside; links in it are followed, as caches use them."""
+        """Return the names of the files directly inside; links are followed, as caches use them."""
         return sorted(path.name for path in self._path.iterdir() if path.is_file())
 
     def open(self, name: str) -> BinaryIO:
@@ -84,7 +84,7 @@ class ZipFolder:
         self._names = [n for n in visible if n.rpartition("/")[0] == self._folder[:-1]]
 
     def names(self) -> list[str]:
-        """Names of the files directly inside."""
+        """Return the names of the files directly inside."""
         return sorted(entry.removeprefix(self._folder) for entry in self._names)
 
     def open(self, name: str) -> BinaryIO:

@@ -69,7 +69,7 @@ def index_torch(archive: Archive, entry: str, size: int, name: str, limits: Limi
 def index_adam(
     archive: Archive, entry: str, size: int, name: str, limits: Limits
 ) -> tuple[dict[str, Place], AdamState]:
-    """Find what Adam remembers in a PyTorch zip file, from its entries and its pickle.
+    """Find Adam's state in a PyTorch zip file, from its entries and its pickle.
 
     Args:
         archive: The zip file.

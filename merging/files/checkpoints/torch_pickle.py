@@ -195,7 +195,7 @@ _CALLS: MappingProxyType[str, Callable[[tuple[object, ...]], object]] = MappingP
 
 
 def span(view: View) -> int:
-    """How many numbers of its storage a tensor reaches over, from its first to its last.
+    """Return how many numbers of its storage a tensor reaches over, from its first to its last.
 
     Example:
         >>> storage = Storage("0", torch.float32, 6)

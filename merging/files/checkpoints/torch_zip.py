@@ -14,7 +14,7 @@ from merging.schema.errors import CheckpointError
 
 _MAX_PICKLE = 8_000_000
 _MAX_CONFIG = 5_000_000
-_SPARE = 20  # entries of a PyTorch file that are no storages
+_SPARE = 20  # entries of a PyTorch file that are not storages
 _PT2 = "archive_format"
 
 
@@ -50,7 +50,7 @@ def find_pickle(archive: Archive) -> str | None:
         archive: Any zip file.
 
     Returns:
-        The entry's name; None if this is no file of `torch.save`.
+        The entry's name; None if this is not a file of `torch.save`.
     """
     found = [n for n in archive.entries if n.endswith("/data.pkl") and n.count("/") == 1]
     return found[0] if len(found) == 1 else None
@@ -96,7 +96,7 @@ def read_pickle(archive: Archive, entry: str, name: str) -> bytes:
 
 
 def is_pt2(archive: Archive) -> bool:
-    """Whether a zip file says that it is an exported program (`.pt2`)."""
+    """Return whether a zip file says that it is an exported program (`.pt2`)."""
     return any(n.count("/") == 1 and n.endswith(f"/{_PT2}") for n in archive.entries)
 
 
@@ -112,7 +112,7 @@ def check_pt2(archive: Archive, name: str) -> None:
         name: What to call the file in the message.
 
     Raises:
-        CheckpointError: If it is no such archive, or holds anything pickled or compiled.
+        CheckpointError: If it is not such an archive, or holds anything pickled or compiled.
     """
     roots = {n.split("/")[0] for n in archive.entries}
     if not is_pt2(archive) or len(roots) != 1:

@@ -1,1 +1,1 @@
-"""Examples: the bundled data sets, and those that a person brings."""
+"""Examples: the bundled data sets, and those that a person gives."""

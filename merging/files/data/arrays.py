@@ -1,4 +1,4 @@
-"""What is made of the data that a person brings, whatever file they came in."""
+"""What is made of the data that a person gives, whatever file they came in."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class BroughtArrays:
-    """Examples that a person brought.
+class ExampleArrays:
+    """Examples from files or functions of a person.
 
     Attributes:
         x: Inputs: float32 `[n, ...]` (images `[n, channels, height, width]` in [0, 1]), or int64
@@ -46,7 +46,7 @@ class BroughtArrays:
 
 def with_targets(
     x: NDArray[np.float32], y: NDArray, name: str, kind: TaskKind | None = None
-) -> BroughtArrays:
+) -> ExampleArrays:
     """Find out what targets are, by their dtype, shape and values.
 
     Whole numbers from 0, one per example, are class numbers, of whatever dtype; rows of one-hot
@@ -92,7 +92,7 @@ def with_targets(
             f"{name}: 'y' holds {(~np.isfinite(numbers)).sum()} values that are NaN, infinite or "
             "too large for float32; leave those examples out"
         )
-    return BroughtArrays(
+    return ExampleArrays(
         x=x, y=numbers, kind="regression", classes=1 if y.ndim == 1 else y.shape[1]
     )
 
@@ -130,8 +130,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name[:100] for name in names)
 
 
-def _classified(x: NDArray, y: NDArray, notes: tuple[str, ...]) -> BroughtArrays:
-    return BroughtArrays(
+def _classified(x: NDArray, y: NDArray, notes: tuple[str, ...]) -> ExampleArrays:
+    return ExampleArrays(
         x=x,
         y=y.astype(np.int64),
         kind="classification",

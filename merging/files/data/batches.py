@@ -35,11 +35,11 @@ class Batches:
             yield self.inputs[start:stop], self.targets[start:stop]
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return int(self.targets.shape[0])
 
     def take(self, n: int, *, name: str | None = None) -> Batches:
-        """The first `n` examples."""
+        """Return the first `n` examples."""
         return Batches(
             inputs=self.inputs[:n],
             targets=self.targets[:n],
@@ -86,7 +86,7 @@ class Dataset:
 
 
 def concatenate(parts: Sequence[Batches], name: str) -> Batches:
-    """The examples of all parts, one part after the other."""
+    """Return the examples of all parts, one part after the other."""
     return Batches(
         inputs=torch.cat([part.inputs for part in parts]),
         targets=torch.cat([part.targets for part in parts]),

@@ -36,7 +36,7 @@ def _from_file(name: str, title: str, mean: float, deviation: float, classes: in
 
 
 def _quadrant() -> Dataset:
-    """Points of a square, labelled by whether they lie in its upper left quarter.
+    """Return points of a square, labelled by whether they lie in its upper left quarter.
 
     Data of the counterexample of Ainsworth et al. (2023, §4 and A.6).
     """
@@ -103,7 +103,7 @@ def _derived(name: str) -> Dataset:
 
 
 def is_dataset(name: str) -> bool:
-    """Whether `load_dataset` knows this name, without loading anything.
+    """Return whether `load_dataset` knows this name, without loading anything.
 
     Example:
         >>> [is_dataset(name) for name in ("mnist", "mnist/rotated-20", "mnist/eaten", "")]

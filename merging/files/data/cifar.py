@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, check_names, fitting
+from merging.files.data.arrays import ExampleArrays, check_names, fitting
 from merging.files.pickle_values import Call, PickleRefusedError, Stateful, inert, plain_values
 from merging.schema.errors import DataError
 
@@ -106,7 +106,7 @@ def read_tar(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def join_batches(files: Iterable[tuple[str, bytes]], name: str, max_bytes: int) -> BroughtArrays:
+def join_batches(files: Iterable[tuple[str, bytes]], name: str, max_bytes: int) -> ExampleArrays:
     """Put the files of the data set together, training batches first.
 
     Args:
@@ -134,7 +134,7 @@ def join_batches(files: Iterable[tuple[str, bytes]], name: str, max_bytes: int) 
     return _joined([batch for _, batch in batches], names, max_bytes)
 
 
-def _joined(batches: list[Batch], names: tuple[str, ...], max_bytes: int) -> BroughtArrays:
+def _joined(batches: list[Batch], names: tuple[str, ...], max_bytes: int) -> ExampleArrays:
     n = sum(len(batch.labels) for batch in batches)
     train = sum(len(batch.labels) for batch in batches if not batch.test)
     parts = fitting(n, train, 4 * _PIXELS, max_bytes)
@@ -155,7 +155,7 @@ def _joined(batches: list[Batch], names: tuple[str, ...], max_bytes: int) -> Bro
         notes.append(f"Of {n:,} images, {len(y):,} fit into {max_bytes:,} bytes and were kept.")
     both = 0 < len(labels[0]) < len(y)
     classes = max(int(y.max()) + 1, len(names))
-    return BroughtArrays(
+    return ExampleArrays(
         x=x.reshape(-1, 3, _SIDE, _SIDE),
         y=y,
         kind="classification",
@@ -171,7 +171,7 @@ _NONE = np.zeros((0, _PIXELS), np.uint8)
 
 def _batch_or_names(found: object, called: str) -> Batch | tuple[str, ...]:
     if not isinstance(found, dict):
-        raise PickleRefusedError("it is no dict of a batch")
+        raise PickleRefusedError("it is not a dict of a batch")
     plain = {_text(key): value for key, value in found.items()}
     names = next((plain[key] for key in _NAMES if key in plain), None)
     if isinstance(names, list) and "data" not in plain:

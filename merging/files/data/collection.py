@@ -22,13 +22,13 @@ class Files(Protocol):
     """Files by name, `/` between folders."""
 
     def names(self) -> list[str]:
-        """All names, hidden ones left out, sorted."""
+        """Return all names, hidden ones left out, sorted."""
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file."""
+        """Return the first bytes of a file."""
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """A whole file."""
+        """Return a whole file."""
 
 
 class DiskFiles:
@@ -46,14 +46,14 @@ class DiskFiles:
             if found.is_file() and not found.is_symlink():
                 self._names.append(found.relative_to(path).as_posix())
             if len(self._names) > MAX_FILES:
-                raise DataError(f"{called}: holds more than {MAX_FILES:,} files; bring fewer")
+                raise DataError(f"{called}: holds more than {MAX_FILES:,} files; use fewer")
 
     def names(self) -> list[str]:
-        """All names, hidden ones left out, sorted."""
+        """Return all names, hidden ones left out, sorted."""
         return sorted(name for name in self._names if not _hidden(name))
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file."""
+        """Return the first bytes of a file."""
         with (self._path / name).open("rb") as file:
             return file.read(_HEAD)
 
@@ -67,7 +67,7 @@ class DiskFiles:
             data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise DataError(
-                f"{self._called}: {name[-100:]!r} has more than {max_bytes:,} bytes; bring less"
+                f"{self._called}: {name[-100:]!r} has more than {max_bytes:,} bytes; use less data"
             )
         return data
 
@@ -84,11 +84,11 @@ class ZipFiles:
         self._archive, self._called = archive, called
 
     def names(self) -> list[str]:
-        """All names, hidden ones left out, sorted."""
+        """Return all names, hidden ones left out, sorted."""
         return sorted(name for name in self._archive.entries if not _hidden(name))
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file.
+        """Return the first bytes of a file.
 
         Raises:
             DataError: If it is damaged.
@@ -129,7 +129,7 @@ class Unpacked(io.RawIOBase):
         self._stream = gzip.GzipFile(fileobj=file)
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True: folders and zip files have been looked at before."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -148,7 +148,7 @@ class Unpacked(io.RawIOBase):
         self._at += len(data)
         if self._at > self._max_bytes:
             raise DataError(
-                f"{self._called}: unpacks to more than {self._max_bytes:,} bytes; bring less"
+                f"{self._called}: unpacks to more than {self._max_bytes:,} bytes; use less data"
             )
         if self._at > _FREE and self._at > MAX_RATIO * max(1, self._file.tell()):
             raise DataError(

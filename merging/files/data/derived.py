@@ -95,7 +95,7 @@ def derive(splits: Sequence[Split], steps: Sequence[str]) -> tuple[list[Split], 
 
 
 def find_step(written: str) -> tuple[Step, str]:
-    """The step that is written so, and its argument.
+    """Return the step that is written so, and its argument.
 
     Raises:
         UnknownNameError: If there is none.
@@ -137,7 +137,7 @@ def _noisy(split: Split, percent: str) -> Split:
 
 
 def _enlarged(images: Images) -> Images:
-    """Digits of 8 x 8 pixels as MNIST has them: 20 x 20, in the middle of 28 x 28."""
+    """Return digits of 8 x 8 pixels as MNIST has them: 20 x 20, in the middle of 28 x 28."""
     side = 28 - 2 * _MARGIN
     grown = ndimage.zoom(
         images.astype(np.float32), (1, side / images.shape[1], side / images.shape[2]), order=1
@@ -151,7 +151,7 @@ def _labelled(split: Split, labels: str) -> Split:
 
 
 def _part(split: Split, part: str) -> Split:
-    """One of several equal parts of the training examples; the other splits stay whole."""
+    """Return one of several equal parts of the training examples; the other splits stay whole."""
     if split.name != "train":
         return split
     k, parts = (int(number) for number in part.split("-of-"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, fitting
+from merging.files.data.arrays import ExampleArrays, fitting
 from merging.schema.errors import DataError
 
 _DTYPES = {8: ">u1", 9: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -18,7 +18,7 @@ _MAX_AXES = 4
 
 
 def is_idx(head: bytes) -> bool:
-    """Whether a file begins as idx files do.
+    """Return whether a file begins as idx files do.
 
     Example:
         >>> is_idx(bytes([0, 0, 8, 1, 0, 0, 0, 5]))
@@ -61,7 +61,7 @@ def parse_idx(data: bytes, called: str) -> NDArray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> BroughtArrays:
+def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> ExampleArrays:
     """Put images and labels together: one pair, or a training and a test pair.
 
     Args:
@@ -85,7 +85,9 @@ def pair_up(arrays: Mapping[str, NDArray], name: str, max_bytes: int) -> Brought
     pairs = [(k, a, labels[_partner(k, a, labels, name)]) for k, a in images.items()]
     pairs.sort(key=lambda pair: ("train" not in pair[0].lower(), -len(pair[1])))
     if len({pair[1].shape[1:] for pair in pairs}) != 1:
-        raise DataError(f"{name}: the images of the two parts have different sizes")
+        raise DataError(
+            f"{name}: the images of the two parts have different sizes; give them one size"
+        )
     return _joined(pairs, name, max_bytes)
 
 
@@ -102,17 +104,17 @@ def _partner(key: str, images: NDArray, labels: Mapping[str, NDArray], name: str
     )
 
 
-def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int) -> BroughtArrays:
+def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int) -> ExampleArrays:
     first = len(pairs[0][1]) if len(pairs) == 2 else 0
     n = sum(len(images) for _, images, _ in pairs)
     if n == 0 or pairs[0][1].size == 0:
-        raise DataError(f"{name}: the idx files hold no images; bring some examples")
+        raise DataError(f"{name}: the idx files hold no images; add some")
     keep = fitting(n, first, 4 * math.prod(pairs[0][1].shape[1:]), max_bytes)
     kept = list(zip(pairs, keep[2 - len(pairs) :], strict=True))
     x = np.concatenate([_floats(images[part]) for (_, images, _), part in kept])
     y = np.concatenate([labels[part] for (_, _, labels), part in kept])
     if (y < 0).any() or (y != np.trunc(y)).any():
-        raise DataError(f"{name}: the labels are not whole numbers from 0")
+        raise DataError(f"{name}: the labels are not whole numbers from 0; renumber them")
     if x.ndim == 3:
         x = x[:, None]
     if not np.isfinite(x).all():
@@ -122,7 +124,7 @@ def _joined(pairs: list[tuple[str, NDArray, NDArray]], name: str, max_bytes: int
         notes.append(f"Of {n:,} examples, {len(x):,} fit into {max_bytes:,} bytes and were kept.")
     split = len(kept[0][0][1][kept[0][1]]) if len(pairs) == 2 else None
     y = y.astype(np.int64)
-    return BroughtArrays(
+    return ExampleArrays(
         x=x,
         y=y,
         kind="classification",

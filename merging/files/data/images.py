@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from merging.files.data.arrays import BroughtArrays, check_names
+from merging.files.data.arrays import ExampleArrays, check_names
 from merging.files.data.collection import Files
 from merging.schema.errors import DataError
 
@@ -36,7 +36,7 @@ class _Found:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file begins as PNG, JPEG, BMP, GIF and WebP files do.
+    """Return whether a file begins as PNG, JPEG, BMP, GIF and WebP files do.
 
     Example:
         >>> is_image(b"GIF89a")
@@ -47,14 +47,14 @@ def is_image(head: bytes) -> bool:
 
 def read_images(
     files: Files, name: str, max_bytes: int, size: tuple[int, int] | None = None
-) -> BroughtArrays:
+) -> ExampleArrays:
     """Read images whose folder is their class.
 
     Args:
         files: The images; above the folders of classes there may be ones called train and test.
         name: What to call them all in messages.
         max_bytes: What all may take as float32.
-        size: Height and width to bring every image to; without it, all must have one size.
+        size: Height and width to resize every image to; without it, all must have one size.
 
     Returns:
         float32 `[n, channels, height, width]` in [0, 1], of one channel if all are grey; classes
@@ -83,10 +83,10 @@ def read_images(
         f"{len(classes)} folders, one per class."
     ]
     if size is not None:
-        notes.append(f"Images of other sizes were brought to {height} × {width}.")
+        notes.append(f"Images of other sizes were resized to {height} × {width}.")
     train = sum(item.train is True for item in found)
     split = train if 0 < train < len(found) else None
-    return BroughtArrays(
+    return ExampleArrays(
         x=x,
         y=y,
         kind="classification",
@@ -106,7 +106,7 @@ def _list(files: Files, name: str) -> list[_Found]:
         above = folders[-2].lower() if len(folders) > 1 else ""
         found.append(_Found(path, folders[-1] if folders else "", _SPLITS.get(above)))
     if not found:
-        raise DataError(f"{name}: holds no images (PNG, JPEG, BMP, GIF or WebP)")
+        raise DataError(f"{name}: holds no images; add some (PNG, JPEG, BMP, GIF or WebP)")
     return sorted(found, key=lambda item: (item.train is not True, item.name))
 
 
@@ -119,7 +119,7 @@ def _decode(
     if needed > max_bytes:
         raise DataError(
             f"{name}: {len(found):,} images of {height} × {width} take {needed:,} bytes as "
-            f"float32, more than the limit of {max_bytes:,}; bring fewer, or smaller ones"
+            f"float32, more than the limit of {max_bytes:,}; use fewer, or smaller ones"
         )
     pixels = np.empty((len(found), 3, height, width), np.uint8)
     grey = True
@@ -129,7 +129,7 @@ def _decode(
             raise DataError(
                 f"{name}: {item.name[-80:]!r} is {image.height} × {image.width}, and "
                 f"{found[0].name[-80:]!r} is {height} × {width}; all images must have one size, or "
-                "choose a size to bring them to"
+                "choose a size for all of them"
             )
         mode = _MODES[image.mode]
         grey = grey and mode == "L"

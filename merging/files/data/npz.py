@@ -1,4 +1,4 @@
-"""Evaluation data that a user brings: a `.npz` file with `x` and `y`.
+"""Evaluation data from a user: a `.npz` file with `x` and `y`.
 
 The file may come from a stranger: no pickle in it is ever read, and the sizes that its list of
 entries and its arrays' headers declare are checked before any array takes up memory.
@@ -204,7 +204,7 @@ def _check_size(what: str, size: int, name: str, max_bytes: int) -> None:
     if size > max_bytes:
         raise DataError(
             f"{name}: {what} takes {size:,} bytes, more than the limit of {max_bytes:,}; "
-            "bring fewer examples"
+            "use fewer examples"
         )
 
 
@@ -224,7 +224,7 @@ def _check_counts(x: NDArray, y: NDArray, name: str) -> None:
             "per example"
         )
     if x.size == 0:
-        raise DataError(f"{name}: 'x' has shape {_shape(x.shape)}: no data; bring some examples")
+        raise DataError(f"{name}: 'x' has shape {_shape(x.shape)}: no data; add some examples")
 
 
 def real_inputs(x: NDArray, name: str) -> NDArray[np.float32]:
@@ -281,7 +281,7 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _cure(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     if len(given) == len(wanted) == 3 and given == (*wanted[1:], wanted[0]):
         return "its channels are last: save x.transpose(0, 3, 1, 2)"
-    return "bring inputs of that shape (axes of length 1 may be missing, images may be flat)"
+    return "save inputs of that shape (axes of length 1 may be missing, images may be flat)"
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Data of any kind that a person brings, told apart by their bytes."""
+"""Data of any kind that a person gives, told apart by their bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from merging.files.data.arrays import MAX_BYTES, BroughtArrays, TaskKind, with_targets
+from merging.files.data.arrays import MAX_BYTES, ExampleArrays, TaskKind, with_targets
 from merging.files.data.cifar import MAX_BATCH, join_batches, read_tar
 from merging.files.data.collection import (
     GZIP,
@@ -39,7 +39,7 @@ def read_data(
     window: int = WINDOW,
     image_size: tuple[int, int] | None = None,
     max_bytes: int = MAX_BYTES,
-) -> BroughtArrays:
+) -> ExampleArrays:
     r"""Read examples, whatever they come in; the kind is found from the bytes, never from a name.
 
     Known are: `.npz` with `x` and `y` (class numbers, or floats to predict) or with `tokens`;
@@ -51,7 +51,7 @@ def read_data(
         name: What to call it in messages; never used as a path.
         kind: What the targets are, where it is known; found from their values otherwise.
         window: Tokens that a piece of one long text holds.
-        image_size: Height and width to bring images to; without it, all must have one size.
+        image_size: Height and width to resize images to; without it, all must have one size.
         max_bytes: The most that the file may have, and the inputs as float32.
 
     Returns:
@@ -93,13 +93,13 @@ class _Reader:
         self.name, self.kind, self.window = name, kind, window
         self.image_size, self.max_bytes = image_size, max_bytes
 
-    def file(self, file: BinaryIO) -> BroughtArrays:
+    def file(self, file: BinaryIO) -> ExampleArrays:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         if size > self.max_bytes:
             raise DataError(
                 f"{self.name}: the file takes {size:,} bytes, more than the limit of "
-                f"{self.max_bytes:,}; bring fewer examples"
+                f"{self.max_bytes:,}; use fewer examples"
             )
         head = file.read(512)
         file.seek(0)
@@ -111,10 +111,10 @@ class _Reader:
             return self._tar(file)
         return self._plain(file.read(), head)
 
-    def collection(self, files: Files) -> BroughtArrays:
+    def collection(self, files: Files) -> ExampleArrays:
         names = files.names()
         if not names:
-            raise DataError(f"{self.name}: holds no files")
+            raise DataError(f"{self.name}: holds no files; add the data")
         kinds = {name: self._kind(files, name) for name in names[:_LOOKED_AT]}
         if "image" in kinds.values():
             return read_images(files, self.name, self.max_bytes, self.image_size)
@@ -130,7 +130,7 @@ class _Reader:
             "batches of CIFAR, one table, or the arrays of np.savez"
         )
 
-    def _zip(self, file: BinaryIO) -> BroughtArrays:
+    def _zip(self, file: BinaryIO) -> ExampleArrays:
         try:
             archive = Archive(file, max_entries=MAX_FILES, max_bytes=4 * self.max_bytes)
         except ArchiveError as error:
@@ -141,7 +141,7 @@ class _Reader:
             return self._npz(file, {e.removesuffix(".npy") for e in archive.entries})
         return self.collection(ZipFiles(archive, self.name))
 
-    def _npz(self, file: BinaryIO, keys: set[str]) -> BroughtArrays:
+    def _npz(self, file: BinaryIO, keys: set[str]) -> ExampleArrays:
         if "tokens" in keys and "x" not in keys:
             arrays = read_arrays(file, self.name, self.max_bytes, ("tokens",))
             return next_tokens(arrays["tokens"], self.name, self.window)
@@ -149,7 +149,7 @@ class _Reader:
         x = real_inputs(arrays["x"], self.name)
         return with_targets(x, arrays["y"], self.name, self.kind)
 
-    def _packed(self, file: BinaryIO) -> BroughtArrays:
+    def _packed(self, file: BinaryIO) -> ExampleArrays:
         head = _packed_head(file, self.name)
         stream = io.BufferedReader(Unpacked(file, self.name, 2 * self.max_bytes), 1 << 16)
         if _is_tar(head):
@@ -158,10 +158,10 @@ class _Reader:
             raise DataError(f"{self.name}: is packed twice; unpack it once")
         return self._plain(stream.read(), head)
 
-    def _tar(self, stream: BinaryIO) -> BroughtArrays:
+    def _tar(self, stream: BinaryIO) -> ExampleArrays:
         return join_batches(read_tar(stream, self.name), self.name, self.max_bytes)
 
-    def _plain(self, data: bytes, head: bytes) -> BroughtArrays:
+    def _plain(self, data: bytes, head: bytes) -> ExampleArrays:
         if not data:
             raise DataError(f"{self.name}: the file is empty; save the data again")
         if is_idx(head):
@@ -174,8 +174,7 @@ class _Reader:
             return join_batches([(self.name, data)], self.name, self.max_bytes)
         if is_image(head):
             raise DataError(
-                f"{self.name}: this is one image; bring a zip file of images in one folder per "
-                "class"
+                f"{self.name}: this is one image; give a zip file of images in one folder per class"
             )
         if head.startswith(b"\x93NUMPY"):
             raise DataError(
@@ -184,13 +183,13 @@ class _Reader:
             )
         return read_table(data, self.name, self.max_bytes, self.kind)
 
-    def _batches(self, files: Files, names: list[str]) -> BroughtArrays:
+    def _batches(self, files: Files, names: list[str]) -> ExampleArrays:
         if len(names) > _MAX_BATCHES:
             raise DataError(f"{self.name}: holds {len(names):,} pickles; CIFAR has at most 7")
         pairs = ((name, files.read(name, MAX_BATCH)) for name in names)
         return join_batches(pairs, self.name, self.max_bytes)
 
-    def _idx(self, files: Files, names: list[str]) -> BroughtArrays:
+    def _idx(self, files: Files, names: list[str]) -> ExampleArrays:
         if len(names) > _MAX_IDX:
             raise DataError(f"{self.name}: holds {len(names):,} idx files; expected 2 or 4")
         arrays = {}

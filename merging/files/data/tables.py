@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, TaskKind, check_names, with_targets
+from merging.files.data.arrays import ExampleArrays, TaskKind, check_names, with_targets
 from merging.schema.errors import DataError
 
 MAX_COLUMNS = 10_000
@@ -24,7 +24,7 @@ _BYTE_ORDERS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 def read_table(
     data: bytes, name: str, max_bytes: int, kind: TaskKind | None = None
-) -> BroughtArrays:
+) -> ExampleArrays:
     r"""Read a table of numbers.
 
     The first line is a header if any of its fields is not a number where the second line's is, or
@@ -42,7 +42,7 @@ def read_table(
         names.
 
     Raises:
-        DataError: If it is no text or no table, or a feature is missing or not a number.
+        DataError: If it is not text or not a table, or a feature is missing or not a number.
 
     Example:
         >>> found = read_table(b"height,label\n1.5,cat\n2,ant\n", "mine.csv", 1000)
@@ -75,7 +75,7 @@ def read_table(
             _refuse_field(row, line, first if header else None, target, name)
         if 4 * len(features) > max_bytes:
             raise DataError(
-                f"{name}: the features take more than {max_bytes:,} bytes; bring fewer rows"
+                f"{name}: the features take more than {max_bytes:,} bytes; use fewer rows"
             )
     x = np.frombuffer(features, np.float32).reshape(-1, columns - 1).copy()
     _check_finite(x, 2 if header else 1, name)
@@ -94,7 +94,7 @@ def _text(data: bytes, name: str) -> str:
             "a table as UTF-8 text; save it as one of these"
         ) from error
     if "\0" in text[:10_000]:
-        raise DataError(f"{name}: this is no table: it holds bytes that no text has")
+        raise DataError(f"{name}: this is not a table: it holds bytes that are not text")
     return text
 
 
@@ -112,7 +112,9 @@ def _rows(text: str, name: str) -> Iterator[list[str]]:
     try:
         yield from (row for row in reader if row)
     except csv.Error as error:
-        raise DataError(f"{name}: line {reader.line_num} is no row of a table ({error})") from error
+        raise DataError(
+            f"{name}: line {reader.line_num} is not a row of a table ({error})"
+        ) from error
 
 
 def _chain(start: list[list[str]], rest: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -173,13 +175,13 @@ def _check_finite(x: NDArray, first_row: int, name: str) -> None:
 
 def _with_targets(
     x: NDArray[np.float32], targets: list[str], called: str, name: str, kind: TaskKind | None
-) -> BroughtArrays:
+) -> ExampleArrays:
     note = f"{called} is the target, the other {x.shape[1]} columns are features."
     note = note[0].upper() + note[1:]
     if all(_is_number(field) for field in targets):
         numbers = np.array([float(field) for field in targets])
         found = with_targets(x, numbers, name, kind)
-        return BroughtArrays(
+        return ExampleArrays(
             x=x,
             y=found.y,
             kind=found.kind,
@@ -198,7 +200,7 @@ def _with_targets(
     y = np.array([numbered[field.strip()] for field in targets], np.int64)
     shown = ", ".join(f"{k} = {label[:30]}" for k, label in enumerate(classes[:5]))
     more = ", …" if len(classes) > 5 else ""
-    return BroughtArrays(
+    return ExampleArrays(
         x=x, y=y, kind="classification", classes=len(classes), class_names=check_names(classes),
         notes=(note, f"Its texts became class numbers in sorted order: {shown}{more}."),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, few
+from merging.files.data.arrays import ExampleArrays, few
 from merging.schema.errors import DataError
 
 WINDOW = 128
@@ -13,7 +13,7 @@ WINDOW = 128
 _LARGEST = 10_000_000
 
 
-def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArrays:
+def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> ExampleArrays:
     """Make inputs and targets of token numbers.
 
     Args:
@@ -27,7 +27,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArra
         `x`, int64 `[n, length - 1]`, and `y`, the token after each.
 
     Raises:
-        DataError: If these are no whole numbers from 0, or too few to predict any.
+        DataError: If these are not whole numbers from 0, or too few to predict any.
 
     Example:
         >>> found = next_tokens(np.arange(6), "mine.npz", window=2)
@@ -44,7 +44,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArra
     wrong = tokens[(tokens < 0) | (tokens > _LARGEST)]
     if wrong.size:
         raise DataError(
-            f"{name}: 'tokens' holds {wrong.size} values that are no token numbers: {few(wrong)}; "
+            f"{name}: 'tokens' holds {wrong.size} values that are not token numbers: {few(wrong)}; "
             "expected whole numbers from 0, without padding by negative ones"
         )
     notes = []
@@ -61,7 +61,7 @@ def next_tokens(tokens: NDArray, name: str, window: int = WINDOW) -> BroughtArra
         x, y = plain[:, :-1], plain[:, 1:]
     classes = int(plain.max()) + 1
     notes.append(f"The largest token number is {classes - 1}.")
-    return BroughtArrays(
+    return ExampleArrays(
         x=np.ascontiguousarray(x),
         y=np.ascontiguousarray(y),
         kind="tokens",

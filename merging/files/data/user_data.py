@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from merging.files.data.arrays import BroughtArrays, with_targets
+from merging.files.data.arrays import ExampleArrays, with_targets
 from merging.files.data.npz import real_inputs
 from merging.files.user_function import OWN_DATA, call_own
 from merging.schema.errors import DataError
@@ -19,8 +19,8 @@ _RETURNS = (
 )
 
 
-def own_data(function: str) -> BroughtArrays:
-    """The examples that a function makes.
+def own_data(function: str) -> ExampleArrays:
+    """Return the examples that a function makes.
 
     Args:
         function: `package.module:function`, as `$ONE_BASIN_DATA` names it. It returns inputs
@@ -49,15 +49,17 @@ def own_data(function: str) -> BroughtArrays:
     return _examples(x, y, function, split)
 
 
-def _examples(x: NDArray, y: NDArray, name: str, split: int | None) -> BroughtArrays:
+def _examples(x: NDArray, y: NDArray, name: str, split: int | None) -> ExampleArrays:
     if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2 and y.shape == x.shape:
         if int(min(x.min(initial=0), y.min(initial=0))) < 0 or not x.size:
-            raise DataError(f"{name}: tokens are whole numbers from 0, and at least one")
+            raise DataError(
+                f"{name}: tokens must be whole numbers from 0, and there must be at least one"
+            )
         classes = int(max(x.max(), y.max())) + 1
         whole = x.astype(np.int64), y.astype(np.int64)
-        return BroughtArrays(*whole, "tokens", classes, split=split)
+        return ExampleArrays(*whole, "tokens", classes, split=split)
     found = with_targets(real_inputs(x, name), y, name)
-    return BroughtArrays(
+    return ExampleArrays(
         x=found.x, y=found.y, kind=found.kind, classes=found.classes, notes=found.notes, split=split
     )
 

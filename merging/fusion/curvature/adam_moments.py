@@ -35,9 +35,9 @@ def curvatures_from_moments(
     base: StateDict | None = None,
     scale: float = MOMENT_SCALE,
 ) -> Curvatures:
-    """Curvature of every entry from Adam's second moments, which lack what was not trained.
+    """Return every entry's curvature from Adam's second moments, which lack what was not trained.
 
-    A tensor that no optimizer remembers (a buffer, a layer that was frozen in all models) has
+    A tensor of which no optimizer has a state (a buffer, a layer that was frozen in all models) has
     curvature 0: Fisher averaging takes the mean there, and gradient matching what task arithmetic
     does. A tensor that some remember and others do not is refused: how much it matters to a model
     that did not train it cannot be known from there.
@@ -64,7 +64,7 @@ def curvatures_from_moments(
         {'w': tensor([10., 20.]), 'mask': tensor([0.])}
     """
     if not scale > 0:
-        raise MergingError(f"second moments are multiplied by a positive number, not {scale}")
+        raise MergingError(f"the scale of second moments must be positive, not {scale}")
     every = {f"model {k + 1}": moment for k, moment in enumerate(moments)}
     if base is not None:
         every["the base"] = base
@@ -88,7 +88,7 @@ def _check_fits(title: str, moment: StateDict, shapes: Mapping[str, tuple[int, .
         if tuple(specs[name].shape) != shapes.get(name):
             raise MergingError(
                 f"the second moment of {title} has a tensor {name!r} of shape "
-                f"{list(specs[name].shape)}, and the models have none such; give that of the same "
+                f"{list(specs[name].shape)}, which the models lack; give that of the same "
                 "architecture"
             )
 
@@ -104,8 +104,8 @@ def _check_known(name: str, moments: Mapping[str, StateDict]) -> None:
         return
     other = next(title for title in moments if title not in knows)
     raise MergingError(
-        f"Adam remembers nothing of {name!r} in {other}, where it was frozen or never had a "
-        f"gradient, and does in {knows[0]}; take curvature from examples"
+        f"Adam has no second moment of {name!r} in {other}, where it was frozen or never had a "
+        f"gradient, but has one in {knows[0]}; compute curvature from examples"
     )
 
 
@@ -133,7 +133,7 @@ class _Whole(LazyParams):
         return torch.zeros(self.specs[name].shape)
 
     def blocks(self, name: str, entries: int) -> Iterator[Tensor]:
-        """One tensor in blocks.
+        """Yield one tensor in blocks.
 
         Args:
             name: One of `specs`.

@@ -24,7 +24,7 @@ def diagonal_fisher(
     examples: int | None = None,
     seed: int = 0,
 ) -> Params:
-    """Mean over examples of the squared gradient of the log-likelihood, entry by entry.
+    """Return the mean over examples of the squared gradient of the log-likelihood, entry by entry.
 
     Take it on training data. Multiply by the size of the data set for the scale of the sum, which
     fusing needs (`on_sum_scale`; Daheim et al. 2024, §3).
@@ -35,7 +35,7 @@ def diagonal_fisher(
         batches: Any re-iterable of `(inputs, class numbers)`.
         labels: `"sampled"` draws one label per example from the model itself (the Fisher
             information); `"true"` takes the data's (the empirical Fisher).
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
         seed: Of the drawn labels.
 
     Returns:
@@ -43,7 +43,7 @@ def diagonal_fisher(
 
     Raises:
         UnknownNameError: If `labels` is neither.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     if labels not in ("sampled", "true"):
         raise UnknownNameError(f"unknown labels {labels!r}; choose from 'sampled', 'true'")
@@ -72,7 +72,7 @@ def diagonal_fisher(
 
 
 def on_sum_scale(fisher: Mapping[str, Tensor], examples: int) -> Params:
-    """Curvature of the sum of a data set's losses, from that of their mean.
+    """Return the curvature of the sum of a data set's losses, from that of their mean.
 
     Args:
         fisher: Diagonal curvature of the mean, as `diagonal_fisher` gives it.
@@ -90,7 +90,7 @@ def on_sum_scale(fisher: Mapping[str, Tensor], examples: int) -> Params:
         {'w': tensor([100.])}
     """
     if examples <= 0:
-        raise MergingError(f"a data set has a positive number of examples, not {examples}")
+        raise MergingError(f"the number of examples must be positive, not {examples}")
     return {name: value * examples for name, value in fisher.items()}
 
 
@@ -102,6 +102,6 @@ def check_classes(targets: Tensor) -> None:
     """
     if targets.dim() != 1 or targets.is_floating_point():
         raise DataError(
-            f"curvature is taken of class numbers [n], and the targets are {targets.dtype} "
+            f"curvature needs class numbers [n] as targets, and these are {targets.dtype} "
             f"{list(targets.shape)}; give labelled examples"
         )

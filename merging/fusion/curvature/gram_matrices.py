@@ -23,7 +23,7 @@ def gram_matrices(
     *,
     examples: int | None = None,
 ) -> Params:
-    """Mean of `x x'` over everything that each layer reads.
+    """Return the mean of `x x'` over everything that each layer reads.
 
     Every call of an `nn.Linear` counts, with any leading dimensions; of a convolution over one
     axis or two with one group, whose inputs are patches. Layers of other kinds, and weights that a
@@ -33,7 +33,7 @@ def gram_matrices(
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, targets)`; take the model's own training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
 
     Returns:
         float64 `[d, d]` by the weight's name, `d` the numbers that one output reads.
@@ -87,7 +87,7 @@ def _has_gram(layer: nn.Module) -> bool:
 
 
 def _rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """`[rows, d]`: what single outputs read."""
+    """Return what single outputs read, `[rows, d]`."""
     if isinstance(layer, Convolution):
         return patches(layer, inputs).transpose(1, 2).flatten(0, 1)
     return inputs.flatten(0, -2)

@@ -28,7 +28,7 @@ _CHANNEL_NORMS = (
 
 
 def measures(layer: nn.Module) -> tuple[Measure, ...]:
-    """Ways to square a layer's gradients, of which one may be right: a trial has to tell.
+    """Return the ways to square a layer's gradients; a trial has to tell which one is right.
 
     Args:
         layer: Any module.
@@ -59,7 +59,7 @@ def _linear(layer: nn.Module, _: Mapping[str, Tensor], x: Tensor, gradient: Tens
 
 
 def _products(g: Tensor, x: Tensor) -> Tensor:
-    """`sum_n (g[n] @ x[n].T)^2` of `[n, out, positions]` and `[n, in, positions]`."""
+    """Return `sum_n (g[n] @ x[n].T)^2` of `[n, out, positions]` and `[n, in, positions]`."""
     if g.shape[2] == 1:
         return g[:, :, 0].square().T @ x[:, :, 0].square()
     total = g.new_zeros(g.shape[1], x.shape[1])
@@ -87,7 +87,7 @@ def _convolution(layer: nn.Module, _: Mapping[str, Tensor], x: Tensor, gradient:
 
 
 def _embedding(layer: nn.Module, _: Mapping[str, Tensor], x: Tensor, gradient: Tensor) -> Squares:
-    """Rows that one example reads several times have the sum for their gradient."""
+    """Square an embedding's gradients: rows that are read several times have the sum for theirs."""
     assert isinstance(layer, nn.Embedding)
     examples = torch.arange(len(x)).repeat_interleave(x[0].numel())
     rows, places = (examples * layer.num_embeddings + x.flatten()).unique(return_inverse=True)
@@ -120,7 +120,7 @@ def _norm(
     gradient: Tensor,
     axes: tuple[int, ...],
 ) -> Squares:
-    """Squares of factors and shifts along some axes of the output.
+    """Return the squares of factors and shifts along some axes of the output.
 
     With factors 1 and shifts 0, a layer's output is what its factors multiply.
     """

@@ -35,7 +35,7 @@ def kronecker_curvature(
     examples: int | None = None,
     seed: int = 0,
 ) -> Operator:
-    """Curvature with one Kronecker product per layer (K-FAC), and a diagonal for the rest.
+    """Return a curvature of one Kronecker product per layer (K-FAC), and a diagonal for the rest.
 
     Of a linear layer that reads `x` and is asked for `g`, the block of weight and bias is
     `mean(g g^T) ⊗ mean(x x^T)`, with the expectation over labels taken exactly. Layers that are
@@ -47,7 +47,7 @@ def kronecker_curvature(
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, class numbers)`; training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
         seed: Of the labels that are drawn for the diagonal.
 
     Returns:
@@ -57,7 +57,7 @@ def kronecker_curvature(
 
     Raises:
         MergingError: If curvlinops is not installed.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     library = _curvlinops()
     data, count = _taken(batches, examples)
@@ -88,20 +88,20 @@ def gauss_newton_curvature(
     *,
     examples: int | None = None,
 ) -> Operator:
-    """The whole generalized Gauss-Newton matrix; each product passes over all examples.
+    """Return the whole generalized Gauss-Newton matrix; each product passes over all examples.
 
     Args:
         model: The architecture.
         params: State dict.
         batches: Any re-iterable of `(inputs, class numbers)`; training data.
-        examples: Examples to take at the most; all by default.
+        examples: Examples to take at most; all by default.
 
     Returns:
         The curvature of the *mean* of the losses, as `kronecker_curvature` gives it.
 
     Raises:
         MergingError: If curvlinops is not installed.
-        DataError: If there are no examples, or their targets are no class numbers.
+        DataError: If there are no examples, or their targets are not class numbers.
     """
     library = _curvlinops()
     data, count = _taken(batches, examples)
@@ -111,7 +111,7 @@ def gauss_newton_curvature(
 
 
 def diagonal_curvature(fisher: Mapping[str, Tensor]) -> Operator:
-    """A diagonal as a curvature that multiplies.
+    """Return a diagonal as a curvature that multiplies.
 
     Example:
         >>> times = diagonal_curvature({"w": torch.tensor([1.0, 2.0])})
@@ -122,7 +122,7 @@ def diagonal_curvature(fisher: Mapping[str, Tensor]) -> Operator:
 
 
 def scaled_curvature(curvature: Operator, factor: float) -> Operator:
-    """A curvature times a number: of the sum of losses, from that of their mean.
+    """Return a curvature times a number: of the sum of losses, from that of their mean.
 
     Args:
         curvature: The curvature.
@@ -135,7 +135,7 @@ def scaled_curvature(curvature: Operator, factor: float) -> Operator:
         MergingError: If the number is not positive.
     """
     if not factor > 0:
-        raise MergingError(f"a curvature is multiplied by a positive number, not {factor}")
+        raise MergingError(f"the factor of a curvature must be positive, not {factor}")
     return lambda step: {name: factor * value for name, value in curvature(step).items()}
 
 
@@ -185,7 +185,7 @@ def _curvlinops() -> ModuleType:
 
 
 def _taken(batches: BatchesLike, examples: int | None) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """The first examples, inputs in float64, and how many there are.
+    """Return the first examples, inputs in float64, and how many there are.
 
     Raises:
         DataError: If there are none.
@@ -210,7 +210,7 @@ def _double(model: nn.Module, params: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _plain_layers(model: nn.Module, inputs: Tensor) -> set[str]:
-    """Names of the linear layers and plain convolutions that are called once for every input."""
+    """Return the names of linear layers and plain convolutions that are called once per input."""
     calls: Counter[str] = Counter()
     owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
 

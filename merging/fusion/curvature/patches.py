@@ -9,14 +9,14 @@ Convolution = nn.Conv1d | nn.Conv2d
 
 
 def reads_patches(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution over one axis or two, with zeros or nothing around."""
+    """Return whether a layer is a convolution over one or two axes, padded with zeros at most."""
     return (
         isinstance(layer, Convolution) and layer.padding_mode == "zeros" and layer.padding != "same"
     )
 
 
 def patches(layer: Convolution, x: Tensor) -> Tensor:
-    """What each output of a convolution reads.
+    """Return what each output of a convolution reads.
 
     Args:
         layer: One that `reads_patches`.

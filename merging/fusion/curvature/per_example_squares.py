@@ -22,7 +22,7 @@ from merging.files.checkpoints.lazy_params import Params
 from merging.fusion.curvature.layer_squares import Measure, measures
 from merging.models.state_dict import floating
 
-_EXAMPLES = 1000  # at one time, at the most
+_EXAMPLES = 1000  # at one time, at most
 _PASS_BYTES = 1 << 28  # of layers' outputs in one pass
 _GRADIENT_BYTES = 1 << 24  # of single examples' gradients under vmap
 _TRIED = 3
@@ -110,7 +110,7 @@ class SumOfSquares:
         self._copied = [name for name, square in copied.items() if right(name, square)]
 
     def _one_by_one(self, x: Tensor) -> tuple[Params, Tensor]:
-        """Squares by single examples, and their labels: the unlikeliest, so that they are large."""
+        """Return squares by single examples, and labels: the unlikeliest, for large gradients."""
         held = 0
 
         def measure(_: nn.Module, __: object, output: object) -> None:

@@ -54,7 +54,7 @@ class TensorError:
 
 
 def loss_gradient(model: nn.Module, params: StateDict, batches: BatchesLike) -> Params:
-    """Gradient of the sum of cross-entropies over all examples.
+    """Return the gradient of the sum of cross-entropies over all examples.
 
     Args:
         model: The architecture; evaluated, whatever mode it is in.
@@ -96,7 +96,7 @@ def gradient_mismatch(
     at_models: Sequence[StateDict],
     weights: Sequence[float] | None = None,
 ) -> Mismatch:
-    """Length of `sum_t a_t (grad l_t(merged) - grad l_t(theta_t))` (Eq. 10; the paper's Fig. 1).
+    """Return the length of `sum_t a_t (grad l_t(merged) - grad l_t(theta_t))` (Eq. 10, Fig. 1).
 
     Args:
         at_merged: Gradient of each task's loss at the merged model (`loss_gradient`).
@@ -146,7 +146,7 @@ def decompose_error(
 
     if all are stationary points. With `C_t = 0` the merge is task arithmetic and this is Eq. 10;
     with `C_t = H_t` it is gradient matching (Eq. 12), and the bracket is what Taylor's expansion
-    (Eq. 11) leaves out. Models that are no stationary points add a residual, so that both terms
+    (Eq. 11) leaves out. Models that are not stationary points add a residual, so that both terms
     together always are the difference.
 
     Args:

@@ -94,7 +94,7 @@ def compare_by_tensor(base: StateDict, models: Sequence[StateDict]) -> dict[str,
 def weight_histogram(
     problem: FusionProblem, *, delta: float = 1e-12, bins: int = 40, top: float | None = None
 ) -> WeightHistogram:
-    """Distribution of `a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s)` over the entries of all tensors.
+    """Count the values of `a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s)` over all tensors' entries.
 
     Args:
         problem: The models, the base, and their curvatures, buffers left out.

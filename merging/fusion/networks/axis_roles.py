@@ -74,7 +74,7 @@ def find_roles(derivation: Derivation, spec: PermutationSpec) -> dict[str, tuple
 def _roles_at(
     node: fx.Node, user: fx.Node, expressions: tuple[AxisExpression, ...], name: str
 ) -> tuple[Role | None, ...]:
-    """What the axes of a tensor are to one operator that uses it.
+    """Return what the axes of a tensor are to one operator that uses it.
 
     Raises:
         MergingError: If that is not known.
@@ -93,7 +93,7 @@ def _roles_at(
     if bias or operator in _UNITWISE:
         return _all_made(expressions)
     raise MergingError(
-        _refusal(_first(expressions), name, f"{operator} is no layer that is known here")
+        _refusal(_first(expressions), name, f"{operator} is not a layer that is known here")
     )
 
 

@@ -158,7 +158,7 @@ class _Lesson:
         self.answers = torch.cat(heard)  # type: ignore[arg-type]
 
     def loss(self, outputs: Tensor, chosen: Tensor) -> Tensor:
-        """Mean loss over some examples."""
+        """Return the mean loss over some examples."""
         t, labels = self.options.temperature, self.options.labels
         wanted = self.answers[chosen]
         found = F.kl_div(self._log_softmax(outputs), wanted, reduction="none").sum(-1).mean()
@@ -199,7 +199,7 @@ class _Student:
         self._optimiser.step()
 
     def loss(self) -> float:
-        """Mean loss over all examples."""
+        """Return the mean loss over all examples."""
         total, count = 0.0, len(self._lesson.inputs)
         with torch.no_grad():
             for chosen in torch.arange(count).split(_CHUNK):
@@ -208,7 +208,7 @@ class _Student:
         return total / count
 
     def state(self) -> Params:
-        """A copy of the parameters as they are."""
+        """Return a copy of the parameters as they are."""
         copy = {name: value.detach().clone() for name, value in self._params.items()}
         return {name: copy[self._aliases.get(name, name)] for name in copy}
 
@@ -227,7 +227,7 @@ def _joined(batches: BatchesLike) -> tuple[Tensor, Tensor]:
     inputs, targets = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
     if targets.is_floating_point():
         raise DataError(
-            "the targets are numbers, and distillation is of class probabilities; give a "
+            "distillation learns class probabilities, and the targets are numbers; give a "
             "classifier and its examples"
         )
     return inputs, targets

@@ -48,7 +48,7 @@ class TransportResult:
 
     Attributes:
         params: State dict of the first model's architecture and types.
-        aligned: State dicts of all models, brought into that architecture.
+        aligned: State dicts of all models, in that architecture.
         plans: Per model after the first: `{group: float64 [n, m]}`, `n` units of the first model,
             `m` of the other.
         costs: Per model after the first, what its plans cost: `{group: mean distance}`.
@@ -72,7 +72,7 @@ def fuse_by_transport(
     options: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> TransportResult:
-    """Fuse models that differ in widths at the most into the first one's architecture.
+    """Fuse models that differ at most in widths into the first one's architecture.
 
     Args:
         models: One architecture per model; the same module may stand for several.
@@ -126,7 +126,7 @@ def fuse_by_transport(
 
 
 def soft_plan(costs: Tensor, entropy: float) -> Tensor:
-    """The transport plan of uniform weights with an entropy term, by Sinkhorn's iteration.
+    """Return the transport plan of uniform weights with an entropy term, by Sinkhorn's iteration.
 
     Args:
         costs: `[n, m]`.
@@ -134,7 +134,7 @@ def soft_plan(costs: Tensor, entropy: float) -> Tensor:
 
     Returns:
         float64 `[n, m]`; columns sum to `1 / m`, and rows to `1 / n` within a part in a million,
-        or as near as 2,000 rounds bring them where the entropy is very small.
+        or as near as 2,000 rounds get them where the entropy is very small.
 
     Example:
         >>> soft_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 10.0).round(decimals=1).tolist()
@@ -191,7 +191,7 @@ class _Carrier:
         return found
 
     def aligned(self) -> Params:
-        """The other model in the first one's architecture and types."""
+        """Return the other model in the first one's architecture and types."""
         moved = {}
         for name, own in self._first.params.items():
             value = self._other.params[name]
@@ -202,7 +202,7 @@ class _Carrier:
         return moved
 
     def _moved(self, name: str, keep: str | None = None) -> Tensor:
-        """A tensor of the other model with its units carried; those of `keep` as they are."""
+        """Return a tensor of the other model with its units carried; those of `keep` stay."""
         value = self._other.params[name].detach().to("cpu", torch.float64)
         for axis, role in enumerate(self._roles.get(name, ())):
             plans = {
@@ -214,7 +214,7 @@ class _Carrier:
         return value
 
     def _readiness(self, group: str) -> float:
-        """Share of the tensors that make a group whose own inputs are carried already."""
+        """Return the share of tensors that make a group whose own inputs are carried already."""
         makers = self._makers[group]
         return sum(self._is_ready(name, group) for name in makers) / max(1, len(makers))
 
@@ -227,7 +227,7 @@ class _Carrier:
         return not reads_itself and around <= set(self.plans)
 
     def _costs(self, group: str) -> Tensor:
-        """Distances `[n, m]` of the first model's units and the other's.
+        """Return the distances `[n, m]` of the first model's units and the other's.
 
         Raises:
             MergingError: If nothing tells the units apart.
@@ -269,7 +269,7 @@ class _Carrier:
 def _distances(
     first: ExaminedModel, other: ExaminedModel, options: TransportOptions, batches: BatchesLike
 ) -> dict[str, Tensor] | None:
-    """Root mean squared differences of what units do, `[n, m]` per group; None for weights."""
+    """Return root mean squared differences of outputs, `[n, m]` per group; None for weights."""
     if options.features == "weights":
         return None
     sizes = first.spec.sizes
@@ -298,7 +298,7 @@ def _shares(models: int, states: int, specs: int, weights: Sequence[float] | Non
 
 
 def _check_alike(first: ExaminedModel, other: ExaminedModel, number: int) -> None:
-    """Make sure that two models differ in widths at the most.
+    """Make sure that two models differ at most in widths.
 
     Raises:
         ArchitectureMismatchError: If they do not; the tensor is named.

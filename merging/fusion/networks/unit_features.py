@@ -55,7 +55,7 @@ class JointMoments:
     products: Tensor
 
     def correlation(self) -> Tensor:
-        """Pearson correlation of every two units.
+        """Return the Pearson correlation of every two units.
 
         Two units that are constant and equal count as the same, 1; constant ones are else like no
         other, 0.
@@ -71,14 +71,14 @@ class JointMoments:
         return torch.where(still & near, 1.0, found.clamp(-1, 1))
 
     def squared_distances(self) -> Tensor:
-        """Mean squared difference of every two units."""
+        """Return the mean squared difference of every two units."""
         square = self.products.diagonal() / self.samples
         found = square[:, None] + square - 2 * self.products / self.samples
         return found.clamp_min(0)
 
 
 def find_derivation(subject: ExaminedModel, batches: BatchesLike) -> tuple[Derivation, list[Site]]:
-    """The graph of a model, and where its units are read.
+    """Return the graph of a model, and where its units are read.
 
     Args:
         subject: The model.
@@ -103,7 +103,7 @@ def stream_features(
     """Run all models over the examples, and add up the moments of their units.
 
     Args:
-        subjects: Models whose graphs differ in widths at the most.
+        subjects: Models whose graphs differ at most in widths.
         batches: The examples.
         on_progress: Called after every batch; may raise `StoppedError`.
 
@@ -138,7 +138,7 @@ def stream_features(
 def _values(
     derivation: Derivation, sites: Sequence[Site], params: Mapping[str, Tensor], x: Tensor
 ) -> dict[tuple[str, int], Tensor]:
-    """`[samples, units]` of every group, at each of its places."""
+    """Return the values of every group's units, `[samples, units]`, at each of its places."""
     wanted = {site.node for site in sites}
     kept: dict[fx.Node, Tensor] = {}
 

@@ -58,7 +58,7 @@ class ZipResult:
     seconds: float
 
     def share_within(self, group: str) -> float:
-        """Share of a group's merged units that hold two units or more of one model."""
+        """Return the share of a group's merged units that hold two units or more of one model."""
         labels = self.clusters[group]
         n = labels.shape[1]
         counts = torch.stack([torch.bincount(row, minlength=n) for row in labels])
@@ -115,7 +115,9 @@ def zip_models(
     clusters: dict[str, Tensor] = {}
     for group in zipped:
         if group not in features:
-            raise MergingError(f"no activation of the model shows the units of {group!r} alone")
+            raise MergingError(
+                f"no activation of the model shows the units of {group!r} alone; leave it out"
+            )
         sites = [moments.correlation() for moments in features[group]]
         similarity = sum(sites, torch.zeros(())) / len(sites)
         clusters[group] = zip_units(similarity.numpy(), len(states), read)
@@ -165,7 +167,7 @@ def zip_units(similarity: NDArray[np.float64], models: int, options: ZipOptions)
 
 
 def multi_head(model: nn.Module, result: ZipResult) -> nn.Module:
-    """A module with a common trunk and one head per model.
+    """Return a module with a common trunk and one head per model.
 
     Args:
         model: The architecture; left as it is.
@@ -198,7 +200,7 @@ class _MultiHead(nn.Module):
 def _best_pair(
     scores: NDArray[np.float64], owners: NDArray[np.bool_], *, inner_left: bool
 ) -> tuple[int, int, bool]:
-    """The most similar two sets, and whether a model has units in both."""
+    """Return the most similar two sets, and whether a model has units in both."""
     allowed = scores
     if not inner_left:
         apart = (owners.astype(np.int64) @ owners.T) == 0
@@ -210,7 +212,7 @@ def _best_pair(
 
 
 def _up_to(spec: PermutationSpec, depth: int, groups: Collection[str] | None) -> list[str]:
-    """The first groups of a spec, which has them in the order of the network.
+    """Return the first groups of a spec, which has them in the order of the network.
 
     Raises:
         MergingError: If there are fewer, or groups were named too.
@@ -284,7 +286,7 @@ def _fused(
 
 
 def _plans(clusters: Mapping[str, Tensor], m: int) -> tuple[Plans, Plans]:
-    """`M` and `U` of one model, each `[n merged, n]`."""
+    """Return `M` and `U` of one model, each `[n merged, n]`."""
     merge: Plans = {}
     unmerge: Plans = {}
     for group, labels in clusters.items():

@@ -18,7 +18,7 @@ _LEVELS = 1 << 16
 
 
 def dare(problem: FusionProblem, name: str, options: DareOptions) -> Entries:
-    """`base + sum_t w_t m_t (theta_t - base) / (1 - drop)` with random masks `m_t`, or TIES of it.
+    """Return `base + sum_t w_t m_t (theta_t - base) / (1 - drop)`, `m_t` random; or TIES of it.
 
     The masks depend on the seed, the model's number and the tensor's name only (Yu et al. 2024).
     The share that is kept is a multiple of 1 / 65,536, and what is kept is rescaled by that.

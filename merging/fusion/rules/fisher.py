@@ -13,7 +13,7 @@ from merging.schema.cards.fusion.table import find_card
 
 
 def fisher(problem: FusionProblem, name: str, options: FisherOptions) -> Entries:
-    """`sum_t w_t F_t theta_t / sum_t w_t F_t`, entry by entry."""
+    """Return `sum_t w_t F_t theta_t / sum_t w_t F_t`, entry by entry."""
     weights, scale = problem.weights, sum(problem.weights)
 
     def merge(blocks: list[Tensor]) -> Tensor:

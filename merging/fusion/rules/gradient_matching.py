@@ -16,7 +16,7 @@ from merging.schema.errors import MergingError
 def gradient_matching(
     problem: FusionProblem, name: str, options: GradientMatchingOptions
 ) -> Entries:
-    """Eq. 12: `base + sum_t a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s) (theta_t - base)`.
+    """Return `base + sum_t a_t (H_0 + H_t) / (H_0 + sum_s a_s H_s) (theta_t - base)` (Eq. 12).
 
     Curvatures are on the scale of the sum over the data set, so its size is in them; the prior's
     precision delta is added to the base's.
@@ -53,7 +53,7 @@ def gradient_matching(
 
 
 def implied_weights(problem: FusionProblem, name: str, delta: float = 1e-12) -> Tensor:
-    """The weight that each entry of each task vector gets in Eq. 12.
+    """Return the weight that each entry of each task vector gets in Eq. 12.
 
     Args:
         problem: The models, the base, and their curvatures.

@@ -49,14 +49,14 @@ def _accuracy(problem: FusionProblem, params: Params) -> float:
     accuracy = float(evaluate(model, readable, batches).accuracy[0])
     if math.isnan(accuracy):
         raise DataError(
-            "a greedy soup compares accuracies, and there are none where numbers are predicted; "
-            "take a learned soup's examples from a task of classes"
+            "a greedy soup compares the accuracy of its models, but these examples have numbers as "
+            "targets and no classes; give examples with classes, or choose another rule"
         )
     return accuracy
 
 
 def _joined(soup: Params, model: StateDict, members: int) -> Params:
-    """The mean of a soup of so many members and one more model; wide, to be rounded once."""
+    """Return the mean of a soup of so many members and one more model; wide, to be rounded once."""
     joined: Params = {}
     for name, value in soup.items():
         joined[name] = value

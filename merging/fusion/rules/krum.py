@@ -28,7 +28,7 @@ def choose(problem: FusionProblem, options: KrumOptions, on_progress: Progress) 
     if nearest < 1 or options.kept > count - faulty:
         raise MergingError(
             f"Krum cannot keep {options.kept} of {count} models when {faulty} may be bad; give "
-            f"more models, or take {max(0, (count - 3) // 2)} bad ones at the most and keep fewer"
+            f"more models, or assume {max(0, (count - 3) // 2)} bad ones at most and keep fewer"
         )
     distances = _distances(problem, on_progress)
     others = distances.sort(1).values[:, 1 : nearest + 1]  # the first is the distance to itself
@@ -39,7 +39,7 @@ def choose(problem: FusionProblem, options: KrumOptions, on_progress: Progress) 
 
 
 def _distances(problem: FusionProblem, on_progress: Progress) -> Tensor:
-    """Squared distances of all pairs, float64 `[models, models]`."""
+    """Return the squared distances of all pairs, float64 `[models, models]`."""
     first = problem.models[0]
     names = [n for n in first if problem.is_floating(n) and n not in problem.statistics]
     count = len(problem.models)

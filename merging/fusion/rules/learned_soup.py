@@ -24,7 +24,7 @@ def learn(
     """Learn coefficients on the simplex, and a temperature, by Adam (Wortsman et al. 2022).
 
     All models are held in memory at once. Notes: `coefficients`; `temperature`, by which logits
-    are multiplied and which is no part of the weights; `losses`, per pass.
+    are multiplied and which is not part of the weights; `losses`, per pass.
     """
     stacks, rest = _stacked(problem)
     chunks = _chunks(problem.batches or ())

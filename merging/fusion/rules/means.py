@@ -12,7 +12,7 @@ from merging.schema.progress import Progress
 
 
 def wise_ft(problem: FusionProblem, name: str, options: WiseFtOptions) -> Entries:
-    """`(1 - t) * base + t * mean` (Wortsman et al. 2022, §3)."""
+    """Return `(1 - t) * base + t * mean` (Wortsman et al. 2022, §3)."""
     return entrywise(
         lambda blocks: (blocks[0] * (1 - options.t)).add_(blocks[1], alpha=options.t),
         [problem.base_tensor(name), weighted_mean(problem, name)],

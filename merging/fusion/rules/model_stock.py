@@ -15,7 +15,7 @@ from merging.schema.cards.fusion.table import find_card
 
 
 def model_stock(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
-    """`t * mean + (1 - t) * base` with `t = K cos / ((K - 1) cos + 1)`, for every tensor."""
+    """Return `t * mean + (1 - t) * base` with `t = K cos / ((K - 1) cos + 1)`, for every tensor."""
     base, tensors = problem.base_tensor(name), problem.tensors(name)
     products = inner_products(tensors, base).tolist()
     cosines = []

@@ -35,7 +35,7 @@ def find_layers(problem: FusionProblem, _: RegMeanOptions, __: Progress) -> Fusi
 
 
 def regmean(problem: FusionProblem, name: str, options: RegMeanOptions) -> Entries:
-    """`(sum_t w_t G_t)^-1 sum_t w_t G_t W_t` (Jin et al. 2023, Eq. 2); else the weighted mean.
+    """Return `(sum_t w_t G_t)^-1 sum_t w_t G_t W_t` (Jin et al. 2023, Eq. 2); else a weighted mean.
 
     In directions that no model's inputs have, the solution is the weighted mean. A convolution
     is a linear layer whose inputs are patches.

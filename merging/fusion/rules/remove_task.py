@@ -15,7 +15,7 @@ from merging.schema.cards.fusion.table import find_card
 
 
 def remove_tasks(problem: FusionProblem, name: str, options: RemoveTaskOptions) -> Counted:
-    """`base - sum_t a_t (H_0 + H_t) / (H_0 - sum_s a_s H_s) (theta_t - base)`.
+    """Return `base - sum_t a_t (H_0 + H_t) / (H_0 - sum_s a_s H_s) (theta_t - base)`.
 
     Where `H_0 - sum_s a_s H_s` is below `least`, it is clamped, and the entry is counted.
     """

@@ -14,12 +14,12 @@ from merging.schema.cards.fusion.table import find_card
 
 
 def coordinate_median(problem: FusionProblem, name: str, _: NoOptions) -> Entries:
-    """The middle entry, or the mean of the two in the middle (Yin et al. 2018, Definition 1)."""
+    """Return the middle entry, or the mean of the middle two (Yin et al. 2018, Definition 1)."""
     return _middle(problem, name, (len(problem.models) - 1) // 2)
 
 
 def trimmed_mean(problem: FusionProblem, name: str, options: TrimmedMeanOptions) -> Entries:
-    """The mean without the smallest and the largest entries (Yin et al. 2018, Definition 2)."""
+    """Average without the smallest and the largest entries (Yin et al. 2018, Definition 2)."""
     return _middle(problem, name, int(options.trim * len(problem.models) + 1e-9))
 
 
@@ -39,7 +39,7 @@ def _middle(problem: FusionProblem, name: str, left_out: int) -> Entries:
 
 
 def _sorted(rows: Tensor) -> list[Tensor]:
-    """Rows such that every column ascends, by Batcher's network (Knuth 1998, Algorithm 5.2.2 M).
+    """Sort the entries of every column by Batcher's network (Knuth 1998, Algorithm 5.2.2 M).
 
     It compares whole rows, in an order that does not depend on them, and so takes an eighth of
     the time that sorting one short column after another takes.

@@ -13,7 +13,7 @@ from merging.schema.cards.fusion.task_vectors import Total
 
 
 def threshold(tensor: Entries, base: Entries, density: float) -> float:
-    """The least size of a task vector's entry that is kept when it is trimmed.
+    """Return the least size of a task vector's entry that is kept when it is trimmed.
 
     Args:
         tensor: Of the model.

@@ -25,7 +25,7 @@ def scale_tasks(
     if options.mode == "analogy":
         if len(problem.models) != 3:
             raise MergingError(
-                f"an analogy is of three models, not {len(problem.models)}: the first is to the "
+                f"an analogy takes three models, not {len(problem.models)}: the first is to the "
                 "second as the third is to the result"
             )
         signs = [-1.0, 1.0, 1.0]
@@ -34,7 +34,7 @@ def scale_tasks(
 
 
 def task_arithmetic(problem: FusionProblem, name: str, _: TaskArithmeticOptions) -> Entries:
-    """`base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
+    """Return `base + sum_t w_t (theta_t - base)`; models of weight 0 are not read."""
     used = {k: weight for k, weight in enumerate(problem.weights) if weight}
 
     def merge(blocks: list[Tensor]) -> Tensor:

@@ -20,7 +20,9 @@ def swa(problem: FusionProblem, options: SwaOptions, _: Progress) -> FusionProbl
     """
     count = len(problem.models)
     if options.skip >= count:
-        raise MergingError(f"{count} checkpoints without the first {options.skip} are none")
+        raise MergingError(
+            f"skipping the first {options.skip} of {count} checkpoints leaves none; skip fewer"
+        )
     return problem.reweighted([float(k >= options.skip) for k in range(count)])
 
 

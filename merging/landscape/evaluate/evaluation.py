@@ -155,7 +155,7 @@ def _cut(model: nn.Module, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -
 
 
 def chunk_size(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> int:
-    """How many examples pass a model at once, so that its largest activation stays small.
+    """Return how many examples pass a model at once, so that its largest activation stays small.
 
     Args:
         graph: The model.
@@ -181,7 +181,7 @@ def chunk_size(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> int:
 
 
 def _answer_dtype(targets: Tensor) -> torch.dtype:
-    """Classes are right or wrong; of tokens a share is right, and of numbers nothing is."""
+    """Return the dtype of answers: classes are right or wrong; of tokens a share is right."""
     single = targets.dim() == 1 and not targets.is_floating_point()
     return torch.bool if single else torch.float32
 
@@ -214,7 +214,7 @@ class _Family:
     def evaluate(
         self, point: Sequence[float], params: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Losses float32 `[n]` and answers `[n]` at one point, whose parameters are given."""
+        """Return losses float32 `[n]` and answers `[n]` at one point of given parameters."""
         return score(self._logits(point, params), self.chunk.targets)
 
     def _logits(self, point: Sequence[float], params: Mapping[str, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from merging.schema.records.loss_unit import LossUnit
 
 
 def score(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and answer of every example.
+    """Return the loss and the answer of every example.
 
     | targets | outputs | loss | answer |
     |---|---|---|---|

@@ -18,7 +18,7 @@ Ensemble = Literal["logits", "probabilities", "vote"]
 
 
 def predict(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Tensor:
-    """What a model puts out for all examples.
+    """Return what a model puts out for all examples.
 
     Args:
         model: The architecture.
@@ -53,7 +53,7 @@ def _called(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor
 
 
 def ensemble(outputs: Sequence[Tensor], kind: Ensemble) -> Tensor:
-    """What several models put out together.
+    """Return what several models put out together.
 
     Args:
         outputs: `[n, classes]` of every model.
@@ -89,7 +89,7 @@ def ensemble(outputs: Sequence[Tensor], kind: Ensemble) -> Tensor:
 
 
 def answers(outputs: Tensor) -> Tensor:
-    """The class that is answered, int64 `[n]` (of tokens `[n, length]`).
+    """Return the class that is answered, int64 `[n]` (of tokens `[n, length]`).
 
     One output is a yes from 0 upwards.
     """

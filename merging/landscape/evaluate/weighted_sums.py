@@ -52,7 +52,7 @@ class Mixture(Generic[Key]):
                 self._views[key] = _as_given(piece.view(_laid_out(first[key]).shape))
 
     def at(self, point: Sequence[float]) -> dict[Key, Tensor]:
-        """The weighted sum of the corners; a corner of weight 0 is left out.
+        """Return the weighted sum of the corners; a corner of weight 0 is left out.
 
         Args:
             point: One weight per corner.
@@ -90,7 +90,7 @@ def _add_up(corners: Sequence[Tensor], point: Sequence[float], out: Tensor) -> N
 
 
 def _laid_out(value: Tensor) -> Tensor:
-    """Kernels and maps with the channels last, as convolutions and pooling like them best."""
+    """Lay kernels and maps out with the channels last, as convolutions and pooling work best."""
     return value.permute(0, 2, 3, 1) if value.dim() == 4 else value
 
 

@@ -99,7 +99,7 @@ def _slopes(
     chosen: Tensor,
     options: NebOptions,
 ) -> tuple[list[float], Tensor]:
-    """Loss of every pivot and of both models on one batch; gradients of the pivots `[k, n]`."""
+    """Return the losses of all pivots and both models on one batch, and the pivots' gradients."""
     found = [
         space.gradient(pivot, rest(t), chosen, options.weight_decay)
         for pivot, t in zip(pivots[1:-1], knots[1:-1].tolist(), strict=True)
@@ -110,7 +110,7 @@ def _slopes(
 
 
 def across(slopes: Tensor, pivots: Tensor, losses: list[float]) -> Tensor:
-    """The part of every gradient that is across the band, `g - (g · tau) tau`.
+    """Return the part of every gradient that is across the band, `g - (g · tau) tau`.
 
     The tangent `tau` of a pivot points along the piece to its higher neighbour (Draxler et al.
     2018, §3.1): at a pass it would else point past the ridge.
@@ -146,7 +146,7 @@ def respaced(pivots: Tensor, knots: NDArray[np.float64]) -> Tensor:
 
 
 def _by_length(pivots: Tensor) -> tuple[float, ...]:
-    """Share of the band's length at which every pivot lies."""
+    """Return the share of the band's length at which every pivot lies."""
     steps = (pivots[1:] - pivots[:-1]).norm(dim=1).double().numpy()
     reached = np.concatenate([[0.0], np.cumsum(steps)])
     return tuple((reached / reached[-1]).tolist())
@@ -155,7 +155,7 @@ def _by_length(pivots: Tensor) -> tuple[float, ...]:
 def _places_for_pivots(
     space: TrainedSpace, pivots: Tensor, knots: NDArray[np.float64], rest: Rest
 ) -> list[float]:
-    """Where the band, evaluated densely, rises above the ends of a straight piece by much."""
+    """Return where the band, evaluated densely, rises far above the ends of a straight piece."""
     share = np.arange(_BETWEEN + 1) / (_BETWEEN + 1)
     pieces = len(knots) - 1
     ts = np.append((knots[:-1, None] + np.diff(knots)[:, None] * share).ravel(), 1.0)
@@ -175,7 +175,7 @@ def _places_for_pivots(
 def inserted(
     pivots: Tensor, knots: NDArray[np.float64], places: list[float]
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """The same band with further pivots on it.
+    """Return the same band with further pivots on it.
 
     Args:
         pivots: `[k, n]`.

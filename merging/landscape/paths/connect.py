@@ -41,13 +41,13 @@ class _Ends:
     b: Tensor
 
     def rest(self, t: float) -> Params:
-        """What is not trained, mixed."""
+        """Return what is not trained, mixed."""
         return lerp(self.params_a, self.params_b, t)
 
     def path(
         self, kind: PathKind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any
     ) -> Path:
-        """A path with these inner corners, `[k, n]`, finished as networks."""
+        """Return a path with these inner corners, `[k, n]`, finished as networks."""
         places = knots[1:-1] or (0.5,)
         bends = [self.space.finished(v, self.rest(t)) for v, t in zip(inner, places, strict=True)]
         return path_of(kind, [self.params_a, *bends, self.params_b], knots, **how)
@@ -55,7 +55,10 @@ class _Ends:
     def sketch(
         self, kind: PathKind, inner: Tensor, knots: tuple[float, ...] = (), **how: Any
     ) -> Path:
-        """As `path`, with mixed statistics of norms: estimating them takes too long to do often."""
+        """Return a path as `path` does, but with mixed statistics of norms.
+
+        Estimating them takes too long to do often.
+        """
         places = knots[1:-1] or (0.5,)
         bends = [
             self.space.params(v.clone(), self.rest(t)) for v, t in zip(inner, places, strict=True)
@@ -108,7 +111,7 @@ def connect(
     chosen = read_options(card, options)
     check_same_architecture(params_a, params_b)
     if distance(params_a, params_b) == 0:
-        raise MergingError("the two models are equal, so there is no path to train between them")
+        raise MergingError("the two models are equal, so there is no path to train; choose others")
     start = time.perf_counter()
     space = TrainedSpace(model, params_a, batches)
     ends = _Ends(
@@ -144,7 +147,7 @@ def _train_bend(
     log: TrainingLog,
     on_partial: Callable[[Path], None],
 ) -> Path:
-    """SGD on the loss at random positions of a path with one bend."""
+    """Run SGD on the loss at random positions of a path with one bend."""
     bend = (ends.a + ends.b) / 2
     velocity = torch.zeros_like(bend)
     draws = ends.space.draws(options.batch_size, generator)
@@ -178,7 +181,7 @@ def _train_band(
     log: TrainingLog,
     on_partial: Callable[[Path], None],
 ) -> Path:
-    """AutoNEB: the band's pivots become the corners of a path of straight pieces."""
+    """Run AutoNEB: the band's pivots become the corners of a path of straight pieces."""
     band = train_band(
         ends.space,
         (ends.a, ends.b),

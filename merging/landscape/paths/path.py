@@ -55,7 +55,7 @@ class Path:
     seed: int = 0
 
     def weights(self, ts: ArrayLike) -> NDArray[np.float64]:
-        """Weights of the corners at positions on the path.
+        """Return the weights of the corners at positions on the path.
 
         Args:
             ts: `[k]` positions in `[0, 1]`.
@@ -68,7 +68,7 @@ class Path:
         return polyline_weights(ts, self.knots)
 
     def at(self, t: float) -> Params:
-        """State dict at a position; at 0 and 1 the models bit for bit."""
+        """Return the state dict at a position; at 0 and 1 the models bit for bit."""
         return combine(self.corners, self.weights([t])[0].tolist())
 
     @property
@@ -88,14 +88,14 @@ class Path:
 
 
 def off_line(params_a: Params, params_b: Params, params: Params) -> float:
-    """Distance of a network from the straight line through two models."""
+    """Return the distance of a network from the straight line through two models."""
     line, step = subtract(params_b, params_a), subtract(params, params_a)
     share = dot(step, line) / max(dot(line, line), 1e-300)
     return distance(params, combine([params_a, params_b], [1 - share, share]))
 
 
 def bezier_weights(ts: ArrayLike) -> NDArray[np.float64]:
-    """Weights of A, bend and B on a quadratic Bézier curve (Garipov et al. 2018, Eq. 4).
+    """Return the weights of A, bend and B on a quadratic Bézier curve (Garipov et al. 2018, Eq. 4).
 
     Example:
         >>> bezier_weights([0, 0.5, 1]).tolist()
@@ -106,14 +106,14 @@ def bezier_weights(ts: ArrayLike) -> NDArray[np.float64]:
 
 
 def polyline_weights(ts: ArrayLike, knots: ArrayLike) -> NDArray[np.float64]:
-    """Weights of the corners of straight pieces (Garipov et al. 2018, Eq. 3, for one bend).
+    """Return the corners' weights on straight pieces (Garipov et al. 2018, Eq. 3, for one bend).
 
     Args:
         ts: `[k]` positions in `[0, 1]`.
         knots: Positions of the corners, ascending from 0 to 1.
 
     Returns:
-        `[k, corners]`, two neighbours at the most in every row.
+        `[k, corners]`, two neighbours at most in every row.
 
     Example:
         >>> polyline_weights([0.25, 0.5], [0, 0.5, 1]).tolist()
@@ -134,7 +134,7 @@ def evaluate_path(
     split: str = "",
     on_progress: Progress | None = None,
 ) -> Curve:
-    """Loss and accuracy along a path.
+    """Evaluate loss and accuracy along a path.
 
     Args:
         model: The architecture.
@@ -173,6 +173,6 @@ def path_of(
     knots: Sequence[float] = (),
     **described: Any,
 ) -> Path:
-    """A path from its corners, with the rest of what `Path` holds by name."""
+    """Make a path from its corners, with the rest of what `Path` holds by name."""
     own = (0.0, 0.5, 1.0) if kind == "chain" and not knots else tuple(knots)
     return Path(kind, tuple(corners), own, **described)

@@ -48,12 +48,12 @@ class TrainedSpace:
         self._sizes = [value.numel() for value in self._like.values()]
 
     def vector(self, params: Mapping[str, Tensor]) -> Tensor:
-        """The trained parameters end to end, float32 (or float64, if they are) `[n]`."""
+        """Return the trained parameters end to end, float32 (or float64, if they are) `[n]`."""
         flat = torch.cat([params[name].detach().reshape(-1) for name in self.names])
         return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
     def params(self, vector: Tensor, rest: Mapping[str, Tensor]) -> Params:
-        """A state dict with the parameters of a vector, and all other tensors from `rest`.
+        """Return a state dict with the parameters of a vector, and all other tensors from `rest`.
 
         Tied tensors are one parameter under several names.
         """
@@ -66,7 +66,7 @@ class TrainedSpace:
         return {name: own.get(name, value) for name, value in rest.items()}
 
     def finished(self, vector: Tensor, rest: Mapping[str, Tensor]) -> Params:
-        """A network in its own right: as `params`, with statistics of norms of its own (RESET)."""
+        """Return a network of its own: as `params`, with its own statistics of norms (RESET)."""
         params = {n: v.detach().clone() for n, v in self.params(vector, rest).items()}
         if not self.normed:
             return params
@@ -74,7 +74,7 @@ class TrainedSpace:
         return reset(self.model, params, few)
 
     def loss(self, vector: Tensor, rest: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
-        """Mean loss on some examples; differentiable in the vector."""
+        """Return the mean loss on some examples; differentiable in the vector."""
         params, x = self.params(vector, rest), self.inputs[chosen]
         if self.graph.batched:
             visit = with_batch_statistics(self.graph, params, x) if self.normed else None
@@ -86,7 +86,7 @@ class TrainedSpace:
     def gradient(
         self, vector: Tensor, rest: Mapping[str, Tensor], chosen: Tensor, weight_decay: float = 0.0
     ) -> tuple[float, Tensor]:
-        """Loss on some examples, and its gradient with that of the weight decay, `[n]`.
+        """Return the loss on some examples, and its gradient with that of the weight decay, `[n]`.
 
         Raises:
             MergingError: If the loss is not finite.
@@ -95,13 +95,13 @@ class TrainedSpace:
         loss = self.loss(leaf, rest, chosen)
         if not torch.isfinite(loss):
             raise MergingError(
-                "training ran away: the loss is no longer finite; choose a smaller step size"
+                "training diverged: the loss is no longer finite; choose a smaller step size"
             )
         (slope,) = torch.autograd.grad(loss, leaf)
         return float(loss.detach()), slope + weight_decay * leaf.detach()
 
     def draws(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Examples for one step after the other: pass after pass, each in a new order.
+        """Yield examples for one step after the other: pass after pass, each in a new order.
 
         What is left over at the end of a pass is left out.
 
@@ -115,5 +115,5 @@ class TrainedSpace:
 
 
 def _trained_names(model: nn.Module) -> tuple[str, ...]:
-    """Floating parameters, each tied tensor once."""
+    """Return the names of floating parameters, each tied tensor once."""
     return tuple(name for name, value in model.named_parameters() if value.is_floating_point())

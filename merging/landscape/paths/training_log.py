@@ -12,7 +12,7 @@ class TrainingLog:
     """Losses of steps, averaged over runs of them, and told to whoever watches.
 
     Args:
-        on_progress: As of `connect`.
+        on_progress: Called as `connect` calls it.
         total: Steps in all.
     """
 
@@ -53,7 +53,7 @@ class TrainingLog:
 
 
 def falling(share: float) -> float:
-    """Factor of the step size: 1 for the first half, then down to a hundredth in a line.
+    """Return the factor of the step size: 1 for the first half, then down to a hundredth in a line.
 
     Example:
         >>> [round(falling(share), 3) for share in (0.25, 0.75, 1.0)]

@@ -30,7 +30,7 @@ _LEAST_DEVIATION = 1e-6
 
 
 def has_batch_norm(model: nn.Module, batches: BatchesLike) -> bool:
-    """Whether the model keeps running statistics that RESET can re-estimate."""
+    """Return whether the model keeps running statistics that RESET can re-estimate."""
     return any(unit.mean is not None for unit in find_units(trace(model, (_one_batch(batches),))))
 
 
@@ -145,7 +145,7 @@ def corrected(
 
 
 def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: BatchesLike) -> Goals:
-    """Mean and standard deviation of every channel, for all operators that can be corrected.
+    """Return mean and standard deviation of every channel, for all operators that can be corrected.
 
     Raises:
         DataError: If there are no examples.
@@ -162,7 +162,7 @@ def unit_statistics(model: nn.Module, params: Mapping[str, Tensor], batches: Bat
 
 
 def with_batch_statistics(graph: Graph, params: Mapping[str, Tensor], x: Tensor) -> Visit:
-    """A visit that normalises by the statistics of the batch at hand, as in training."""
+    """Return a visit that normalises by the statistics of the batch at hand, as in training."""
     by_node = {unit.node: unit for unit in find_units(graph) if unit.mean is not None}
     read = {unit.reads for unit in by_node.values()}
     kept: dict[object, Tensor] = dict.fromkeys(graph.inputs, x)
@@ -187,7 +187,7 @@ def line_policy(
     params_b: Mapping[str, Tensor],
     batches: BatchesLike,
 ) -> Prepare | None:
-    """What to do with the parameters of every point between two models before evaluation.
+    """Return what to do with the parameters of every point between two models before evaluation.
 
     The models themselves are left as they are, so that the ends of a curve stay their own.
 
@@ -220,7 +220,7 @@ def line_policy(
 
 
 def plane_policy(kind: Statistics, model: nn.Module, batches: BatchesLike) -> Prepare | None:
-    """As `line_policy`, for points that are not between two models.
+    """Return what to do as `line_policy` does, for points that are not between two models.
 
     Args:
         kind: `"interpolated"` or `"reset"`.
@@ -265,7 +265,7 @@ def _one_batch(batches: BatchesLike) -> Tensor:
 
 
 def _renewing(result: Params) -> Callable[[Unit, ChannelMoments], Params]:
-    """A `before` of the walk that notes in `result` the statistics that it lets norms use."""
+    """Return a `before` of the walk that notes in `result` the statistics that norms then use."""
 
     def renew(unit: Unit, found: ChannelMoments) -> Params:
         statistics = {unit.mean: found.mean, unit.variance: found.unbiased_variance}

@@ -68,7 +68,7 @@ class ChannelMoments:
 
 
 def moments(values: Iterable[Tensor], channels: int) -> ChannelMoments:
-    """Moments of all chunks together.
+    """Return the moments of all chunks together.
 
     Args:
         values: One tensor per chunk.
@@ -166,7 +166,7 @@ def _along(vector: Tensor, value: Tensor, unit: Unit) -> Tensor:
 
 
 def find_units(graph: Graph) -> list[Unit]:
-    """Hidden operators with parameters of their own whose output no norm undoes."""
+    """Find the hidden operators with parameters of their own whose output no norm undoes."""
     units = []
     for step in graph.steps:
         node, kind = step.node, operator_name(step.node)
@@ -182,7 +182,7 @@ def find_units(graph: Graph) -> list[Unit]:
 
 
 def _is_correctable(node: fx.Node) -> bool:
-    """Whether a map is hidden, no norm undoes its scale, and its weight is its own."""
+    """Return whether a map is hidden, no norm undoes its scale, and its weight is its own."""
     is_output = any(user.op == "output" for user in node.users)
     weight = node.args[1]
     shared = isinstance(weight, fx.Node) and len(weight.users) > 1
@@ -190,7 +190,7 @@ def _is_correctable(node: fx.Node) -> bool:
 
 
 def _is_normalised(node: fx.Node) -> bool:
-    """Whether all that reads a value is a norm, changes of shape aside."""
+    """Return whether all that reads a value is a norm, changes of shape aside."""
     return bool(node.users) and all(
         _is_normalised(user) if operator_name(user) in _RESHAPES else operator_name(user) in _NORMS
         for user in node.users

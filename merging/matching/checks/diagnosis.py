@@ -1,6 +1,6 @@
 """Two models examined before they are matched, and the method tried where the answer is known.
 
-Three questions that a person has who gets a poor result: is something odd about these models; does
+Three questions that a person has who gets a poor result: is something wrong with these models; does
 matching work on this architecture at all (a permutation of A itself is planted and looked for);
 and what would chance look like (A is matched with a network that learned nothing)?
 """
@@ -94,18 +94,18 @@ def examine(
 
 
 def equal_share(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:
-    """Share of the floating numbers that are equal in both models."""
+    """Return the share of the floating numbers that are equal in both models."""
     equal = sum(int((params_a[k] == params_b[k]).sum()) for k in floating(params_a))
     return equal / max(1, sum(params_a[k].numel() for k in floating(params_a)))
 
 
 def weight_cosine(params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]) -> float:
-    """Cosine of the angle between the weights of two models, vectors such as biases left out."""
+    """Return the cosine between the weights of two models, vectors such as biases left out."""
     return _cosine(_weights(params_a), _weights(params_b))
 
 
 def fresh(params: Mapping[str, Tensor], generator: torch.Generator) -> Params:
-    """A state dict that learned nothing: every tensor's numbers in a random order.
+    """Return a state dict that learned nothing: every tensor's numbers in a random order.
 
     Each tensor keeps its mean and spread, so that only what the network learned is gone.
     """
@@ -128,7 +128,7 @@ def _matched_cosine(
 
 
 def _weights(params: Mapping[str, Tensor]) -> Params:
-    """Matrices and kernels; vectors have means that are alike in unrelated networks."""
+    """Keep matrices and kernels; vectors have means that are alike in unrelated networks."""
     return {name: params[name] for name in floating(params) if params[name].dim() > 1}
 
 
@@ -140,7 +140,7 @@ def _cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 def _recovered(
     back: Mapping[str, Tensor], original: Mapping[str, Tensor], spec: PermutationSpec
 ) -> tuple[int, int]:
-    """Units that are back where they were, told by their weights, and units in all."""
+    """Count units that are back where they were, told by their weights, and units in all."""
     right = 0
     for group, shape in spec.shapes.items():
         same = torch.ones(math.prod(shape), dtype=torch.bool)
@@ -152,7 +152,7 @@ def _recovered(
 
 
 def _dead(params: Mapping[str, Tensor], spec: PermutationSpec) -> int:
-    """Units all of whose weights are zero on one of their matrices: nothing enters or leaves."""
+    """Count units whose weights are all zero on one of their matrices: nothing enters or leaves."""
     dead = 0
     for group, shape in spec.shapes.items():
         none = torch.zeros(math.prod(shape), dtype=torch.bool)

@@ -58,7 +58,7 @@ class MachineSpeed:
     operator_seconds: float
 
     def assignment(self, units: int) -> float:
-        """Seconds of an assignment problem."""
+        """Return the seconds of an assignment problem."""
         return float(self.assignment_seconds * (units / _CALIBRATION[1]) ** self.exponent)
 
 
@@ -71,7 +71,7 @@ def foresee(
     *,
     restarts: int = 3,
 ) -> Forecast:
-    """Say what matching two models will take, and what is odd about their numbers.
+    """Say what matching two models will take, and what is unusual about their numbers.
 
     Args:
         model: The architecture.
@@ -136,7 +136,7 @@ def calibrate() -> MachineSpeed:
 def precision_warnings(
     params_a: Mapping[str, Tensor], params_b: Mapping[str, Tensor]
 ) -> tuple[str, ...]:
-    """What is odd about the numbers of two models, in sentences; nothing if nothing is.
+    """Say what is unusual about the numbers of two models.
 
     Args:
         params_a: State dict of model A, in the dtypes of its file.
@@ -161,7 +161,7 @@ def precision_warnings(
 
 
 def dtype_words(params: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """How many tensors there are of each dtype: `("8 × float32",)`."""
+    """Say how many tensors there are of each dtype: `("8 × float32",)`."""
     counts = Counter(_name(value.dtype) for value in params.values())
     return tuple(f"{count} × {dtype}" for dtype, count in counts.most_common())
 
@@ -184,7 +184,7 @@ def _of_one(letter: str, params: Mapping[str, Tensor]) -> list[str]:
 
 
 def _numbers_lines(letter: str, values: Mapping[str, Tensor]) -> list[str]:
-    """Numbers that are subnormal, or that a half precision cannot hold."""
+    """Say how many numbers are subnormal, or cannot be held in half precision."""
     total = max(1, sum(value.numel() for value in values.values()))
     subnormal = sum(_below(value, torch.finfo(value.dtype).tiny) for value in values.values())
     wide = [value for value in values.values() if value.dtype not in HALF]
@@ -212,7 +212,7 @@ def _numbers_lines(letter: str, values: Mapping[str, Tensor]) -> list[str]:
 
 
 def _range_lines(letter: str, values: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of a few numbers that outweigh all others."""
+    """Name the tensors in which a few numbers outweigh all others."""
     wide = []
     for name, value in values.items():
         sizes = value.detach().float().abs().flatten()
@@ -230,7 +230,7 @@ def _range_lines(letter: str, values: Mapping[str, Tensor]) -> list[str]:
 
 
 def _below(value: Tensor, limit: float) -> int:
-    """How many numbers are smaller in size than a limit, zeros left out."""
+    """Count the numbers that are smaller in size than a limit, zeros left out."""
     sizes = value.detach().abs().double()
     return int(((sizes > 0) & (sizes < limit)).sum())
 
@@ -240,7 +240,7 @@ def _above(value: Tensor, limit: float) -> int:
 
 
 def _product_flops(spec: PermutationSpec, params: Mapping[str, Tensor], group: str) -> float:
-    """Operations of a group's similarity: every tensor it is on, as `[n, rest]`, with another.
+    """Count the operations of a group's similarity: its tensors, as `[n, rest]`, with another's.
 
     Where others are nested in the group, their units are compared for every pair of its own.
     """
@@ -249,13 +249,13 @@ def _product_flops(spec: PermutationSpec, params: Mapping[str, Tensor], group: s
 
 
 def _rows(spec: PermutationSpec, group: str) -> int:
-    """Units that are compared with one another at a time."""
+    """Return how many units are compared with one another at a time."""
     sizes = spec.sizes
     return sizes[group] * max((sizes[child] for child in children_of(spec, group)), default=1)
 
 
 def _assignments(spec: PermutationSpec, speed: MachineSpeed, group: str) -> float:
-    """Seconds of a group's assignment problems, those inside every pair of its units included."""
+    """Return the seconds of a group's assignment problems, those inside its pairs included."""
     *above, units = spec.shapes[group]
     inside = sum(speed.assignment(spec.sizes[child]) for child in children_of(spec, group))
     return math.prod(above) * (speed.assignment(units) + units**2 * inside)
@@ -267,7 +267,7 @@ def _points_per_second(
     params_b: Mapping[str, Tensor],
     batches: Batches,
 ) -> float:
-    """Points of a curve per second; NaN without examples."""
+    """Return the points of a curve per second; NaN without examples."""
     if not len(batches):
         return float("nan")
     few = batches.take(_EVALUATED)

@@ -1,4 +1,4 @@
-"""Two to twenty models brought into one common order of units."""
+"""Two to twenty models lined up in one common order of units."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class ManyOptions:
     """Options of all kinds.
 
     Attributes:
-        max_rounds: Rounds over all models at the most.
-        max_sweeps: Sweeps over the groups at the most, per matching.
+        max_rounds: Rounds over all models at most.
+        max_sweeps: Sweeps over the groups at most, per matching.
         restarts: Runs of every matching of two models, of which the best is kept.
-        steps: Sweeps of Frank–Wolfe over the groups at the most.
+        steps: Sweeps of Frank–Wolfe over the groups at most.
         cycle_models: Among how many of the models, from the first, all pairs are matched to
             measure the cycle error; 0 for none.
     """
@@ -57,7 +57,7 @@ class ManyOptions:
 
 @dataclass(frozen=True)
 class CycleError:
-    """Shares of units that going round three models, from each to the next, brings elsewhere.
+    """Shares of units that going round three models, from each to the next, takes elsewhere.
 
     Attributes:
         pairwise: Of weight matchings of every two models by themselves; NaN if there are fewer
@@ -177,7 +177,7 @@ def align_many(
 def relative_to_first(
     spec: PermutationSpec, orders: Sequence[Mapping[str, Tensor]]
 ) -> list[Permutations]:
-    """The same common order, named by the units of the first model.
+    """Return the same common order, named by the units of the first model.
 
     Args:
         spec: The permutation spec.
@@ -193,7 +193,7 @@ def relative_to_first(
 def cycle_error(
     spec: PermutationSpec, pairs: Mapping[tuple[int, int], Mapping[str, Tensor]]
 ) -> float:
-    """Share of units that do not come back from a way round three models.
+    """Return the share of units that do not come back from a way round three models.
 
     Args:
         spec: The permutation spec.
@@ -267,7 +267,7 @@ def _match(models: WideModels, a: int, b: int, options: ManyOptions, seed: int) 
 
 
 def _pairwise_error(models: WideModels, options: ManyOptions, seed: int, told: _Told) -> float:
-    """Cycle error of matchings of two models at a time; NaN if they are not, or not all, made."""
+    """Return the cycle error of matchings of two models at a time; NaN where one is not made."""
     chosen = list(combinations(range(min(len(models), options.cycle_models)), 2))
     pairs = {}
     for a, b in chosen:
@@ -279,7 +279,7 @@ def _pairwise_error(models: WideModels, options: ManyOptions, seed: int, told: _
 
 
 def _own_error(spec: PermutationSpec, orders: Sequence[Mapping[str, Tensor]]) -> float:
-    """Cycle error of the ways between models through their common order."""
+    """Return the cycle error of the ways between models through their common order."""
     pairs = {
         (a, b): relative_to_first(spec, [orders[a], orders[b]])[1]
         for a, b in combinations(range(len(orders)), 2)

@@ -42,15 +42,15 @@ def climb(
 ) -> Iterator[Reached]:
     """Climb J by Frank–Wolfe, round, and climb on from permutation to permutation.
 
-    Groups that sit twice on one tensor, and nested ones, are not relaxed: J is no quadratic in
+    Groups that sit twice on one tensor, and nested ones, are not relaxed: J is not quadratic in
     them. They join in after rounding.
 
     Args:
         models: The models.
         generator: Source of the orders of groups and models.
-        steps: Sweeps of Frank–Wolfe over the groups at the most.
-        max_rounds: Rounds over all models at the most, after rounding.
-        max_sweeps: Sweeps over the groups at the most, per model and round.
+        steps: Sweeps of Frank–Wolfe over the groups at most.
+        max_rounds: Rounds over all models at most, after rounding.
+        max_sweeps: Sweeps over the groups at most, per model and round.
 
     Yields:
         What is reached, after every sweep and every model; J never falls.
@@ -103,7 +103,7 @@ class _Universe:
         self.gained = 0.0
 
     def sweep(self, generator: torch.Generator) -> float:
-        """One step for every group, in a random order; how much J rises."""
+        """Take one step for every group, in a random order; return how much J rises."""
         gain = 0.0
         for k in torch.randperm(len(self._relaxed), generator=generator).tolist():
             gain += self._step(self._relaxed[k])
@@ -111,7 +111,7 @@ class _Universe:
         return gain
 
     def rounded(self) -> list[Permutations]:
-        """Permutations with no smaller J, one model and group after the other."""
+        """Return permutations with no smaller J, one model and group after the other."""
         plans = [dict(plan) for plan in self._plans]
         orders = [dict(self._models.start) for _ in plans]
         for group in self._relaxed:
@@ -147,7 +147,10 @@ class _Universe:
         return self._series[m][group].solve(gradient, self._targets[m][group])
 
     def _units(self, group: str, plans: list[dict[str, Tensor]]) -> list[Tensor]:
-        """Per model: all numbers that a group's units own, `[n, k]`, other groups as they are."""
+        """Return the numbers of each model that a group's units own, `[n, k]`.
+
+        Other groups are as they are.
+        """
         axes = self._places.axes
         names = dict.fromkeys(name for name, _ in self._places.places[group])
         units = []

@@ -79,16 +79,16 @@ class WideModels:
         self.start = identity_permutations(spec)
 
     def __len__(self) -> int:
-        """Number of models."""
+        """Return the number of models."""
         return len(self.states)
 
     def in_order(self, orders: Sequence[Permutations]) -> list[Params]:
-        """All models with their units in these orders."""
+        """Return all models with their units in these orders."""
         pairs = zip(orders, self.states, strict=True)
         return [permute(self.spec, perms, state) for perms, state in pairs]
 
     def objective(self, moved: Sequence[Mapping[str, Tensor]]) -> float:
-        """J of models that are in their orders, over the weights that are compared."""
+        """Return J of models that are in their orders, over the weights that are compared."""
         compared = [{name: state[name] for name in self.names} for state in moved]
         total = combine(compared, [1.0] * len(compared))
         return 0.5 * (dot(total, total) - sum(dot(state, state) for state in compared))
@@ -112,8 +112,8 @@ def rise(
         models: The models.
         orders: Where to start; left as they are.
         generator: Source of the orders of models and groups.
-        max_rounds: Rounds over all models at the most.
-        max_sweeps: Sweeps over the groups at the most, per model and round.
+        max_rounds: Rounds over all models at most.
+        max_sweeps: Sweeps over the groups at most, per model and round.
 
     Yields:
         What is reached, after every model.

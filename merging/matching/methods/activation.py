@@ -101,7 +101,7 @@ def _terms(
     group: str,
     perms: Mapping[str, Tensor],
 ) -> Iterator[Products]:
-    """Similarity of one group's units, relative to B in the order of the permutations.
+    """Yield the similarity of one group's units, relative to B in the order of the permutations.
 
     Yields:
         One term, or none where the group, or what it is nested in, is not among the joint units.
@@ -128,7 +128,7 @@ def _terms(
 def _joint_order(
     spec: PermutationSpec, moments: SiteMoments, perms: Mapping[str, Tensor]
 ) -> Tensor:
-    """Where the joint units come from when B is permuted."""
+    """Return where the joint units come from when B is permuted."""
     within = spec.within
     atoms = tuple(
         AxisExpression(n, name, within=within.get(name, ()))

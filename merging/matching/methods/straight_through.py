@@ -123,7 +123,7 @@ class _Walk:
             self.best, self.least = dict(self.perms), loss
 
     def state(self) -> dict[str, Tensor]:
-        """What this could go on from."""
+        """Return what the run could go on from."""
         momenta = [
             self.optimiser.state[value].get("momentum_buffer") for value in self.free.values()
         ]
@@ -164,7 +164,7 @@ class _Midpoint:
             self.prepare = lambda params, _: reset(problem.model, params, batches)
 
     def loss(self, perms: Permutations) -> float:
-        """Mean loss over the whole matching set."""
+        """Return the mean loss over the whole matching set."""
         aligned = permute(self.problem.spec, perms, self.problem.params_b)
         corners = [self.problem.params_a, aligned]
         half = torch.full((1, 2), 0.5).numpy()
@@ -181,7 +181,7 @@ class _Midpoint:
         x: Tensor,
         y: Tensor,
     ) -> None:
-        """One gradient step on the free copy, through the projection (Eq. 3)."""
+        """Take one gradient step on the free copy, through the projection (Eq. 3)."""
         aligned = permute(self.problem.spec, perms, self.problem.params_b)
         params: Params = dict(self.problem.params_a)
         for name, value in free.items():
@@ -202,7 +202,7 @@ def _project(
     generator: torch.Generator,
     options: StraightThroughOptions,
 ) -> Permutations:
-    """The permutation of B nearest to the free copy (in inner product), by Algorithm 1."""
+    """Return the permutation of B nearest to the free copy (in inner product), by Algorithm 1."""
     params = {name: value.detach() for name, value in free.items()}
     similarity = WeightSimilarity(problem.spec, params, problem.params_b, problem.weights)
     return descend(similarity, start, generator, max_sweeps=options.max_sweeps).permutations

@@ -70,7 +70,7 @@ class SiteMoments:
     ab: Tensor
 
     def similarity(self, kind: Similarity) -> Tensor:
-        """Mean product, or Pearson correlation, of A's units (rows) with B's (columns).
+        """Return the mean product, or Pearson correlation, of A's units (rows) with B's (columns).
 
         A dead unit, which says the same on all samples, correlates with nothing: 0.
         """
@@ -235,7 +235,7 @@ def _values(
 
 
 def _rename(derived: PermutationSpec, spec: PermutationSpec) -> dict[str, str]:
-    """The spec's name of every derived group that it has; groups are told by their places."""
+    """Return the spec's names of the derived groups that it has, told by their places."""
     places = {frozenset(found): group for group, found in spec.places().items()}
     own = spec.places()
     return {
@@ -248,7 +248,7 @@ def _rename(derived: PermutationSpec, spec: PermutationSpec) -> dict[str, str]:
 def _renamed(
     expression: AxisExpression, rename: Mapping[str, str], spec: PermutationSpec
 ) -> AxisExpression:
-    """The expression with the spec's names of groups, and of what these are nested in."""
+    """Return the expression with the spec's names of groups, and of what these are nested in."""
     parts = tuple(_renamed(part, rename, spec) for part in expression.parts)
     group = rename.get(expression.group) if expression.group is not None else None
     parents = {parent for found in spec.within.values() for parent in found}
@@ -265,7 +265,7 @@ def _renamed(
 
 
 def _comparable(expressions: tuple[AxisExpression, ...]) -> set[str]:
-    """Groups whose units can be compared at a value: `joint_units` yields them and parents."""
+    """Return the groups whose units are comparable at a value: `joint_units`' and their parents."""
     value = torch.empty([e.size for e in expressions], device="meta")
     return {
         atom.group

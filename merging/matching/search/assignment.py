@@ -55,7 +55,7 @@ def solve_transport(costs: Tensor) -> Tensor:
         float64 `[n, m]`, not negative; rows sum to `1 / n`, columns to `1 / m`.
 
     Raises:
-        ValueError: If `costs` is no matrix, or holds NaN or infinity.
+        ValueError: If `costs` is not a matrix, or holds NaN or infinity.
 
     Example:
         >>> solve_transport(torch.tensor([[0.0, 0.1, 9.0, 8.0], [7.0, 9.0, 0.0, 0.2]])).tolist()

@@ -48,7 +48,7 @@ def descend(
         similarity: Weights of both models.
         start: Permutations of all groups to start from, in full shape; left as they are.
         generator: Source of the orders.
-        max_sweeps: Sweeps at the most.
+        max_sweeps: Sweeps at most.
         on_sweep: Called after every sweep with what is reached; may raise to stop.
 
     Returns:
@@ -88,7 +88,7 @@ def descend(
 def _solve(
     running: RunningSimilarity, group: str, perms: Permutations
 ) -> tuple[float, Permutations]:
-    """The best permutations of one group and what is nested in it, and what they gain."""
+    """Return the best permutations of one group and what is nested in it, and what they gain."""
     weights = running.weights
     if group in weights.nested:
         terms = weight_terms(weights, group, perms)

@@ -1,4 +1,4 @@
-"""Similarities that are kept from solve to solve, and brought up to date where units moved."""
+"""Similarities that are kept from solve to solve, and updated where units moved."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunningSimilarity:
         self._bytes = 0
 
     def solve(self, group: str, perms: Mapping[str, Tensor]) -> tuple[Tensor, float]:
-        """The best permutation of one group with the others held.
+        """Return the best permutation of one group with the others held.
 
         Args:
             group: The group.
@@ -59,7 +59,9 @@ class RunningSimilarity:
         return best, float((matrix[rows, best] - matrix[rows, current]).sum())
 
     def matrix(self, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-        """Similarity `[n, n]` as `WeightSimilarity.matrix` has it; it is kept: do not write to it.
+        """Return the similarity `[n, n]` of `WeightSimilarity.matrix`.
+
+        It is kept: do not write to it.
 
         Args:
             group: The group.
@@ -98,7 +100,7 @@ class RunningSimilarity:
     def _columns(
         self, place: WeightAxis, group: str, perms: Mapping[str, Tensor]
     ) -> Iterator[Tensor]:
-        """Where the columns of `units_first` of B come from, with the other groups permuted.
+        """Yield where the columns of `units_first` of B come from, with the other groups permuted.
 
         Yields:
             int64 `[everything else]` for every place of the group on the axis.
@@ -114,7 +116,7 @@ class RunningSimilarity:
 
 
 def _without_units(expression: AxisExpression, group: str) -> Iterator[AxisExpression]:
-    """What else an axis runs over.
+    """Yield what else an axis runs over.
 
     Yields:
         One expression for every place of the group on the axis, one unit of it left.

@@ -36,10 +36,16 @@ class Term(Protocol):
         """Groups nested in the group whose units' order matters to this term."""
 
     def value(self, orders: Mapping[str, Tensor]) -> Tensor:
-        """What every pair is worth `[R, n, n]`, under given orders `[R, n, n, m]` of children."""
+        """Return what every pair is worth, `[R, n, n]`.
+
+        Children are in the given orders `[R, n, n, m]`.
+        """
 
     def units(self, k: int, orders: Mapping[str, Tensor]) -> Tensor:
-        """Similarity `[R, n, n, m, m]` of the k-th child's units, the others in given orders."""
+        """Return similarity `[R, n, n, m, m]` of the k-th child's units.
+
+        The other children are in the given orders.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,7 @@ class Slices:
         return torch.stack(rows, 1)
 
     def _ordered(self, i: int, but: int | None, orders: Mapping[str, Tensor]) -> Tensor:
-        """B's units with their children in the orders that suit A's unit `i`."""
+        """Return B's units with their children in the orders that suit A's unit `i`."""
         b = self.b
         for k, child in enumerate(self.children):
             if k != but and child in orders:
@@ -200,14 +206,14 @@ def _in_turn(
 
 
 def _taken(units: Tensor, order: Tensor) -> Tensor:
-    """Summed similarity of units that are paired in some order."""
+    """Return the summed similarity of units that are paired in some order."""
     return units.gather(-1, order[..., None])[..., 0].sum(-1)
 
 
 def step(
     spec: PermutationSpec, group: str, perms: Mapping[str, Tensor], terms: Sequence[Term]
 ) -> tuple[float, Permutations]:
-    """The best permutation of one group together with what is nested in it, the others held.
+    """Return the best permutation of one group together with what is nested in it, the others held.
 
     Args:
         spec: The permutation spec.
@@ -232,7 +238,7 @@ def step(
 
 
 def children_of(spec: PermutationSpec, group: str) -> tuple[str, ...]:
-    """Groups that are nested in a group and its parents, and in nothing else."""
+    """Return the groups that are nested in a group and its parents, and in nothing else."""
     within = spec.within
     wanted = {*within.get(group, ()), group}
     return tuple(child for child in spec.nested_in(group) if set(within[child]) == wanted)

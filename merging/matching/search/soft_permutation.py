@@ -16,7 +16,7 @@ from merging.symmetry.spec import AxisExpression
 
 
 def plan_of(perm: Tensor) -> Tensor:
-    """The plan of a permutation, float64.
+    """Return the plan of a permutation, float64.
 
     Args:
         perm: int64 `[n]`.

@@ -20,7 +20,7 @@ def weight_terms(
     *,
     children: tuple[str, ...] | None = None,
 ) -> list[Slices]:
-    """The terms of `<A, pi(B)>` that a group has a part in, relative to `pi(B)`.
+    """Return the terms of `<A, pi(B)>` that a group has a part in, relative to `pi(B)`.
 
     Args:
         weights: Weights of both models.

@@ -54,12 +54,12 @@ class WeightSimilarity:
         self._constant: dict[str, Tensor] = {}
 
     def neighbours(self, group: str) -> set[str]:
-        """Groups that share a parameter with this one: its similarity depends on them."""
+        """Return the groups that share a parameter with this one, whose similarity they affect."""
         found = {g for name, _ in self.places[group] for e in self.axes[name] for g in e.groups}
         return found if self.is_quadratic(group) else found - {group}
 
     def is_quadratic(self, group: str) -> bool:
-        """Whether the group sits twice on one parameter, so that no sum of pairs scores it."""
+        """Return whether the group sits twice on one parameter: then no sum of pairs scores it."""
         return any(
             sum(atom.group == group for e in self.axes[name] for atom in e.atoms()) > 1
             and not _only_concatenated(self.axes[name], group)
@@ -67,7 +67,7 @@ class WeightSimilarity:
         )
 
     def matrix(self, group: str, perms: Mapping[str, Tensor]) -> Tensor:
-        """Similarity `[n, n]` of A's units with B's, all other groups at their permutations.
+        """Return similarity `[n, n]` of A's units with B's, all other groups at their permutations.
 
         For groups that are not nested and have none nested in them: see `nested` for others.
         """
@@ -77,11 +77,11 @@ class WeightSimilarity:
         return total
 
     def varying_places(self, group: str) -> list[tuple[str, int]]:
-        """The (parameter, axis) pairs of a group at which other groups matter too."""
+        """Return the (parameter, axis) pairs of a group at which other groups matter too."""
         return [place for place in self.places[group] if self._depends_on_others(place[0], group)]
 
     def objective(self, perms: Mapping[str, Tensor]) -> float:
-        """`<A, pi(B)>` over the parameters that any group touches."""
+        """Return `<A, pi(B)>` over the parameters that any group touches."""
         return sum(
             dot(
                 {name: self.params_a[name]},
@@ -119,13 +119,13 @@ class WeightSimilarity:
 
 
 def _in_float64(params: Mapping[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
-    """Parameters in float64: kept where there is room for them, else made one at a time."""
+    """Return the parameters in float64: kept where there is room, else made one at a time."""
     found = LazyParams(names, lambda name: params[name].to("cpu", torch.float64))
     return dict(found) if _wide_bytes(params[name] for name in names) <= KEPT_BYTES else found
 
 
 def compared_bytes(params: Mapping[str, Tensor]) -> int:
-    """Bytes that one model takes, beside its own, while it is compared with another."""
+    """Return the bytes that one model takes, beside its own, while it is compared with another."""
     values = [params[name] for name in floating(params)]
     whole = _wide_bytes(values)
     return whole if whole <= KEPT_BYTES else max(_wide_bytes([value]) for value in values)
@@ -136,7 +136,7 @@ def _wide_bytes(values: Iterable[Tensor]) -> int:
 
 
 def _in_order(expression: AxisExpression, group: str) -> AxisExpression:
-    """The expression with a group's units left as they are."""
+    """Return the expression with a group's units left as they are."""
     if expression.group == group:
         return AxisExpression(expression.size)
     return replace(expression, parts=tuple(_in_order(part, group) for part in expression.parts))
@@ -176,7 +176,7 @@ def _units(matrix: Tensor, expression: AxisExpression, group: str) -> Iterator[T
 
 
 def _only_concatenated(expressions: tuple[AxisExpression, ...], group: str) -> bool:
-    """Whether all places of a group on a parameter are pieces of one axis."""
+    """Return whether all places of a group on a parameter are pieces of one axis."""
     on = [e for e in expressions if group in e.groups]
     return (
         len(on) == 1

@@ -79,7 +79,7 @@ class SequenceCNN(nn.Module):
 
 
 def infer_cnn(shapes: Shapes) -> dict[str, object] | None:
-    """Read the sizes off the shapes of a state dict, or None if it is no such CNN."""
+    """Read the sizes off the shapes of a state dict, or None if it is not such a CNN."""
     names = {f"{layer}.{p}" for layer in ("conv1", "conv2", "fc1", "fc2") for p in PARTS}
     if set(shapes) != names or len(shapes["conv1.weight"]) != 4:
         return None
@@ -91,7 +91,7 @@ def infer_cnn(shapes: Shapes) -> dict[str, object] | None:
 
 
 def infer_vgg(shapes: Shapes) -> dict[str, object] | None:
-    """Read the sizes off the shapes of a state dict, or None if it is no such VGG."""
+    """Read the sizes off the shapes of a state dict, or None if it is not such a VGG."""
     names = {f"{part}.{k}.{p}" for part in ("convs", "norms") for k in range(6) for p in PARTS}
     names |= {f"{layer}.{p}" for layer in ("fc1", "fc2") for p in PARTS}
     if set(shapes) != names:
@@ -101,7 +101,7 @@ def infer_vgg(shapes: Shapes) -> dict[str, object] | None:
 
 
 def infer_sequence_cnn(shapes: Shapes) -> dict[str, object] | None:
-    """Read the sizes off the shapes of a state dict, or None if it is no such network."""
+    """Read the sizes off the shapes of a state dict, or None if it is not such a network."""
     names = {f"{layer}.{p}" for layer in ("conv1", "conv2", "conv3", "head") for p in PARTS}
     if set(shapes) != names or len(shapes["conv1.weight"]) != 3:
         return None

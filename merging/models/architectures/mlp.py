@@ -28,7 +28,7 @@ class MLP(nn.Module):
 
 
 def infer_mlp(shapes: Shapes) -> dict[str, object] | None:
-    """Read the widths off the shapes of a state dict, or None if it is no such MLP."""
+    """Read the widths off the shapes of a state dict, or None if it is not such an MLP."""
     depth = len(shapes) // 2
     names = {f"layers.{k}.{kind}" for k in range(depth) for kind in ("weight", "bias")}
     if depth == 0 or set(shapes) != names:

@@ -90,7 +90,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({
 
 
 def architecture_of(config: Config) -> Architecture:
-    """The architecture that a config names.
+    """Return the architecture that a config names.
 
     Raises:
         UnknownNameError: If no architecture has that name.
@@ -132,7 +132,7 @@ def build_model(config: Config, *, seed: int = 0) -> nn.Module:
 
 
 def example_inputs(config: Config, n: int = 2, *, seed: int = 0) -> tuple[Tensor, ...]:
-    """Random inputs of the right shape, `[n, ...]` float32.
+    """Draw random inputs of the right shape, `[n, ...]` float32.
 
     Raises:
         UnknownNameError: If the config names no architecture.

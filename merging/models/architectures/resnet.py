@@ -68,7 +68,7 @@ class ResNet(nn.Module):
 
 
 def infer_resnet(shapes: Shapes) -> dict[str, object] | None:
-    """Read the sizes off the shapes of a state dict, or None if it is no such ResNet.
+    """Read the sizes off the shapes of a state dict, or None if it is not such a ResNet.
 
     The stride of the stem leaves no trace in the shapes; 2 is what the bundled ones have.
     """

@@ -78,7 +78,7 @@ class ViT(nn.Module):
 
 
 def infer_vit(shapes: Shapes) -> dict[str, object] | None:
-    """Read the sizes off the shapes of a state dict, or None if it is no such ViT.
+    """Read the sizes off the shapes of a state dict, or None if it is not such a ViT.
 
     The number of heads leaves no trace in the shapes; it is taken so that a head has 16 units,
     which is what the bundled ones have.

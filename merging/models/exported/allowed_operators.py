@@ -128,7 +128,7 @@ ALLOWED: frozenset[str] = frozenset(
 
 
 def find_operator(name: str) -> OpOverload | None:
-    """The operator of that name and overload, such as `"conv2d.default"`.
+    """Return the operator of that name and overload, such as `"conv2d.default"`.
 
     Returns:
         The operator; None if it is not allowed, or this PyTorch does not have it.

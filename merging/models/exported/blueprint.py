@@ -47,7 +47,7 @@ _FORMATS = (
 
 
 def dtype_of(number: object, what: str) -> torch.dtype:
-    """The dtype behind the number that archives write for it.
+    """Return the dtype behind the number that archives write for it.
 
     Raises:
         CheckpointError: If it is one that models here do not have.
@@ -111,7 +111,7 @@ class ExportedModel(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The model's output, as the archive's graph computes it; it gets copies to write into.
+        """Return the output that the archive's graph computes; it gets copies to write into.
 
         Raises:
             MergingError: If the graph cannot be computed on these inputs.
@@ -148,7 +148,7 @@ class ExportedModel(nn.Module):
 
 
 def blueprint_text(description: Mapping[str, Any], name: str) -> str:
-    """Canonical JSON of what a `.pt2` archive says of its graph, and of nothing else.
+    """Return the canonical JSON of what a `.pt2` archive says of its graph, and of nothing else.
 
     Notes of the one who exported it (stack traces, paths, versions) are left out, so that two
     exports of one architecture are equal.
@@ -188,7 +188,7 @@ def blueprint_text(description: Mapping[str, Any], name: str) -> str:
 
 
 def _input_value(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Dtype and sizes of an input; an open size is named by its example, an open batch not."""
+    """Return dtype and sizes of an input; open sizes are named by their examples, a batch not."""
     sizes = [
         size
         if "as_int" in size
@@ -250,7 +250,7 @@ class _Plan:
         elif kind != "constant_input" and not (
             kind == "user_input" and "as_none" in content["arg"]
         ):
-            raise self._refusal(f"its graph takes a {kind.replace('_', ' ')} that is no tensor")
+            raise self._refusal(f"its graph takes a {kind.replace('_', ' ')} that is not a tensor")
 
     def _shaped(self, name: str, value: Mapping[str, Any]) -> Input:
         shape, numbers = [], 1
@@ -387,7 +387,7 @@ def _output_name(output: Mapping[str, Any]) -> str:
 
 
 def _numbers(value: Any) -> Any:
-    """Numbers and lists of numbers, as they are.
+    """Return numbers and lists of numbers as they are.
 
     Raises:
         ValueError: If there is anything else.
@@ -398,7 +398,7 @@ def _numbers(value: Any) -> Any:
         return float(value.replace("Infinity", "inf"))
     if isinstance(value, (int, float, bool)):
         return value
-    raise ValueError(f"{str(value)[:40]!r} is no number")
+    raise ValueError(f"{str(value)[:40]!r} is not a number")
 
 
 def _text(value: Any) -> str:

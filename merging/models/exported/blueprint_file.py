@@ -17,7 +17,7 @@ from merging.models.network import Network
 
 
 def blueprint_bytes(text: str, constants: Params, weights: Mapping[str, Tensor]) -> bytes:
-    """A file of an architecture alone: graph, constants, and the shapes of its weights."""
+    """Return a file of an architecture alone: graph, constants, and the shapes of its weights."""
     shapes = {
         key: [list(value.shape), str(value.dtype).removeprefix("torch.")]
         for key, value in weights.items()

@@ -21,7 +21,7 @@ Names = dict[str, Mapping[str, Any]]
 def flat_calls(
     calls: Sequence[Mapping[str, Any]], outputs: Any
 ) -> tuple[list[dict[str, Any]], Any]:
-    """The calls of a graph with those of its regions among them.
+    """Return the calls of a graph with those of its regions among them.
 
     Args:
         calls: The nodes of the graph.
@@ -73,7 +73,7 @@ def _region(
 
 
 def _content(argument: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What stands behind the kind of an argument; a plain number stays as it is.
+    """Return what stands behind the kind of an argument; a plain number stays as it is.
 
     Raises:
         ValueError: If that is more than one value: lists of lists would double.
@@ -108,7 +108,7 @@ def _defined(outputs: Any, prefix: str) -> Names:
 
 
 def _name(value: Mapping[str, Any]) -> str | None:
-    """The name that a value refers to, if it is a reference: `{"name": …}` or `{"as_name": …}`."""
+    """Return the name that a value refers to, if any: `{"name": …}` or `{"as_name": …}`."""
     for key in ("name", "as_name"):
         if isinstance(value.get(key), str) and "arg" not in value:
             return str(value[key])

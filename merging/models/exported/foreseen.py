@@ -153,7 +153,7 @@ def _check_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> None:
 
 
 def _parts(target: str, args: Sequence[Any]) -> int:
-    """How many tensors a call returns in a list."""
+    """Return how many tensors a call returns in a list."""
     name, x = target.split(".")[0], args[0] if args else None
     if not isinstance(x, Tensor) or (len(args) < 2 and name != "unbind"):
         return 0
@@ -170,7 +170,7 @@ def _length(x: Tensor, dim: Sequence[Any]) -> int:
 
 
 def _steps(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Steps in time of a recurrent layer; of `diff`, how often it takes differences.
+    """Count the steps in time of a recurrent layer; of `diff`, how often it takes differences.
 
     Raises:
         _RefusedError: If a recurrent layer's arguments do not fit together.

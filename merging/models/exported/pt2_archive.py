@@ -56,7 +56,7 @@ class Archive:
 
 
 def looks_like_pt2(source: bytes | Path) -> bool:
-    """Whether a file was written by `torch.export.save`, of whatever version."""
+    """Return whether a file was written by `torch.export.save`, of whatever version."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             entries = open_zip(file, "", DEFAULT_LIMITS).entries
@@ -128,7 +128,7 @@ def _json(archive: zip_archive.Archive, key: str, name: str) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, ArchiveError):
             raise
-        raise CheckpointError(f"{name}: its {short_name} is no JSON ({error})") from error
+        raise CheckpointError(f"{name}: its {short_name} is not JSON ({error})") from error
 
 
 def _tensors(

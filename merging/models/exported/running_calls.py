@@ -152,7 +152,7 @@ def _in_words(call: Call, number: int, error: Exception) -> str:
 
 
 def _written(calls: Sequence[Call]) -> frozenset[str]:
-    """Values that come from outside and whose memory may be written into."""
+    """Return the values that come from outside and whose memory may be written into."""
     made = {name for call in calls for name in call.outputs}
     # For every value, what it may share memory with; one shared set per memory.
     homes: dict[str, str] = {}
@@ -177,7 +177,7 @@ def _written(calls: Sequence[Call]) -> frozenset[str]:
 
 
 def _frees(calls: Sequence[Call], kept: set[str]) -> list[tuple[str, ...]]:
-    """For every call, the values that nobody reads after it."""
+    """Return for every call the values that nobody reads after it."""
     known, found = set(kept), []
     for call in reversed(calls):
         last = {name for name in (*call.reads, *call.outputs) if name not in known}

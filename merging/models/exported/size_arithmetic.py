@@ -41,7 +41,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
 
 
 def degree(target: str, degrees: Sequence[int], exponent: Any) -> int:
-    """The highest power of sizes in what an operation makes of sizes.
+    """Return the highest power of sizes in what an operation makes of sizes.
 
     Args:
         target: One of `FUNCTIONS`.

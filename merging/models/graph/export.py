@@ -50,7 +50,7 @@ def trace(model: nn.Module, example_inputs: Sequence[Tensor]) -> Graph:
 
 
 def in_own_type(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Floating inputs in the type of the model's own parameters."""
+    """Return floating inputs in the type of the model's own parameters."""
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     return [x.to(own) if own is not None and x.is_floating_point() else x for x in inputs]
 
@@ -80,7 +80,7 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> Graph:
 
 
 def _advice(reason: str, model: nn.Module) -> str:
-    """What to do about a model that cannot be exported."""
+    """Say what to do about a model that cannot be exported."""
     if "not a known type" in reason:
         return (
             "Have it return tensors, alone or in tuples, lists, dicts or dataclasses; for a "
@@ -143,7 +143,7 @@ def _from_exported(exported: torch.export.ExportedProgram, model: nn.Module) -> 
 
 
 def _is_free(size: Any) -> bool:
-    """Whether the exporter left a size open; a symbol may still stand for one number."""
+    """Return whether the exporter left a size open; a symbol may still stand for one number."""
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
@@ -153,12 +153,14 @@ def _constant(exported: torch.export.ExportedProgram, name: str, node_name: str)
     if value is None:
         value = exported.state_dict.get(name)
     if not isinstance(value, Tensor):
-        raise MergingError(f"the model reads {name!r}, which is neither a tensor nor an input")
+        raise MergingError(
+            f"the model reads {name!r}, which is neither a tensor nor an input; make it a buffer"
+        )
     return value.detach()
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:
-    """Names that share storage with an earlier name of the state dict (tied weights)."""
+    """Return the names that share storage with an earlier name of the state dict (tied weights)."""
     seen: dict[tuple[int, int, tuple[int, ...]], str] = {}
     aliases: dict[str, str] = {}
     for name, value in model.state_dict(keep_vars=True).items():

@@ -64,7 +64,7 @@ class Graph:
     batched: bool
 
     def to(self, dtype: torch.dtype) -> Graph:
-        """The same graph in another floating type: its constants, and its own casts."""
+        """Return the same graph in another floating type: its constants, and its own casts."""
         constants = {
             node: value.to(dtype) if value.is_floating_point() else value
             for node, value in self.constants.items()
@@ -122,7 +122,7 @@ class Graph:
         return _first_tensor(_fill(self.output, values))
 
     def bind(self, params: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
-        """Values of all placeholders.
+        """Return the values of all placeholders.
 
         Raises:
             ArchitectureMismatchError: If `params` lacks a name that the graph reads.
@@ -140,7 +140,7 @@ class Graph:
         return values
 
     def remaining(self, known: frozenset[fx.Node]) -> tuple[Step, ...]:
-        """The steps that are still needed for the output when the values of `known` are given.
+        """Return the steps that the output still needs when the values of `known` are given.
 
         What writes into memory that is read afterwards is needed too, unless it is known itself.
         """
@@ -167,7 +167,7 @@ class Graph:
         return frozenset(self.memory[node] for step in self.steps for node in written_by(step.node))
 
     def own(self, node: fx.Node, value: Any) -> Any:
-        """A value that is given to the graph, or a copy of it if the graph writes into it."""
+        """Return a value that is given to the graph; a copy of it if the graph writes into it."""
         return value.clone() if node in self.written else value
 
 
@@ -234,7 +234,7 @@ def _with_frees(steps: Sequence[Step], output: Any) -> tuple[Step, ...]:
 
 
 def _makes_floats(node: fx.Node) -> bool:
-    """Whether a call makes a tensor of the default floating type, because it names none."""
+    """Return whether a call makes a tensor of the default floating type, because it names none."""
     value = node.meta.get("val")
     schema = getattr(node.target, "_schema", None)
     return (
@@ -279,4 +279,4 @@ def _first_tensor(value: Any) -> Tensor:
     for item in value.values() if isinstance(value, dict) else value:
         if isinstance(item, Tensor):
             return item
-    raise MergingError("the model returns no tensor")
+    raise MergingError("the model returns no tensor; have it return one")

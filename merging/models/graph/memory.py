@@ -17,7 +17,7 @@ _SAME = ("dropout", "feature_dropout", "alpha_dropout", "type_as")
 
 
 def memory_of(nodes: Iterable[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """For every node the one whose memory it may be: that of itself, or of what it is a view of.
+    """Map every node to the one whose memory it may be: its own, or that of what it is a view of.
 
     Args:
         nodes: The nodes of a graph, in order.
@@ -44,7 +44,7 @@ def written_by(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def is_written(node: fx.Node) -> bool:
-    """Whether an operator writes into what a node returns, or into a view of it."""
+    """Return whether an operator writes into what a node returns, or into a view of it."""
     return any(
         node in written_by(user) or (_viewed(user) is node and is_written(user))
         for user in node.users

@@ -8,7 +8,7 @@ from torch import fx
 def operator_name(node: fx.Node) -> str:
     """Return the name of the operator that a node calls, whatever its overload.
 
-    That it writes in place is no part of it: `memory.written_by` says so.
+    That it writes in place is not part of it: `memory.written_by` says so.
 
     Args:
         node: A node of a graph.

@@ -129,7 +129,7 @@ def _tasks(
     tasks: Mapping[str, str],
     recipes: tuple[Recipe, Recipe, Recipe],
 ) -> FamilyRecipe:
-    """A family of tasks: data names by titles, and recipes of base, tasks and joint model.
+    """Make a family of tasks: data names by titles, and recipes of base, tasks and joint model.
 
     Models of tasks see the half of MNIST that the base did not.
     """
@@ -302,7 +302,7 @@ def load_family(name: str) -> LoadedFamily:
 
 
 def members(recipe: FamilyRecipe) -> tuple[Member, ...]:
-    """Base, models and joint model, as far as the family has them."""
+    """Return the base, the models and the joint model, as far as the family has them."""
     return tuple(m for m in (recipe.base, *recipe.models, recipe.joint) if m is not None)
 
 
@@ -323,7 +323,7 @@ def assemble(
 
 
 def training_examples(member: Member) -> Batches:
-    """What a member is trained on."""
+    """Return what a member is trained on."""
     return concatenate([load_dataset(name).train for name in member.data], "train")
 
 

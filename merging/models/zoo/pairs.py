@@ -266,7 +266,7 @@ def load_pair(name: str) -> Pair:
 
 
 def training_split(pair: PairRecipe, model: int, data: Dataset) -> Batches:
-    """The examples that model A (0) or model B (1) of a pair was trained on.
+    """Return the examples that model A (0) or model B (1) of a pair was trained on.
 
     For a pair with `low_share`, A sees that share of the lower half of the labels and the rest of
     the upper half, and B the other way round (Ainsworth et al. 2023, §5.4).
@@ -284,7 +284,7 @@ def training_split(pair: PairRecipe, model: int, data: Dataset) -> Batches:
 
 
 def counterexample(model: int) -> dict[str, Tensor]:
-    """The hand-made networks of Ainsworth et al. (2023, Eq. 4 and 5): A (0) or B (1)."""
+    """Return the hand-made networks of Ainsworth et al. (2023, Eq. 4 and 5): A (0) or B (1)."""
     first = [[-1.0, 0.0], [0.0, -1.0]] if model == 0 else [[1.0, 0.0], [0.0, 1.0]]
     second = [[-1.0, 0.0], [0.0, 1.0]] if model == 0 else [[1.0, 0.0], [0.0, -1.0]]
     inner, outer = ([1.0, 0.0], [1.0, 0.0]) if model == 0 else ([0.0, 1.0], [0.0, 1.0])

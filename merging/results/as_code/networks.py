@@ -18,7 +18,7 @@ _PREDICTIONS = "from merging.landscape.evaluate.predictions import answers, ense
 
 
 def has_heads(wanted: FusionRequest) -> bool:
-    """Whether every model keeps a head of its own."""
+    """Return whether every model keeps a head of its own."""
     return wanted.rule == "zipit" and bool(json.loads(wanted.options)["depth"])
 
 

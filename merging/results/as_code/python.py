@@ -72,7 +72,7 @@ def python(request: Request[Any]) -> str:
 
 
 def has_code(request: Request[Any]) -> bool:
-    """Whether there is code for this request: trained paths have none, nor their planes."""
+    """Return whether there is code for this request: trained paths have none, nor their planes."""
     if isinstance(request, SurfaceRequest):
         every = (*request.points, *request.shown)
         return all(isinstance(point, (str, AlignmentRequest)) for point in every)

@@ -29,9 +29,9 @@ from merging.results.requests.explanations import (
 from merging.results.requests.family import (
     Examples,
     Family,
-    brought_family,
     bundled_family,
     pair_family,
+    uploaded_family,
 )
 from merging.results.requests.fusion import (
     FIRST_FACTOR,
@@ -54,8 +54,6 @@ from merging.results.requests.landscape import (
 )
 from merging.results.requests.mixtures import MixturesRequest
 from merging.results.requests.models import (
-    BroughtCheckpoint,
-    BroughtData,
     CheckpointRequest,
     ChosenSpec,
     DataRequest,
@@ -66,6 +64,8 @@ from merging.results.requests.models import (
     SpecRequest,
     SymmetryRequest,
     TensorRow,
+    UploadedCheckpoint,
+    UploadedData,
     Verdict,
 )
 from merging.results.requests.path import (
@@ -114,8 +114,6 @@ __all__ = [
     "SHOWN_EXAMPLES",
     "SIMPLEX_LEVELS",
     "AlignmentRequest",
-    "BroughtCheckpoint",
-    "BroughtData",
     "CheckpointRequest",
     "ChosenSpec",
     "Corner",
@@ -157,9 +155,10 @@ __all__ = [
     "TaskVectorsRequest",
     "TensorRow",
     "UnitsRequest",
+    "UploadedCheckpoint",
+    "UploadedData",
     "Verdict",
     "alignment",
-    "brought_family",
     "bundled_family",
     "bundled_subject",
     "canonical",
@@ -177,6 +176,7 @@ __all__ = [
     "switched",
     "tuned",
     "tuning",
+    "uploaded_family",
     "usable_rules",
     "with_knob",
 ]

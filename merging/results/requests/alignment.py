@@ -85,7 +85,7 @@ class UnitsRequest(Request[list[GroupUnits]]):
     alignment: AlignmentRequest
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutation."""
+        """Return the permutation."""
         return (self.alignment,)
 
     def encode(self, found: list[GroupUnits]) -> Entry:
@@ -117,7 +117,7 @@ class LayersRequest(Request[list[LayerRow]]):
     alignment: AlignmentRequest
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutation."""
+        """Return the permutation."""
         return (self.alignment,)
 
     def encode(self, found: list[LayerRow]) -> Entry:
@@ -176,7 +176,7 @@ class ExportRequest(Request[Download]):
         return f"Writing the {self.what} file"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutation."""
+        """Return the permutation."""
         return () if self.alignment is None else (self.alignment,)
 
     def encode(self, found: Download) -> Entry:

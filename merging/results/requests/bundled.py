@@ -34,7 +34,7 @@ def is_bundled(payload: Any) -> bool:
 
 @cache
 def _known() -> tuple[frozenset[str], frozenset[str]]:
-    """Fingerprints and architectures of all cards."""
+    """Return the fingerprints and architectures of all cards."""
     cards = [*read_cards().values(), *read_family_cards().values()]
     found = {value for card in cards for _, value in _named_strings(card, "")}
     fingerprints = {value for value in found if _FINGERPRINT.fullmatch(value)}
@@ -43,7 +43,7 @@ def _known() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _named_strings(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """All strings in JSON values, each with the name of the field that it is in.
+    """Yield all strings in JSON values, each with the name of the field that it is in.
 
     Yields:
         Name and string.

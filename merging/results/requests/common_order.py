@@ -22,7 +22,7 @@ ORDER_TITLES: Mapping[CommonOrderKind, str] = {
 
 @dataclass(frozen=True)
 class OrderRequest(Request[CommonOrder]):
-    """Permutations that bring the models of a family into one order of units."""
+    """Permutations that put the models of a family into one order of units."""
 
     task: ClassVar[str] = "order"
     family: Family

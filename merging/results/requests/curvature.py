@@ -55,9 +55,9 @@ class Moments:
     scale: float = MOMENT_SCALE
 
     def of(self, members: tuple[int, ...]) -> Moments:
-        """Those of some models only."""
+        """Return the moments of some models only."""
         return replace(self, models=tuple(self.models[k] for k in members))
 
     def without_base(self) -> Moments:
-        """The same without the base's."""
+        """Return the moments without the base's."""
         return replace(self, base="")

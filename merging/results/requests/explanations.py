@@ -37,7 +37,7 @@ _SCANNED = ("task_arithmetic", "dare", "ties", "gradient_matching", "average", "
 def mismatch_scans(
     family: Family, statistics: FusedStatistics = "merged", moments: Moments | None = None
 ) -> list[ScanRequest]:
-    """Rules with gradient mismatch and test error at several values of their coefficients."""
+    """List scans of rules: gradient mismatch and test error at several values of a coefficient."""
     scans = []
     for rule in _SCANNED:
         knob, values = KNOBS.get(rule, ("weights", (1.0,)))
@@ -58,7 +58,7 @@ def switched(
     delta: float = LEAST_PRIOR,
     moments: Moments | None = None,
 ) -> FusionRequest:
-    """Gradient matching with parts of its formula left out, which makes other rules of it.
+    """Return gradient matching with parts of its formula left out, which makes other rules of it.
 
     Args:
         family: The models and their base.
@@ -107,7 +107,7 @@ class ImpliedWeightsRequest(Request[ImpliedWeights]):
     fusion: FusionRequest
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The curvatures."""
+        """Return the curvatures."""
         return self.fusion.needs()
 
     def encode(self, found: ImpliedWeights) -> Entry:
@@ -128,7 +128,7 @@ class ErrorsRequest(Request[list[TensorErrors]]):
     fusion: FusionRequest
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The curvatures."""
+        """Return the curvatures."""
         return self.fusion.needs()
 
     def encode(self, found: list[TensorErrors]) -> Entry:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from merging.results.requests.models import BroughtCheckpoint
+from merging.results.requests.models import UploadedCheckpoint
 from merging.results.requests.request import Subject, added, canonical
 from merging.schema.cards.zoo import read_family_card
 from merging.schema.errors import ArchitectureMismatchError
@@ -30,7 +30,7 @@ class Family:
     Attributes:
         config: Canonical JSON of the architecture and its sizes: the first model's.
         models: Fingerprints.
-        tasks: What fused models are judged by; none, where no examples were brought.
+        tasks: What fused models are judged by; none, where no examples were uploaded.
         trained_on: For every model, the number of its task, or -1.
         base: Fingerprint of what all were fine-tuned from; empty if there is no such model.
         base_on: What the base was trained on, for its curvature; None if that is not known.
@@ -48,7 +48,7 @@ class Family:
     configs: tuple[str, ...] = added(())
 
     def of(self, members: tuple[int, ...]) -> Family:
-        """The same family with some of its models only, in this order; all tasks stay."""
+        """Return the family with some of its models only, in this order; all tasks stay."""
         configs = tuple(self.configs[k] for k in members if self.configs)
         return replace(
             self,
@@ -59,12 +59,12 @@ class Family:
         )
 
     def without_base(self) -> Family:
-        """The same models as if they had no base in common."""
+        """Return the family as if its models had no base in common."""
         return replace(self, base="", base_on=None)
 
 
 def bundled_family(name: str) -> Family:
-    """A bundled family.
+    """Return a bundled family.
 
     Raises:
         UnknownNameError: If there is no such family.
@@ -83,16 +83,16 @@ def bundled_family(name: str) -> Family:
     )
 
 
-def brought_family(
-    models: Sequence[BroughtCheckpoint],
-    base: BroughtCheckpoint | None = None,
+def uploaded_family(
+    models: Sequence[UploadedCheckpoint],
+    base: UploadedCheckpoint | None = None,
     examples: Examples | None = None,
 ) -> Family:
-    """Models that were brought, which may differ in widths where they have no base.
+    """Make a family of uploaded models, which may differ in widths where they have no base.
 
     Args:
         models: The models.
-        base: What they were fine-tuned from, if it was brought too.
+        base: What they were fine-tuned from, if it was uploaded too.
         examples: What they are judged by, and trained on as far as is known.
 
     Returns:
@@ -107,12 +107,12 @@ def brought_family(
     if base is not None and (others := [m.name for m in models if m.config != base.config]):
         raise ArchitectureMismatchError(
             f"{', '.join(others)}: another architecture, or other widths, than the base "
-            f"{base.name}; models that were fine-tuned from a base are as it is"
+            f"{base.name}; leave it out, or give the base that all came from"
         )
     if strangers := [m.name for m in models if not _is_alike(first.config, m.config)]:
         raise ArchitectureMismatchError(
-            f"{', '.join(strangers)}: another architecture than {first.name}; models of one "
-            "architecture can be merged"
+            f"{', '.join(strangers)}: another architecture than {first.name}; only models of "
+            "one architecture can be merged, so leave the others out"
         )
     return Family(
         config=first.config,
@@ -126,7 +126,7 @@ def brought_family(
 
 
 def _is_alike(first: str, other: str) -> bool:
-    """Whether two architectures differ in widths at the most."""
+    """Return whether two architectures differ at most in widths."""
     a, b = json.loads(first), json.loads(other)
     if a.keys() != b.keys() or any(a[key] != b[key] for key in a if key not in _WIDTHS):
         return False
@@ -138,7 +138,7 @@ def _is_alike(first: str, other: str) -> bool:
 
 
 def pair_family(subject: Subject) -> Family:
-    """Models A and B as a family without a base, judged by their own data."""
+    """Make a family of models A and B, without a base and judged by their own data."""
     tasks = (Examples(subject.data, subject.data_fingerprint),) if subject.data else ()
     on = 0 if tasks else -1
     return Family(

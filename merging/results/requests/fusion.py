@@ -62,7 +62,7 @@ class FusionRequest(Request[MergedScore]):
         options: Canonical JSON of its options.
         weights: One number per model; empty for 1 each.
         order: How the models are lined up first, if at all.
-        statistics: Whether running statistics are merged too, or taken anew on training examples.
+        statistics: Whether running statistics are merged too, or re-estimated on training examples.
         labels: Labels for curvature: drawn from the model, or the data's.
         seed: For rules that draw at random.
         split: Examples to judge by.
@@ -87,12 +87,12 @@ class FusionRequest(Request[MergedScore]):
         return find_card(self.rule).title
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The common order, and the curvatures, where they are needed."""
+        """Return the common order, and the curvatures, where they are needed."""
         order = () if self.order is None else (self.order,)
         return (*order, *self.curvatures())
 
     def curvatures(self) -> tuple[CurvatureRequest, ...]:
-        """The models' curvatures, and the base's last, as far as the rule needs them."""
+        """Return the models' curvatures, and the base's last, as far as the rule needs them."""
         card, family = find_card(self.rule), self.family
         if self.moments is not None or not (card.needs_fishers and family.tasks):
             return ()
@@ -146,7 +146,7 @@ def fusion(
 
 
 def lacking(card: RuleCard, family: Family, moments: Moments | None = None) -> str:
-    """What a rule needs and a family has not, in words; empty if it can be used."""
+    """Return what a rule needs and a family lacks, in words; empty if it can be used."""
     count = len(family.models)
     if family.configs and not card.other_widths:
         return "needs models of one width"
@@ -164,7 +164,7 @@ def lacking(card: RuleCard, family: Family, moments: Moments | None = None) -> s
 
 
 def usable_rules(family: Family, moments: Moments | None = None) -> list[str]:
-    """Names of the rules that a family can be fused by."""
+    """Return the names of the rules that a family can be fused by."""
     return [name for name, card in RULE_CARDS.items() if not lacking(card, family, moments)]
 
 
@@ -181,13 +181,13 @@ class ReferencesRequest(Request[list[MergedScore]]):
     split: JudgedSplit = "test"
 
     def names(self) -> list[str]:
-        """The references, in the order of tables."""
+        """Return the references, in the order of tables."""
         single = [name for name in ("base", "joint") if getattr(self.family, name)]
         models = [f"model {k}" for k in range(len(self.family.models))]
         return [*models, *single, "logits", "probabilities", "vote"]
 
     def parts(self) -> list[dict[str, Any]]:
-        """One reference each."""
+        """Return one piece for each reference."""
         return [{"reference": name} for name in self.names()]
 
     def encode(self, found: MergedScore) -> Entry:
@@ -222,7 +222,7 @@ class FusionExportRequest(Request[Download]):
     prefix: str = added("")
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """What the rule needs."""
+        """Return what the rule needs."""
         return self.fusion.needs()
 
     def encode(self, found: Download) -> Entry:

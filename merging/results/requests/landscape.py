@@ -57,16 +57,16 @@ class CurveRequest(Request[Curve]):
         return f"Loss along the line ({who}, {self.split})"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutation."""
+        """Return the permutation."""
         return () if self.alignment is None else (self.alignment,)
 
     def positions(self) -> list[float]:
-        """All positions on the line, ascending."""
+        """Return all positions on the line, ascending."""
         extra = round(self.overshoot * (self.lams - 1))
         return [k / (self.lams - 1) for k in range(-extra, self.lams + extra)]
 
     def parts(self) -> list[dict[str, Any]]:
-        """Interleaved positions, so that the first piece already spans the line."""
+        """Return interleaved positions, so that the first piece already spans the line."""
         chunks = interleaved(self.positions(), _LAM_PIECES + 1, _LAM_PIECES - 1)
         return [{"positions": chunk} for chunk in chunks]
 
@@ -117,11 +117,11 @@ class SurfaceRequest(Request[Surface]):
         return f"Loss surface{who}, {side} × {side}"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutations of the aligned models, and the paths."""
+        """Return the permutations of the aligned models, and the paths."""
         return needs_of((*self.points, *self.shown))
 
     def parts(self) -> list[dict[str, Any]]:
-        """Runs of points that are new on their level, coarse levels first."""
+        """Return runs of points that are new on their level, coarse levels first."""
         parts: list[dict[str, Any]] = [{"models": True}]
         for level in range(self.level + 1):
             fresh = np.ones((LEVELS[level],) * 2, dtype=bool)
@@ -135,7 +135,10 @@ class SurfaceRequest(Request[Surface]):
         return parts
 
     def piece_key(self, part: Mapping[str, Any]) -> str:
-        """Finer requests share the pieces of coarser ones; what is drawn on top matters not."""
+        """Return the key of a piece.
+
+        Finer requests share the pieces of coarser ones; what is drawn on top does not matter.
+        """
         shared = {k: v for k, v in self.payload.items() if k != "level"}
         if "level" in part:
             shared.pop("shown")

@@ -28,11 +28,11 @@ class MixturesRequest(Request[Mixtures]):
     split: JudgedSplit = "validation"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The common order."""
+        """Return the common order."""
         return () if self.order is None else (self.order,)
 
     def steps(self) -> int:
-        """Steps of the grid: as fine as the number of points allows."""
+        """Return the steps of the grid: as fine as the number of points allows."""
         models, steps = len(self.family.models), 1
         while steps < 20 and _points(models, steps + 1) <= _MOST_MIXTURES:
             steps += 1
@@ -48,7 +48,7 @@ class MixturesRequest(Request[Mixtures]):
 
 
 def _points(models: int, steps: int) -> int:
-    """Points of the simplex of `models` corners whose shares are multiples of `1 / steps`."""
+    """Count a simplex's points whose `models` shares are multiples of `1 / steps`."""
     points = 1
     for k in range(1, models):
         points = points * (steps + k) // k

@@ -109,7 +109,7 @@ class DiagnosisRequest(Request[Diagnosis]):
 
 @dataclass(frozen=True)
 class ForecastRequest(Request[Forecast]):
-    """What matching two models will take, and what is odd about their numbers."""
+    """What matching two models will take, and what is unusual about their numbers."""
 
     task: ClassVar[str] = "forecast"
     quick: ClassVar[bool] = True
@@ -126,7 +126,7 @@ class ForecastRequest(Request[Forecast]):
 
 
 @dataclass(frozen=True)
-class BroughtCheckpoint:
+class UploadedCheckpoint:
     """An uploaded checkpoint that was read, checked and kept.
 
     Attributes:
@@ -153,7 +153,7 @@ class BroughtCheckpoint:
 
 
 @dataclass(frozen=True)
-class CheckpointRequest(Request[BroughtCheckpoint]):
+class CheckpointRequest(Request[UploadedCheckpoint]):
     """Read a checkpoint whose bytes are in the store under `upload`, or that lies on the server.
 
     `architecture` is a config or a name of a model package, for weights that do not say; `file`
@@ -172,17 +172,17 @@ class CheckpointRequest(Request[BroughtCheckpoint]):
         """What a person reads while it is computed."""
         return f"Reading {self.name}"
 
-    def encode(self, found: BroughtCheckpoint) -> Entry:
+    def encode(self, found: UploadedCheckpoint) -> Entry:
         """Return what was read, as it is stored."""
         return flat_entry(found)
 
-    def decode(self, entry: Entry) -> BroughtCheckpoint:
+    def decode(self, entry: Entry) -> UploadedCheckpoint:
         """Return what was read."""
-        return flat_record(BroughtCheckpoint, entry)
+        return flat_record(UploadedCheckpoint, entry)
 
 
 @dataclass(frozen=True)
-class BroughtData:
+class UploadedData:
     """Uploaded examples that were read, checked and kept."""
 
     name: str
@@ -194,7 +194,7 @@ class BroughtData:
 
 
 @dataclass(frozen=True)
-class DataRequest(Request[BroughtData]):
+class DataRequest(Request[UploadedData]):
     """Read examples for an architecture: uploaded, from the server's folder, or of its function."""
 
     task: ClassVar[str] = "read data"
@@ -210,13 +210,13 @@ class DataRequest(Request[BroughtData]):
         """What a person reads while it is computed."""
         return f"Reading {self.name}"
 
-    def encode(self, found: BroughtData) -> Entry:
+    def encode(self, found: UploadedData) -> Entry:
         """Return what was read, as it is stored."""
         return flat_entry(found)
 
-    def decode(self, entry: Entry) -> BroughtData:
+    def decode(self, entry: Entry) -> UploadedData:
         """Return what was read."""
-        return flat_record(BroughtData, entry)
+        return flat_record(UploadedData, entry)
 
 
 class Verdict(StrEnum):

@@ -45,7 +45,7 @@ class PathRequest(Request[TrainedPath]):
         return f"Training a path ({PATH_CARDS[self.kind].title}, {who})"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The permutation."""
+        """Return the permutation."""
         return () if self.alignment is None else (self.alignment,)
 
     def encode(self, found: StoredPath) -> Entry:
@@ -131,11 +131,11 @@ class PathCurveRequest(Request[PathCurve]):
         return self.path.alignment
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """The path."""
+        """Return the path."""
         return (self.path,)
 
     def parts(self) -> list[dict[str, Any]]:
-        """Interleaved positions, so that the first piece already spans the path."""
+        """Return interleaved positions, so that the first piece already spans the path."""
         every = [k / (PATH_POSITIONS - 1) for k in range(PATH_POSITIONS)]
         chunks = interleaved(every, _PATH_PIECES, _PATH_PIECES - 1)
         return [{"positions": chunk} for chunk in chunks]
@@ -163,7 +163,7 @@ Corner = Literal["a", "b"] | AlignmentRequest | PathRequest
 
 
 def corner_names(points: Sequence[Corner]) -> tuple[str, ...]:
-    """What screens call the models of a plane or a simplex, all different.
+    """Return what screens call the models of a plane or a simplex, all different.
 
     An aligned B has its method's name; a bend is `bend`, and with its kind and method where there
     are several.
@@ -186,5 +186,5 @@ def _full_name(point: PathRequest) -> str:
 
 
 def needs_of(points: Sequence[Corner]) -> tuple[Request[Any], ...]:
-    """What must be there before the models of these points are, each once."""
+    """Return what must be there before the models of these points are, each once."""
     return tuple({p.key: p for p in points if not isinstance(p, str)}.values())

@@ -78,7 +78,7 @@ KINDS: Mapping[str, type[Request[Any]]] = {
 
 
 def from_payload(payload: Mapping[str, Any]) -> Request[Any]:
-    """The request that has this payload.
+    """Return the request that has this payload.
 
     Raises:
         UnknownNameError: If no kind of request has its task.

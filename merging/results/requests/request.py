@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def added(default: Any) -> Any:
-    """A field that requests did not always have: left out of the key while it has its default.
+    """Declare a field that older requests did not have: it is left out of the key at its default.
 
     So results that were kept before the field was there are found still.
     """
@@ -39,7 +39,7 @@ class Subject:
         config: Canonical JSON of the architecture and its sizes.
         model_a: Fingerprint of model A.
         model_b: Fingerprint of model B.
-        data: Name of a bundled data set, or the fingerprint of a brought one.
+        data: Name of a bundled data set, or the fingerprint of an uploaded one.
         data_fingerprint: Fingerprint of the data.
         spec: Fingerprint of a permutation spec that a person chose; empty for the derived one.
     """
@@ -53,7 +53,7 @@ class Subject:
 
 
 def bundled_subject(name: str) -> Subject:
-    """The subject of a bundled pair.
+    """Return the subject of a bundled pair.
 
     Raises:
         UnknownNameError: If there is no such pair.
@@ -69,7 +69,7 @@ def bundled_subject(name: str) -> Subject:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
@@ -79,7 +79,7 @@ class Request(Generic[Result]):
 
     task: ClassVar[str]
     words: ClassVar[str] = ""
-    quick: ClassVar[bool] = False  # whether it looks at what a person brought, who waits for it
+    quick: ClassVar[bool] = False  # whether it looks at what a person uploaded, who waits for it
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -97,15 +97,15 @@ class Request(Generic[Result]):
         return self.words or self.task
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """Requests whose results must be there first."""
+        """Return the requests whose results must be there first."""
         return ()
 
     def parts(self) -> list[dict[str, Any]]:
-        """How the request is cut: what each piece adds to the payload, most important first."""
+        """Return how the request is cut: what each piece adds to the payload, important first."""
         return [{}]
 
     def job(self) -> Job:
-        """The request as the compute service takes it."""
+        """Return the request as the compute service takes it."""
         pieces = tuple(
             Piece(self.piece_key(part), canonical({"request": self.payload, "part": part}))
             for part in self.parts()
@@ -124,23 +124,23 @@ class Request(Generic[Result]):
         )
 
     def piece_key(self, part: Mapping[str, Any]) -> str:
-        """Where the result of one piece is kept."""
+        """Return where the result of one piece is kept."""
         return digest({**self.payload, **part})
 
     def entries(self, store: Store) -> list[Entry | None]:
-        """What is stored of every piece."""
+        """Return what is stored of every piece."""
         keys = [self.piece_key(part) for part in self.parts()]
         present = store.has(keys)
         return [store.get(key) if key in present else None for key in keys]
 
     def read(self, store: Store) -> Result | None:
-        """The result, or None while a piece is missing."""
+        """Return the result, or None while a piece is missing."""
         found = self.entries(store)
         whole = [entry for entry in found if entry is not None]
         return self.result(whole) if len(whole) == len(found) else None
 
     def read_partial(self, store: Store) -> Result | None:
-        """What is there so far, if that can be shown already."""
+        """Return what is there so far, if that can be shown already."""
         keys = [self.piece_key(part) for part in self.parts()]
         if len(keys) > 1:
             found = [self.decode(entry) for entry in self.entries(store) if entry is not None]
@@ -188,5 +188,5 @@ def _plain(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, with the schema version."""
+    """Return the SHA-256 of a value's canonical JSON, with the schema version."""
     return hashlib.sha256(canonical({"schema": SCHEMA, "value": value}).encode()).hexdigest()

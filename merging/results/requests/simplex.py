@@ -43,15 +43,15 @@ class SimplexRequest(Request[SimplexLoss]):
         return corner_names(self.points)
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """Alignments and paths of the corners."""
+        """Return the alignments and paths of the corners."""
         return needs_of(self.points)
 
     def parts(self) -> list[dict[str, Any]]:
-        """Runs of points, coarse levels first."""
+        """Return runs of points, coarse levels first."""
         return simplex_parts(self.level, len(self.points))
 
     def piece_key(self, part: Mapping[str, Any]) -> str:
-        """Finer requests share the pieces of coarser ones."""
+        """Return the key of a piece; finer requests share the pieces of coarser ones."""
         return simplex_piece_key(self, part)
 
     def encode(self, found: SimplexLoss) -> Entry:
@@ -84,7 +84,7 @@ class SimplexRequest(Request[SimplexLoss]):
 
 
 def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
-    """How a simplex is cut, whatever its corners are.
+    """Return how a simplex is cut, whatever its corners are.
 
     Args:
         level: Index into `SIMPLEX_LEVELS`.
@@ -106,5 +106,5 @@ def simplex_parts(level: int, corners: int) -> list[dict[str, Any]]:
 
 
 def simplex_piece_key(request: Request[Any], part: Mapping[str, Any]) -> str:
-    """The key of a piece of a request that has a `level`: the same whatever level is asked."""
+    """Return the key of a piece of a request with a `level`: the same whatever level is asked."""
     return digest({**{k: v for k, v in request.payload.items() if k != "level"}, **part})

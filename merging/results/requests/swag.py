@@ -37,11 +37,11 @@ class SwagRequest(Request[list[SwagSamples]]):
     split: Split = "test"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """Alignments and paths of the models."""
+        """Return the alignments and paths of the models."""
         return needs_of((*self.plane, *self.around))
 
     def parts(self) -> list[dict[str, Any]]:
-        """One model after the other."""
+        """Return one piece for each model."""
         return [{"model": k} for k in range(len(self.around))]
 
     def encode(self, found: SwagSamples) -> Entry:

@@ -28,7 +28,7 @@ KNOBS: Mapping[str, tuple[str, tuple[float, ...]]] = {
 
 
 def tuning(wanted: FusionRequest) -> ScanRequest | None:
-    """The scan over a rule's coefficient on validation examples; None for rules without one."""
+    """Return the scan of a rule's coefficient on validation examples; None if it has none."""
     if wanted.rule not in KNOBS:
         return None
     knob, values = KNOBS[wanted.rule]
@@ -36,18 +36,18 @@ def tuning(wanted: FusionRequest) -> ScanRequest | None:
 
 
 def on_split(scan: ScanRequest, split: JudgedSplit) -> ScanRequest:
-    """The same scan on other examples."""
+    """Return the same scan on other examples."""
     return replace(scan, fusion=replace(scan.fusion, split=split))
 
 
 def tuned(wanted: FusionRequest, scan: Scan) -> FusionRequest:
-    """The same fusion with the coefficient that was best on validation examples."""
+    """Return the same fusion with the coefficient that was best on validation examples."""
     knob, _ = KNOBS[wanted.rule]
     return with_knob(wanted, knob, scan.best)
 
 
 def with_knob(wanted: FusionRequest, knob: str, value: float) -> FusionRequest:
-    """The same fusion with one coefficient at another value.
+    """Return the same fusion with one coefficient at another value.
 
     Args:
         wanted: The fusion.
@@ -88,11 +88,11 @@ class ScanRequest(Request[Scan]):
         return f"{self.fusion.title} at {len(self.values)} values"
 
     def needs(self) -> tuple[Request[Any], ...]:
-        """What the rule needs."""
+        """Return what the rule needs."""
         return self.fusion.needs()
 
     def parts(self) -> list[dict[str, Any]]:
-        """One value each."""
+        """Return one piece for each value."""
         return [{"value": value} for value in self.values]
 
     def encode(self, found: ScanPoint) -> Entry:

@@ -76,7 +76,7 @@ def _certified_difference(
         raise MergingError(
             f"the permutation found by {request.title.lower()} changes the function of model B by "
             f"{certificate.max_relative_difference:.1e}, more than {certificate.tolerance:.0e}; "
-            "it is not used"
+            "it is not used. Choose another method or permutation spec"
         )
     return certificate.max_relative_difference
 
@@ -168,17 +168,17 @@ def write_file(request: requests.ExportRequest, part: Part, context: Context) ->
         }
         moved = distance(loaded.params_a, params)
         notes.append(f"{len(params)} tensors, {moved:.4g} from model A in weight space")
-        params, more = _as_brought(params, request, context.store)
+        params, more = _as_uploaded(params, request, context.store)
         notes += more
         data = _model_file(params, meta, request.container)
         name = f"{stem}-{request.what}.{request.container}"
     return Download(name, data, tuple(notes))
 
 
-def _as_brought(
+def _as_uploaded(
     params: dict[str, Tensor], request: requests.ExportRequest, store: Store
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """A model in the form of the file that it comes from, and what a person should know of it."""
+    """Return a model in the form of the file that it comes from, and notes for the reader."""
     subject = request.subject
     parent = load_params(subject.model_b if request.what == "aligned" else subject.model_a, store)
     dtypes = {name: value.dtype for name, value in parent.items()}

@@ -21,8 +21,8 @@ def guarded(payload: str) -> Iterator[None]:
         Nothing.
 
     Raises:
-        MergingError: If the graph of a model that was brought could not be computed, in words; or
-            if something wrote into what is shared.
+        MergingError: If the graph of an uploaded model could not be computed, in words; or if
+            something wrote into what is shared.
     """
     exported = "exported" in payload
     try:
@@ -33,7 +33,7 @@ def guarded(payload: str) -> Iterator[None]:
         reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
         if exported and not is_out_of_memory(error):
             raise MergingError(
-                f"the graph of a model that was brought cannot be computed here: {reason}. Export "
+                f"the graph of a model that was uploaded cannot be computed here: {reason}. Export "
                 "the model again, after model.eval() and with the batch size left open"
             ) from error
         raise

@@ -23,7 +23,7 @@ from merging.schema.errors import MergingError
 def scaled_fishers(
     request: requests.FusionRequest, members: Members, store: Store
 ) -> tuple[list[Params], Params | None]:
-    """Curvature on the scale of the sum over each model's own training examples.
+    """Return the curvature on the scale of the sum over each model's own training examples.
 
     Units in another order have the curvature of the same units, so it is permuted with them.
 
@@ -56,7 +56,7 @@ def scaled_fishers(
 def _from_moments(
     moments: requests.Moments, request: requests.FusionRequest, members: Members, store: Store
 ) -> tuple[list[Params], Params | None]:
-    """Adam's second moments as curvatures; moved like `scaled_fishers`."""
+    """Return Adam's second moments as curvatures; moved like `scaled_fishers`."""
     base = load_params(moments.base, store) if moments.base else None
     if not find_card(request.rule).needs_base_fisher:
         base = None  # it may have been trained otherwise, and then would not fit

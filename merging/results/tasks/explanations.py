@@ -39,12 +39,12 @@ from merging.schema.records.explanations import (
 
 
 def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: Store) -> float:
-    """Gradient mismatch of a merged model; NaN where tasks or classes are not known.
+    """Return the gradient mismatch of a merged model; NaN where tasks or classes are not known.
 
     Args:
         merged: State dict.
         family: The models that it was made of.
-        store: Where brought models are.
+        store: Where uploaded models are.
 
     Returns:
         The length of the sum over the models' training examples, as many as are looked at, on the
@@ -62,13 +62,13 @@ def mismatch_of(merged: Mapping[str, Tensor], family: requests.Family, store: St
 
 @lru_cache(maxsize=2)
 def _own_gradients(family: requests.Family, stored: Stored) -> list[Params]:
-    """Every model's gradient on its own task."""
+    """Return every model's gradient on its own task."""
     members = load_members(family, stored.store)
     return _gradients(members, members.models)
 
 
 def _gradients(members: Members, states: Sequence[Mapping[str, Tensor]]) -> list[Params]:
-    """Gradient of each task's summed loss, each at its state."""
+    """Return the gradient of each task's summed loss, each at its state."""
     found = []
     for k, state in enumerate(states):
         train = members.own_data(k).train
@@ -88,7 +88,9 @@ def compare_vectors(
     """
     members = load_members(request.family, context.store)
     if members.base is None:
-        raise MergingError("task vectors are steps from a base, and these models have none")
+        raise MergingError(
+            "task vectors are steps from a base, and these models have none; give one"
+        )
     whole = compare_task_vectors(members.base, members.models)
     by_tensor = compare_by_tensor(members.base, members.models)
     parts = np.stack([found.norms**2 for found in by_tensor.values()], axis=1)

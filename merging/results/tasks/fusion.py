@@ -32,7 +32,7 @@ from merging.symmetry import certify
 
 
 def line_up(request: requests.OrderRequest, part: Part, context: Context) -> CommonOrder:
-    """Bring the models of a family into one order of units.
+    """Put the models of a family into one order of units.
 
     Raises:
         MergingError: If what it needs is missing, or the result must not be used.
@@ -54,7 +54,10 @@ def line_up(request: requests.OrderRequest, part: Part, context: Context) -> Com
     for perms in found.permutations[1:]:
         certificate = certify(network.model, spec, network.example_inputs, permutations=perms)
         if not certificate.ok:
-            raise MergingError("a permutation changes the function of its model; it is not used")
+            raise MergingError(
+                "a permutation changes the function of its model, so "
+                "it is not used; choose another order"
+            )
     return CommonOrder(
         permutations=tuple(
             {group: perm.numpy() for group, perm in perms.items()} for perms in found.permutations
@@ -114,7 +117,7 @@ def _distance(merged: Merged, base: Mapping[str, Tensor]) -> float:
 
 
 def _mismatch(request: requests.FusionRequest, merged: Merged, store: Store) -> float:
-    """Gradient mismatch of one model with a base; while a coefficient is chosen it is not asked."""
+    """Return one model's gradient mismatch with a base, except while a coefficient is chosen."""
     if not (request.family.base and request.split == "test" and merged.is_one):
         return float("nan")
     return mismatch_of(merged.params, request.family, store)
@@ -152,7 +155,7 @@ def _error(values: Tensor) -> float:
 def _disagreement(
     outputs: Sequence[Tensor], family: requests.Family, split: str, store: Store
 ) -> tuple[float, ...]:
-    """Share of all tasks' examples that are answered otherwise than by each parent."""
+    """Return the share of all tasks' examples that are answered otherwise than by each parent."""
     if outputs[0].dim() != 2 or outputs[0].is_complex():
         return ()
     own = torch.cat([answers(found) for found in outputs])
@@ -165,7 +168,7 @@ def _disagreement(
 
 @lru_cache(maxsize=2)
 def _outputs(family: requests.Family, split: str, stored: Stored) -> list[list[Tensor]]:
-    """What every model puts out on every task."""
+    """Return what every model puts out on every task."""
     members = load_members(family, stored.store)
     return [
         [predict(network.model, params, batches) for batches in members.splits(split)]

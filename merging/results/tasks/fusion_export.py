@@ -42,14 +42,14 @@ def write_fused(request: requests.FusionExportRequest, part: Part, context: Cont
 
 
 def _together(heads: Sequence[Params]) -> Params:
-    """One model; or several with the names that `fusion.multi_head` gives them."""
+    """Return one model; or several with the names that `fusion.multi_head` gives them."""
     if len(heads) == 1:
         return heads[0]
     return {f"heads.{k}.{name}": v for k, head in enumerate(heads) for name, v in head.items()}
 
 
 def _counted(heads: Sequence[Params], what: str) -> list[str]:
-    """What the file holds."""
+    """Return what the file holds."""
     numbers = sum(value.numel() for value in heads[0].values())
     notes = [f"{len(heads[0])} tensors, {numbers:,} numbers."]
     if len(heads) > 1:
@@ -59,7 +59,7 @@ def _counted(heads: Sequence[Params], what: str) -> list[str]:
 
 
 def _about(fusion: requests.FusionRequest) -> dict[str, Any]:
-    """What the model card says of how it was made."""
+    """Return what the model card says of how it was made."""
     return {
         "rule": fusion.rule,
         "models": fusion.family.models,
@@ -75,7 +75,7 @@ def _about(fusion: requests.FusionRequest) -> dict[str, Any]:
 
 
 def _zipped(weights: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
-    """A zip file of one model, or of several heads, beside some texts."""
+    """Return a zip file of one model, or of several heads, beside some texts."""
     names = [f"head-{k + 1}" for k in range(len(weights))] if len(weights) > 1 else ["model"]
     models = zip(names, weights, strict=True)
     parts = {f"{name}.safetensors": data for name, data in models}

@@ -39,13 +39,13 @@ class Members:
     """A family in memory; shared between requests, so never written to.
 
     Attributes:
-        networks: Every model's architecture; they differ in widths at the most.
+        networks: Every model's architecture; they differ at most in widths.
         models: State dicts, in float32 at least.
         base: The base's; None without one.
         joint: The joint model's; None without one.
         tasks: The tasks' data.
         trained_on: For every model, the number of its task, or -1.
-        dtypes: The types in which the first model's tensors were brought.
+        dtypes: The types in which the first model's tensors were uploaded.
     """
 
     networks: tuple[Network, ...]
@@ -72,7 +72,7 @@ class Members:
         return [len(self.own_data(k).train) for k in range(len(self.models))]
 
     def own_data(self, k: int) -> Dataset:
-        """The data of the task that a model was trained on; of the first task, if unknown.
+        """Return the data of the task that a model was trained on; of the first task, if unknown.
 
         Raises:
             DataError: If there are none.
@@ -82,7 +82,7 @@ class Members:
         return self.tasks[max(0, self.trained_on[k])]
 
     def splits(self, name: str) -> list[Batches]:
-        """What models are judged by, one per task.
+        """Return what models are judged by, one per task.
 
         Args:
             name: `"test"`, or `"validation"`: examples that nothing was trained on or reported
@@ -101,11 +101,11 @@ class Members:
         return [task.train if task.validation is None else task.validation for task in self.tasks]
 
     def validation(self) -> Batches:
-        """The validation examples of all tasks together."""
+        """Return the validation examples of all tasks together."""
         return concatenate(self.splits("validation"), "validation")
 
     def training_examples(self, n: int) -> Batches:
-        """Training examples of all tasks, as many of each, `n` in all."""
+        """Return training examples of all tasks, as many of each, `n` in all."""
         share = -(-n // max(1, len(self.tasks)))
         return concatenate([task.train.take(share) for task in self.tasks], "train")
 
@@ -114,7 +114,7 @@ def load_members(family: Family, store: Store) -> Members:
     """Load the models and the data.
 
     Raises:
-        MergingError: If something that was brought is no longer in the store.
+        MergingError: If something that was uploaded is no longer in the store.
     """
     return _load(family, Stored(store))
 
@@ -130,17 +130,17 @@ def _load(family: Family, stored: Stored) -> Members:
     def read(wanted: str, of: Network = network) -> TensorDict:
         return in_order(load_params(wanted, store), of.model.state_dict())
 
-    brought = [read(*two) for two in zip(family.models, networks, strict=True)]
-    for other in brought[1:] if not family.configs else ():
-        check_same_architecture(brought[0], other, dtype=False)
+    read_models = [read(*two) for two in zip(family.models, networks, strict=True)]
+    for other in read_models[1:] if not family.configs else ():
+        check_same_architecture(read_models[0], other, dtype=False)
     found = Members(
         networks=networks,
-        models=tuple(widened(params) for params in brought),
+        models=tuple(widened(params) for params in read_models),
         base=widened(read(family.base)) if family.base else None,
         joint=widened(read(family.joint)) if family.joint else None,
         tasks=tuple(data_of(task.data, network, store) for task in family.tasks),
         trained_on=family.trained_on,
-        dtypes={name: value.dtype for name, value in brought[0].items()},
+        dtypes={name: value.dtype for name, value in read_models[0].items()},
     )
     for state in (*found.models, found.base or {}, found.joint or {}):
         seal(state.values(), _forget)
@@ -157,7 +157,7 @@ def _forget() -> None:
 def ordered(
     states: Sequence[TensorDict], order: OrderRequest | None, store: Store
 ) -> list[TensorDict]:
-    """What belongs to every model of a family, with its units in a common order.
+    """Return what belongs to every model of a family, with its units in a common order.
 
     Args:
         states: State dicts, or curvatures with all names of one; one per model.

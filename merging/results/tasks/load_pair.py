@@ -1,6 +1,6 @@
 """The models and data that requests are about, loaded in a worker by fingerprint.
 
-Bundled ones are read from `assets`. Brought ones were read once, checked, and kept in the store
+Bundled ones are read from `assets`. Uploaded ones were read once, checked, and kept in the store
 as safetensors and `.npz`; after that only those files are read.
 """
 
@@ -49,12 +49,12 @@ class Loaded:
     example_inputs: tuple[Tensor, ...]
 
     def statistics_examples(self, kind: Statistics) -> Batches:
-        """Training examples that the statistics of hidden units are taken on."""
+        """Return training examples that the statistics of hidden units are taken on."""
         corrects = kind in ("repair", "rescale")
         return self.data.train.take(CORRECTION_EXAMPLES if corrects else SHOWN_EXAMPLES)
 
     def split(self, name: str) -> Batches:
-        """The examples of a split that screens show.
+        """Return the examples of a split that screens show.
 
         Raises:
             DataError: If the models came without any.
@@ -68,7 +68,7 @@ def load(subject: Subject, store: Store) -> Loaded:
     """Load both models and the data.
 
     Raises:
-        MergingError: If something that was brought is no longer in the store.
+        MergingError: If something that was uploaded is no longer in the store.
     """
     return _load(subject, Stored(store))
 
@@ -95,7 +95,7 @@ def _load(subject: Subject, stored: Stored) -> Loaded:
 
 
 def forget() -> None:
-    """Forget models and data that were loaded, so that they are read anew."""
+    """Forget models and data that were loaded, so that they are read again."""
     _load.cache_clear()
     _params.cache_clear()
 

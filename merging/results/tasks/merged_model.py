@@ -59,7 +59,7 @@ class Merged:
         return sum(value.nbytes for value in (*first.values(), *own))
 
     def outputs(self, members: Members, splits: Sequence[Batches]) -> list[Tensor]:
-        """What is answered on every task.
+        """Return what is answered on every task.
 
         Where every model has a head of its own, the heads of the models that were trained on a
         task answer it (all heads, where none was), with the mean of their outputs.
@@ -79,7 +79,10 @@ class Merged:
         return own or list(heads)
 
     def distances(self) -> tuple[float, ...]:
-        """L2 distance from every parent, of each head from its own; NaN from other widths."""
+        """Return the L2 distance from every parent, of each head from its own.
+
+        It is NaN for parents of other widths.
+        """
         heads = self.made.heads * len(self.parents) if self.is_one else self.made.heads
         return tuple(_distance(*two) for two in zip(heads, self.parents, strict=True))
 
@@ -106,7 +109,7 @@ def merge(request: requests.FusionRequest, members: Members, context: Context) -
     card = find_card(request.rule)
     lacking = requests.lacking(card, request.family, request.moments)
     if lacking:
-        raise MergingError(f"{card.title} {lacking}; these {len(members.models)} models cannot")
+        raise MergingError(f"{card.title} {lacking}; choose another rule")
     parents = ordered(members.models, request.order, context.store)
     start = time.perf_counter()
     if card.on_networks:
@@ -144,7 +147,7 @@ def _fused(
 def _needs(
     request: requests.FusionRequest, members: Members, parents: Sequence[Params], store: Store
 ) -> dict[str, Any]:
-    """What a rule works with beside the models."""
+    """Return what a rule works with beside the models."""
     card = find_card(request.rule)
     needs: dict[str, Any] = {}
     if card.needs_fishers:

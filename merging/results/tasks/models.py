@@ -1,4 +1,4 @@
-"""Tasks around the models by themselves: files that were brought, symmetry, end points."""
+"""Tasks around the models by themselves: files that were uploaded, symmetry, end points."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prove_spec(request: requests.SpecRequest, part: Part, context: Context) -> r
     """Prove a spec that a person chose, and keep it.
 
     Raises:
-        SymmetryError: If what was uploaded is no text.
+        SymmetryError: If what was uploaded is not text.
     """
     text = ""
     if request.upload:
@@ -55,7 +55,7 @@ def prove_spec(request: requests.SpecRequest, part: Part, context: Context) -> r
             path = uploaded(request.upload, "the permutation spec", context.store)
             text = path.read_text("utf-8")
         except UnicodeDecodeError as error:
-            raise SymmetryError(f"the permutation spec is no text ({error})") from error
+            raise SymmetryError(f"the permutation spec is not UTF-8 text ({error})") from error
     return keep_spec(text, request.config, context.store, freeze=request.frozen)
 
 
@@ -101,7 +101,7 @@ def forecast(request: requests.ForecastRequest, part: Part, context: Context) ->
 
 def read_checkpoint(
     request: requests.CheckpointRequest, part: Part, context: Context
-) -> requests.BroughtCheckpoint:
+) -> requests.UploadedCheckpoint:
     """Read, check and keep a checkpoint."""
     architecture = request.architecture
     with _source(request, context) as source:
@@ -110,7 +110,7 @@ def read_checkpoint(
 
 def read_examples(
     request: requests.DataRequest, part: Part, context: Context
-) -> requests.BroughtData:
+) -> requests.UploadedData:
     """Read, check and keep examples."""
     if request.function:
         found = own_data(request.function)
@@ -122,7 +122,7 @@ def read_examples(
 def _source(
     request: requests.CheckpointRequest | requests.DataRequest, context: Context
 ) -> AbstractContextManager[Path]:
-    """What was brought, to be read while it is held."""
+    """Return what was uploaded, to be read while it is held."""
     if request.file:
         return server_folder.opened(request.file)
     return nullcontext(uploaded(request.upload, request.name, context.store))

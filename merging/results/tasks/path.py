@@ -88,12 +88,12 @@ def _described(path: Path, unit: LossUnit) -> TrainedPath:
 
 
 def _flat(params: Mapping[str, Tensor]) -> np.ndarray:
-    """All floating tensors end to end, float32 `[n]`."""
+    """Return all floating tensors end to end, float32 `[n]`."""
     return torch.cat([params[name].reshape(-1) for name in floating(params)]).float().numpy()
 
 
 def read_path(request: requests.PathRequest, loaded: Loaded, store: Store) -> Path:
-    """A path that was trained before, with its weights.
+    """Return a path that was trained before, with its weights.
 
     Raises:
         MergingError: If its result is missing.
@@ -117,7 +117,7 @@ def read_path(request: requests.PathRequest, loaded: Loaded, store: Store) -> Pa
 
 
 def corner_params(point: requests.Corner, loaded: Loaded, store: Store) -> Params:
-    """State dict of a point of a plane or a simplex.
+    """Return the state dict of a point of a plane or a simplex.
 
     Raises:
         MergingError: If the result that it rests on is missing.

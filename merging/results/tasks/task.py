@@ -24,7 +24,7 @@ Task = Callable[[Any, Part, Context], Any]
 def aligned_b(
     loaded: Loaded, alignment: requests.AlignmentRequest | None, store: Store
 ) -> dict[str, Tensor]:
-    """Model B in the order of an alignment, or as it is.
+    """Return model B in the order of an alignment, or as it is.
 
     Raises:
         MergingError: If the alignment's result is missing.
@@ -35,7 +35,7 @@ def aligned_b(
 
 
 def permutations_of(alignment: requests.AlignmentRequest, store: Store) -> dict[str, Tensor]:
-    """The permutations of an alignment that was computed before.
+    """Return the permutations of an alignment that was computed before.
 
     Raises:
         MergingError: If its result is missing.
@@ -47,19 +47,19 @@ def permutations_of(alignment: requests.AlignmentRequest, store: Store) -> dict[
 
 
 def to_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """What a method could go on from, as a store keeps it."""
+    """Return what a method could go on from, as a store keeps it."""
     return {name: value.numpy() for name, value in state.items()}
 
 
 def to_tensors(state: Mapping[str, np.ndarray] | None) -> dict[str, Tensor] | None:
-    """What a method goes on from, as a store kept it."""
+    """Return what a method goes on from, as a store kept it."""
     if state is None:
         return None
     return {name: torch.from_numpy(value) for name, value in state.items()}
 
 
 def statistics_words(kind: str, examples: int) -> str:
-    """What was done about the statistics of hidden units, in words."""
+    """Say in words what was done about the statistics of hidden units."""
     if kind == "interpolated":
         return "interpolated"
     return f"{kind.upper()} on {examples:,} training examples"

@@ -23,7 +23,7 @@ from merging.files.checkpoints.read import (
     stream_checkpoint,
 )
 from merging.files.checkpoints.second_moment import open_second_moment
-from merging.files.data.arrays import BroughtArrays
+from merging.files.data.arrays import ExampleArrays
 from merging.files.data.read import read_data
 from merging.models.exported.blueprint_file import blueprint_bytes
 from merging.models.exported.pt2_archive import Archive, looks_like_pt2, read_pt2
@@ -34,7 +34,7 @@ from merging.results.compute.store import Store
 from merging.results.requests import (
     canonical,
 )
-from merging.results.requests.models import BroughtCheckpoint, BroughtData, ChosenSpec
+from merging.results.requests.models import ChosenSpec, UploadedCheckpoint, UploadedData
 from merging.results.uploads.load import Stored, _certified, network_of
 from merging.schema.errors import CheckpointError, MergingError
 from merging.schema.running_statistics import is_running_statistic
@@ -70,7 +70,7 @@ def keep_spec(text: str, config: str, store: Store, *, freeze: Sequence[str] = (
 
 
 def uploaded(upload: str, name: str, store: Store) -> Path:
-    """Where an upload is.
+    """Return where an upload is.
 
     Raises:
         MergingError: If room was made for others since.
@@ -83,8 +83,8 @@ def uploaded(upload: str, name: str, store: Store) -> Path:
 
 def keep_checkpoint(
     source: bytes | Path, name: str, store: Store, *, architecture: str = ""
-) -> BroughtCheckpoint:
-    """Read a brought checkpoint, find its architecture, and keep it as safetensors.
+) -> UploadedCheckpoint:
+    """Read an uploaded checkpoint, find its architecture, and keep it as safetensors.
 
     The architecture is that of a `.pt2` archive itself; else the one that is given; else what a
     `config.json` beside the weights names; else the bundled one of these names and shapes. Weights
@@ -101,7 +101,7 @@ def keep_checkpoint(
         What was kept.
 
     Raises:
-        MergingError: If the file is no checkpoint, or its architecture cannot be found.
+        MergingError: If the file is not a checkpoint, or its architecture cannot be found.
     """
     if looks_like_pt2(source):
         archive = read_pt2(source if isinstance(source, bytes) else source.read_bytes(), name)
@@ -144,7 +144,7 @@ def _keep_second_moment(
 
 
 def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """For every name, the name that its tensor has in the file."""
+    """Return for every name the name that its tensor has in the file."""
     first = {id(value): key for key, value in given.items()}
     return {key: first[id(value)] for key, value in whole.items()}
 
@@ -160,9 +160,9 @@ def _keep_weights(
     config: Mapping[str, Any],
     name: str,
     store: Store,
-) -> BroughtCheckpoint:
+) -> UploadedCheckpoint:
     check_finite(params, name)
-    return BroughtCheckpoint(
+    return UploadedCheckpoint(
         name=name,
         fingerprint=_stored(specs, params, _notes_kept(meta), store),
         config=canonical(config),
@@ -217,7 +217,7 @@ def _notes(meta: Mapping[str, str]) -> list[str]:
     return notes
 
 
-def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> BroughtData:
+def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> UploadedData:
     """Read uploaded examples, check that they fit an architecture, and keep them.
 
     Args:
@@ -235,7 +235,7 @@ def keep_data(source: bytes | Path, name: str, config: str, store: Store) -> Bro
     return keep_arrays(read_data(source, name), name, config, store)
 
 
-def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> BroughtData:
+def keep_arrays(found: ExampleArrays, name: str, config: str, store: Store) -> UploadedData:
     """Check that examples fit an architecture, and keep them.
 
     Args:
@@ -261,7 +261,7 @@ def keep_arrays(found: BroughtArrays, name: str, config: str, store: Store) -> B
         store.files.put(mark, path, ".npz")
     finally:
         path.unlink(missing_ok=True)
-    return BroughtData(
+    return UploadedData(
         name=name,
         fingerprint=mark,
         examples=len(y),

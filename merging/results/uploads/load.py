@@ -29,12 +29,12 @@ TensorDict = dict[str, Tensor]
 
 NO_DATA = (
     "these models came without examples, so nothing can be evaluated: there are no examples; "
-    "choose or bring some on the Models page (on the command line: --data)"
+    "choose or upload some on the Models page (on the command line: --data)"
 )
 
 
 def load_params(wanted: str, store: Store) -> TensorDict:
-    """State dict with this fingerprint, bundled or brought.
+    """Return the state dict with this fingerprint, bundled or uploaded.
 
     Raises:
         MergingError: If there is none.
@@ -56,7 +56,7 @@ class Stored:
 
 
 def certified(config: str, store: Store, spec: str = "") -> tuple[Network, PermutationSpec]:
-    """The network of a config, and its certified spec.
+    """Return the network of a config, and its certified spec.
 
     Args:
         config: Canonical JSON of the architecture.
@@ -99,7 +99,7 @@ def _spec_text(spec: str, store: Store) -> str:
 
 
 def network_of(config: str, store: Store) -> Network:
-    """The network of a config.
+    """Return the network of a config.
 
     Raises:
         MergingError: If the config is unknown, or its blueprint is no longer in the store.
@@ -137,10 +137,10 @@ def _path_of(wanted: str, store: Store) -> Path:
 
 
 def data_of(name: str, network: Network, store: Store) -> Dataset:
-    """The examples of that name, bundled or brought; without a name, none.
+    """Return the examples of that name, bundled or uploaded; without a name, none.
 
     Raises:
-        MergingError: If brought ones are no longer in the store.
+        MergingError: If uploaded ones are no longer in the store.
     """
     if is_dataset(name):
         return load_dataset(name)

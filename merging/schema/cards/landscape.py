@@ -11,7 +11,7 @@ SIMPLEX_LEVELS = (4, 8, 16, 32)
 # Points of a surface or a simplex that are computed in one piece.
 PIECE_POINTS = 52
 
-# What brings the statistics of a merged model's units back to where they should be.
+# What puts the statistics of a merged model's units back where they should be.
 Correction = Literal["reset", "repair", "rescale"]
 # The same, and none.
 Statistics = Literal["interpolated", "reset", "repair", "rescale"]

@@ -23,7 +23,7 @@ class WeightOptions:
     """Options of weight matching.
 
     Attributes:
-        max_sweeps: Sweeps over all groups at the most.
+        max_sweeps: Sweeps over all groups at most.
         restarts: Runs with other orders of the groups; the best is kept.
     """
 
@@ -62,7 +62,7 @@ class StraightThroughOptions:
         epochs: Passes over the matching set.
         batch_size: Examples per step.
         lr: Step size of SGD with momentum 0.9.
-        max_sweeps: Sweeps at the most in every projection.
+        max_sweeps: Sweeps at most in every projection.
     """
 
     epochs: int = field(

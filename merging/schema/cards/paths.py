@@ -41,7 +41,7 @@ class NebOptions:
 
     Attributes:
         pivots: Networks between the models at the start.
-        cycles: Rounds at the most; after each, pivots are inserted where the path is high.
+        cycles: Rounds at most; after each, pivots are inserted where the path is high.
         steps: Steps of SGD with momentum 0.9 per round, of all pivots together.
         lr: Step size of the first round; every round halves it.
         batch_size: Examples per step.

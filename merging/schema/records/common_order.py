@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class CommonOrder:
-    """Permutations that bring several models into one order of units.
+    """Permutations that put several models into one order of units.
 
     Attributes:
         permutations: One `{group: int64}` per model; the first model's units stay in place.

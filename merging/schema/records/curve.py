@@ -156,8 +156,8 @@ def mean_curve(
         lams: `[k]` positions.
         example_losses: `[k, n]`.
         example_correct: `[k, n]`.
-        statistics: As of `Curve`.
-        split: As of `Curve`.
+        statistics: As in `Curve`.
+        split: As in `Curve`.
 
     Returns:
         The curve.

@@ -40,7 +40,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What matching two models will take on this machine, and what is odd about their numbers.
+    """What matching two models will take on this machine, and what is unusual about their numbers.
 
     Attributes:
         equal_share: Share of the numbers that are equal in both.
@@ -48,7 +48,7 @@ class Forecast:
         shared_start: Whether they must have been trained from one initialisation.
         dtypes_a: How many tensors of A there are of each dtype, in words.
         dtypes_b: How many tensors of B there are of each dtype, in words.
-        warnings: What is odd about precision, in sentences.
+        warnings: What is unusual about precision, in sentences.
         groups: Number of permutation groups.
         largest_group: Units of the largest.
         sweep_seconds: One sweep of weight matching over all groups, on one core.

@@ -50,7 +50,7 @@ class TensorErrors:
     """How far a merge is from the joint model in one tensor (Daheim et al. 2024, Eq. 10).
 
     All are Euclidean lengths: measured, of the term that gradient mismatch predicts, of what models
-    that are no stationary points add, and the bound by the triangle inequality.
+    that are not stationary points add, and the bound by the triangle inequality.
     """
 
     rule: str

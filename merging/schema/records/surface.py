@@ -107,7 +107,7 @@ class SurfacePoints:
         level: Index of the grid, from coarse to fine.
         x: First and last coordinate along the first basis vector.
         y: First and last coordinate along the second.
-        scale: As of `Surface`.
+        scale: As in `Surface`.
         examples: Number of examples behind every value.
         statistics: What was done about the statistics of hidden units, in words.
     """

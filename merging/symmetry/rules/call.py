@@ -88,14 +88,14 @@ class OperatorCall:
         return self.arguments.get(name)
 
     def axes(self, name: str) -> Axes:
-        """Axes of a tensor argument.
+        """Return the axes of a tensor argument.
 
         Raises:
-            TypeError: If the argument is no tensor.
+            TypeError: If the argument is not a tensor.
         """
         value = self.arguments[name]
         if not isinstance(value, TensorAxes):
-            raise TypeError(f"{self.place}: argument {name!r} is no tensor")
+            raise TypeError(f"{self.place}: argument {name!r} is not a tensor")
         return value.axes
 
     def tensors(self) -> Iterator[TensorAxes]:
@@ -131,7 +131,7 @@ class OperatorCall:
             self.inner.append(left)
 
     def fixed(self, size: int, why: str) -> Axis:
-        """A new axis that keeps its order, because of this call."""
+        """Return a new axis that keeps its order, because of this call."""
         return fixed_axis(size, f"{why} at {self.place}")
 
     def broadcast(self, tensors: list[Axes]) -> Axes:
@@ -151,7 +151,7 @@ class OperatorCall:
 
 
 def dim_list(dims: Any, rank: int) -> list[int]:
-    """Non-negative dimensions from an int, a list, or None for all of them."""
+    """Return non-negative dimensions from an int, a list, or None for all of them."""
     if dims is None or dims == []:
         return list(range(rank))
     listed = [dims] if isinstance(dims, int) else list(dims)

@@ -35,7 +35,7 @@ class Axis:
         self.uniform = False
 
     def find(self) -> Axis:
-        """The axis that stands for this one now."""
+        """Return the axis that stands for this one now."""
         axis = self
         while axis.link is not None:
             axis = axis.link
@@ -55,12 +55,12 @@ class Axis:
 
 
 def fixed_axis(size: int, reason: str) -> Axis:
-    """An axis that must keep its order."""
+    """Return an axis that must keep its order."""
     return Axis(size, fixed=reason)
 
 
 def uniform_axis(size: int) -> Axis:
-    """An axis along which all elements are equal."""
+    """Return an axis along which all elements are equal."""
     axis = Axis(size)
     axis.uniform = True
     return axis
@@ -74,7 +74,9 @@ def fix(axis: Axis, reason: str) -> None:
 
 
 def product(parts: Sequence[Axis]) -> Axis:
-    """Row-major product. Factors of size 1 are dropped, nested products are flattened.
+    """Return the row-major product.
+
+    Factors of size 1 are dropped, nested products are flattened.
 
     A concatenation in the leading place is moved outwards, so that equal index sets have equal
     forms: `(a ++ b) x c` is `a x c ++ b x c`.
@@ -90,7 +92,7 @@ def product(parts: Sequence[Axis]) -> Axis:
 
 
 def concat(parts: Sequence[Axis]) -> Axis:
-    """Concatenation. Empty parts are dropped, nested concatenations are flattened."""
+    """Concatenate axes. Empty parts are dropped, nested concatenations are flattened."""
     pieces = [piece for piece in _flat(parts, "concat") if piece.size]
     if len(pieces) == 1:
         return pieces[0]
@@ -98,7 +100,7 @@ def concat(parts: Sequence[Axis]) -> Axis:
 
 
 def normal(axis: Axis) -> Axis:
-    """The axis in its present form: refinements of its parts are taken into account."""
+    """Return the axis in its present form: refinements of its parts are taken into account."""
     axis = axis.find()
     if axis.kind == "atom":
         return axis

@@ -27,7 +27,7 @@ _FOLLOWED, _OTHER = 3, 2
 
 
 def read_by_position(call: OperatorCall, dim: int) -> bool:
-    """Whether every reader of what a call returns takes single positions of one axis."""
+    """Return whether every reader of what a call returns takes single positions of one axis."""
     shape = [min(size, _OTHER) for size in call.shape]
     shape[dim] = _FOLLOWED
     return _read_by_position(call.node, tuple(shape))
@@ -52,7 +52,7 @@ def _takes_positions(user: fx.Node, node: fx.Node, shape: tuple[int, ...]) -> bo
 
 
 def cut_rows(call: OperatorCall, axis: Axis, sizes: list[int], along: int) -> list[Axes]:
-    """Split an axis into axes of the given sizes; those after `along` anew for each position.
+    """Split an axis into axes of the given sizes; those after `along` once for each position.
 
     Returns:
         For every position of axis `along`, the other axes.

@@ -11,7 +11,7 @@ from merging.symmetry.rules.call import Axes, OperatorCall
 
 
 def index(call: OperatorCall) -> Axes:
-    """`x[i, :, j]`: axes that are indexed are read by position; the indices lend theirs.
+    """Follow `x[i, :, j]`: axes that are indexed are read by position; the indices lend theirs.
 
     Raises:
         TypeError: For an index that is a mask: its result has as many rows as the mask has marks.
@@ -36,7 +36,7 @@ def _is_mask(node: fx.Node) -> bool:
 
 
 def gather(call: OperatorCall) -> Axes:
-    """`out[i, j] = x[i, index[i, j]]`: one axis is read by position, the others go together."""
+    """Follow `out[i, j] = x[i, index[i, j]]`: one axis is read by position, others go together."""
     axes, wanted = call.axes("self"), call.axes("index")
     dim = call["dim"] % len(axes)
     for k, (axis, own) in enumerate(zip(axes, wanted, strict=True)):
@@ -50,7 +50,7 @@ def gather(call: OperatorCall) -> Axes:
 
 
 def index_select(call: OperatorCall) -> Axes:
-    """Some positions of one axis."""
+    """Take some positions of one axis."""
     axes = list(call.axes("self"))
     dim = call["dim"] % len(axes)
     call.fix(axes[dim], "rows are looked up")
@@ -59,7 +59,7 @@ def index_select(call: OperatorCall) -> Axes:
 
 
 def differences(call: OperatorCall) -> Axes:
-    """Differences of neighbours along an axis, which is read by position."""
+    """Take differences of neighbours along an axis, which is read by position."""
     axes = call.axes("self")
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
     for tensor in call.tensors():
@@ -74,7 +74,7 @@ def differences(call: OperatorCall) -> Axes:
 
 
 def windows(call: OperatorCall) -> Axes:
-    """`Tensor.unfold`: overlapping runs of one axis, which is read by position."""
+    """Follow `Tensor.unfold`: overlapping runs of one axis, which is read by position."""
     axes = list(call.axes("self"))
     dim = call["dimension"] % len(axes)
     call.fix(axes[dim], "read by position")

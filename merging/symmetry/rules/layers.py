@@ -15,7 +15,7 @@ from merging.symmetry.rules.expressions import Axis, product
 
 
 def linear(call: OperatorCall) -> Axes:
-    """`x W^T + b`: the input's last axis is W's axis 1, the output's last is W's axis 0."""
+    """Follow `x W^T + b`: W's axis 1 is the input's last axis, and its axis 0 the output's last."""
     axes, weight = call.axes("input"), call.axes("weight")
     call.same(axes[-1], weight[-1])
     return [*axes[:-1], *_output(call, weight[:-1])]
@@ -29,7 +29,7 @@ def _output(call: OperatorCall, outputs: Axes) -> Axes:
 
 
 def convolution(call: OperatorCall) -> Axes:
-    """Convolution `[n, channels, *spatial]`, grouped and depthwise too.
+    """Follow a convolution `[n, channels, *spatial]`, grouped and depthwise too.
 
     With `g` groups, input channels are `g x inputs per group` and output channels
     `g x outputs per group`: whole groups may change places, and so may channels in every group.
@@ -65,7 +65,7 @@ def _affine(call: OperatorCall, names: tuple[str, ...], axes: Axes) -> None:
 
 
 def batch_norm(call: OperatorCall) -> Axes:
-    """Per channel: affine parameters and running statistics follow the channels."""
+    """Follow a norm per channel: affine parameters and running statistics go with the channels."""
     axes = call.axes("input")
     call.inner.append(axes[:2])
     _affine(call, ("weight", "bias", "running_mean", "running_var"), axes[1:2])
@@ -73,7 +73,7 @@ def batch_norm(call: OperatorCall) -> Axes:
 
 
 def layer_norm(call: OperatorCall) -> Axes:
-    """Over the last axes: symmetric in them, with an affine map that follows."""
+    """Follow a norm over the last axes: symmetric in them, with an affine map that goes along."""
     axes = call.axes("input")
     normalized = call["normalized_shape"] or []
     call.inner.append(axes[: len(axes) - len(normalized)])
@@ -82,7 +82,7 @@ def layer_norm(call: OperatorCall) -> Axes:
 
 
 def group_norm(call: OperatorCall) -> Axes:
-    """Channels are `groups x channels per group`."""
+    """Follow a norm over groups: channels are `groups x channels per group`."""
     axes, groups = call.axes("input"), call["num_groups"]
     if groups > 1:
         group = Axis(groups)
@@ -93,7 +93,7 @@ def group_norm(call: OperatorCall) -> Axes:
 
 
 def matmul(call: OperatorCall) -> Axes:
-    """Matrix product over the last two axes; leading axes broadcast."""
+    """Multiply matrices over the last two axes; leading axes broadcast."""
     a, b = (tensor.axes for tensor in list(call.tensors())[:2])
     call.same(a[-1], b[-2] if len(b) > 1 else b[-1])
     batch = call.broadcast([a[:-2], b[:-2]])
@@ -101,7 +101,7 @@ def matmul(call: OperatorCall) -> Axes:
 
 
 def addmm(call: OperatorCall) -> Axes:
-    """`input + a b`."""
+    """Follow `input + a b`."""
     a, b = (
         (call.axes("mat1"), call.axes("mat2"))
         if "mat1" in call.arguments
@@ -113,7 +113,7 @@ def addmm(call: OperatorCall) -> Axes:
 
 
 def einsum(call: OperatorCall) -> Axes:
-    """A letter is an index set; what an ellipsis stands for broadcasts.
+    """Follow `einsum`: a letter is an index set; what an ellipsis stands for broadcasts.
 
     Without an arrow, the letters that occur once are what becomes of it, in alphabetical order.
     """
@@ -144,7 +144,7 @@ def einsum(call: OperatorCall) -> Axes:
 
 
 def attention(call: OperatorCall) -> Axes:
-    """Scaled dot-product attention `[batch, heads, tokens, units]`.
+    """Follow scaled dot-product attention `[batch, heads, tokens, units]`.
 
     Queries and keys share the units that are summed over; the output has the values' units. With
     grouped queries, query heads are `key heads x queries per key head`.
@@ -171,7 +171,7 @@ def attention(call: OperatorCall) -> Axes:
 
 
 def embedding(call: OperatorCall) -> Axes:
-    """Rows are looked up by position."""
+    """Look up rows by position."""
     weight = call.axes("weight")
     call.fix(weight[0], "rows are looked up")
     return [*call.axes("indices"), weight[1]]

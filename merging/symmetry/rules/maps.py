@@ -9,7 +9,7 @@ from merging.symmetry.rules.expressions import Axis, product
 
 
 def pixel_shuffle(call: OperatorCall) -> Axes:
-    """`channels x factor x factor` become a finer map, or the other way round."""
+    """Make `channels x factor x factor` a finer map, or the other way round."""
     axes, fine = call.axes("self"), call.operator == "pixel_shuffle"
     for axis in axes[-2:]:
         call.fix(axis, "spatial position")
@@ -22,7 +22,7 @@ def pixel_shuffle(call: OperatorCall) -> Axes:
 
 
 def channel_shuffle(call: OperatorCall) -> Axes:
-    """Channels `groups x channels per group` become `channels per group x groups`."""
+    """Make channels `groups x channels per group` into `channels per group x groups`."""
     axes, groups = next(call.tensors()).axes, call["groups"]
     group, inner = Axis(groups), Axis(axes[1].size // groups)
     call.same(axes[1], product([group, inner]))
@@ -30,7 +30,7 @@ def channel_shuffle(call: OperatorCall) -> Axes:
 
 
 def unpool(call: OperatorCall) -> Axes:
-    """Values go back to where max pooling found them: channels by themselves."""
+    """Put values back where max pooling found them: channels by themselves."""
     axes, indices = call.axes("self"), call.axes("indices")
     spatial = int(next(digit for digit in call.operator if digit.isdigit()))
     for axis in (*axes[-spatial:], *indices[-spatial:]):
@@ -41,7 +41,7 @@ def unpool(call: OperatorCall) -> Axes:
 
 
 def unfold(call: OperatorCall) -> Axes:
-    """Patches of a map, `channels x kernel` each."""
+    """Cut a map into patches, `channels x kernel` each."""
     axes = call.axes("self")
     for axis in axes[-2:]:
         call.fix(axis, "spatial position")
@@ -50,7 +50,7 @@ def unfold(call: OperatorCall) -> Axes:
 
 
 def fold(call: OperatorCall) -> Axes:
-    """Patches `channels x kernel` are added up to a map."""
+    """Add up patches `channels x kernel` to a map."""
     axes = call.axes("self")
     call.fix(axes[-1], "spatial position")
     channels = Axis(call.shape[-3])
@@ -60,7 +60,7 @@ def fold(call: OperatorCall) -> Axes:
 
 
 def grid_sample(call: OperatorCall) -> Axes:
-    """Values of a map at given places: channels by themselves."""
+    """Read values of a map at given places: channels by themselves."""
     axes, grid = call.axes("input"), call.axes("grid")
     for axis in (*axes[2:], grid[-1]):
         call.fix(axis, "spatial position")

@@ -10,17 +10,17 @@ from merging.symmetry.rules.expressions import Axis, uniform_axis
 
 
 def pointwise(call: OperatorCall) -> Axes:
-    """Every element by itself, with broadcasting."""
+    """Treat every element by itself, with broadcasting."""
     return call.broadcast([tensor.axes for tensor in call.tensors()])
 
 
 def first_pointwise(call: OperatorCall) -> Axes:
-    """Every element of the first tensor by itself (or forgotten); others only lend a type."""
+    """Treat every element of the first tensor by itself (or forget it); others only lend a type."""
     return next(call.tensors()).axes
 
 
 def reduce(call: OperatorCall) -> Axes | list[TensorAxes]:
-    """A symmetric function of all elements along some axes (mean, sum, largest, variance)."""
+    """Follow a symmetric function of all elements along axes (mean, sum, largest, variance)."""
     if len(call.shapes) > 1:
         return [TensorAxes(_reduced(call)) for _ in call.shapes]
     return _reduced(call)
@@ -35,7 +35,7 @@ def _reduced(call: OperatorCall) -> Axes:
 
 
 def equivariant(call: OperatorCall) -> Axes:
-    """A function along an axis that follows any reordering of it (softmax)."""
+    """Follow a function along an axis that goes with any reordering of it (softmax)."""
     axes = call.axes(_input(call))
     for dim in dim_list(call["dim"], len(axes)):
         call.inner.append([*axes[:dim], *axes[dim + 1 :]])
@@ -43,7 +43,7 @@ def equivariant(call: OperatorCall) -> Axes:
 
 
 def fix_along(call: OperatorCall) -> Axes:
-    """A function that reads an axis by position (cumulative sums, flips, rolls)."""
+    """Follow a function that reads an axis by position (cumulative sums, flips, rolls)."""
     axes = call.axes(_input(call))
     for dim in dim_list(call["dim"] if call["dim"] is not None else call["dims"], len(axes)):
         call.fix(axes[dim], "read by position")
@@ -51,17 +51,17 @@ def fix_along(call: OperatorCall) -> Axes:
 
 
 def uniform(call: OperatorCall) -> Axes:
-    """A tensor whose elements are all equal: any reordering leaves it as it is."""
+    """Make a tensor whose elements are all equal: any reordering leaves it as it is."""
     return [Axis(size) if is_written(call.node) else uniform_axis(size) for size in call.shape]
 
 
 def position(call: OperatorCall) -> Axes:
-    """A tensor of positions (`arange`, `tril`): its axes keep their order."""
+    """Make a tensor of positions (`arange`, `tril`): its axes keep their order."""
     return [call.fixed(size, "made of positions") for size in call.shape]
 
 
 def prelu(call: OperatorCall) -> Axes:
-    """PReLU with one slope, or one per channel."""
+    """Follow PReLU with one slope, or one per channel."""
     axes, (slope,) = call.axes("self"), call.axes("weight")
     if slope.size != 1:
         call.same(axes[1], slope)
@@ -69,7 +69,7 @@ def prelu(call: OperatorCall) -> Axes:
 
 
 def argument_of(call: OperatorCall) -> Axes:
-    """An index of the largest or smallest element: meaningful only if the axis keeps its order."""
+    """Find the index of the largest or smallest element; the axis has to keep its order."""
     axes = call.axes(_input(call))
     gone = dim_list(call["dim"], len(axes))
     for dim in gone:

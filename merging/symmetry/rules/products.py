@@ -9,7 +9,7 @@ from merging.symmetry.rules.expressions import Axis, product, split
 
 
 def gate(call: OperatorCall) -> Axes:
-    """`glu`: the first half of an axis, times the sigmoid of the second."""
+    """Follow `glu`: the first half of an axis, times the sigmoid of the second."""
     axes = call.axes("self")
     dim = call["dim"] % len(axes)
     value, own = split(axes[dim], [axes[dim].size // 2] * 2, f"cut at {call.place}")
@@ -18,7 +18,7 @@ def gate(call: OperatorCall) -> Axes:
 
 
 def bilinear(call: OperatorCall) -> Axes:
-    """`x W y + b` for every output."""
+    """Follow `x W y + b` for every output."""
     left, right, weight = call.axes("input1"), call.axes("input2"), call.axes("weight")
     call.same(left[-1], weight[1])
     call.same(right[-1], weight[2])
@@ -28,14 +28,14 @@ def bilinear(call: OperatorCall) -> Axes:
 
 
 def distances(call: OperatorCall) -> Axes:
-    """Distance of every row of one matrix to every row of another."""
+    """Measure the distance of every row of one matrix to every row of another."""
     a, b = call.axes("x1"), call.axes("x2")
     call.same(a[-1], b[-1])
     return [*call.broadcast([a[:-2], b[:-2]]), a[-2], b[-2]]
 
 
 def contracted(call: OperatorCall) -> Axes:
-    """`cosine_similarity`, `vecdot`: two tensors, summed up along one axis."""
+    """Follow `cosine_similarity`, `vecdot`: two tensors, summed up along one axis."""
     tensors = [tensor.axes for tensor in call.tensors()]
     axes = call.broadcast(tensors)
     dim = call["dim"] % len(axes)
@@ -43,19 +43,19 @@ def contracted(call: OperatorCall) -> Axes:
 
 
 def pairwise_distance(call: OperatorCall) -> Axes:
-    """Distance of two tensors along their last axis."""
+    """Measure the distance of two tensors along their last axis."""
     axes = call.broadcast([tensor.axes for tensor in call.tensors()])
     return [*axes[:-1], Axis(1)] if call["keepdim"] else axes[:-1]
 
 
 def outer(call: OperatorCall) -> Axes:
-    """Every element of one vector times every element of another."""
+    """Multiply every element of one vector by every element of another."""
     a, b = (tensor.axes[0] for tensor in call.tensors())
     return [a, b]
 
 
 def tensordot(call: OperatorCall) -> Axes:
-    """Sums over pairs of axes."""
+    """Sum over pairs of axes."""
     a, b = call.axes("self"), call.axes("other")
     left = [dim % len(a) for dim in call["dims_self"]]
     right = [dim % len(b) for dim in call["dims_other"]]
@@ -68,7 +68,7 @@ def tensordot(call: OperatorCall) -> Axes:
 
 
 def kronecker(call: OperatorCall) -> Axes:
-    """Every axis is `axis of the one x axis of the other`."""
+    """Follow a Kronecker product: every axis is `axis of the one x axis of the other`."""
     a, b = call.axes("self"), call.axes("other")
     rank = max(len(a), len(b))
     a, b = ([*[Axis(1)] * (rank - len(axes)), *axes] for axes in (a, b))
@@ -76,7 +76,7 @@ def kronecker(call: OperatorCall) -> Axes:
 
 
 def weight_norm(call: OperatorCall) -> Axes:
-    """A direction, normed over all axes but one, times a length for every position of that."""
+    """Follow a direction, normed over all axes but one, times a length for each place on that."""
     return call.broadcast([call.axes("v"), call.axes("g")])
 
 

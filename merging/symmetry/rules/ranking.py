@@ -15,7 +15,7 @@ from merging.symmetry.rules.pointwise import pointwise
 
 
 def extreme(call: OperatorCall) -> Axes | list[TensorAxes]:
-    """`max`, `min`, `median`: of all, along one axis, or (of two tensors) element by element."""
+    """Follow `max`, `min`, `median`: of all, along an axis, or (of two tensors) by element."""
     if "other" in call.arguments:
         return pointwise(call)
     axes = call.axes("self")
@@ -27,14 +27,14 @@ def extreme(call: OperatorCall) -> Axes | list[TensorAxes]:
 
 
 def ranked(call: OperatorCall) -> list[TensorAxes]:
-    """`sort`, `topk`: a new axis in order of size; the old one may have had any order."""
+    """Follow `sort`, `topk`: a new axis in order of size; the old one may have had any order."""
     axes = call.axes("self")
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
     return _with_indices(call, axes, dim, [call.fixed(call.shape[dim], "in order of size")])
 
 
 def ranks(call: OperatorCall) -> Axes:
-    """`argsort`: indices into an axis, which keeps its order."""
+    """Follow `argsort`: indices into an axis, which keeps its order."""
     axes = list(call.axes("self"))
     dim = (-1 if call["dim"] is None else call["dim"]) % len(axes)
     call.fix(axes[dim], "its index is read")
@@ -42,7 +42,7 @@ def ranks(call: OperatorCall) -> Axes:
 
 
 def both_ends(call: OperatorCall) -> list[TensorAxes]:
-    """`aminmax`: smallest and largest."""
+    """Follow `aminmax`: smallest and largest."""
     axes = call.axes("self")
     if call["dim"] is None:
         return [TensorAxes([Axis(1) for _ in shape]) for shape in call.shapes]

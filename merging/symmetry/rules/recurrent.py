@@ -23,7 +23,7 @@ _HANDS_ON = ("alias", "clone", "contiguous", "detach", "expand", "to", "lift_fre
 
 
 def recurrent(call: OperatorCall) -> list[TensorAxes]:
-    """Layers of cells over a sequence `[n, steps, features]`, or `[steps, n, features]`.
+    """Follow layers of cells over a sequence `[n, steps, features]`, or `[steps, n, features]`.
 
     Returns:
         Outputs of the last layer; last hidden state of every layer and direction; for an LSTM
@@ -57,7 +57,7 @@ def recurrent(call: OperatorCall) -> list[TensorAxes]:
 
 
 def cell(call: OperatorCall) -> Axes | list[TensorAxes]:
-    """One step of one layer `[n, features]`."""
+    """Follow one step of one layer `[n, features]`."""
     names = ("w_ih", "w_hh", "b_ih", "b_hh")
     params = [call.axes(name) for name in names if isinstance(call[name], TensorAxes)]
     axes = call.axes("input")
@@ -72,7 +72,7 @@ def cell(call: OperatorCall) -> Axes | list[TensorAxes]:
 
 
 def _cell(call: OperatorCall, kind: str, inputs: Axis, params: Sequence[Axes]) -> tuple[Axis, Axis]:
-    """Units of a cell, and what it gives out: its units, or a projection of them."""
+    """Return the units of a cell, and what it gives out: its units, or a projection of them."""
     (rows, own), (recurrent_rows, fed_back), *rest = params
     gates = _GATES[kind]
     units = Axis(rows.size // gates)
@@ -90,7 +90,7 @@ def _cell(call: OperatorCall, kind: str, inputs: Axis, params: Sequence[Axes]) -
 
 
 def _same_rows(call: OperatorCall, given: TensorAxes, wanted: Sequence[Axes]) -> None:
-    """A state that comes from elsewhere has every layer's units, row by row."""
+    """Give a state that comes from elsewhere every layer's units, row by row."""
     if isinstance(given, Rows) and given.dim == 0:
         rows = given.rows
     else:
@@ -102,7 +102,7 @@ def _same_rows(call: OperatorCall, given: TensorAxes, wanted: Sequence[Axes]) ->
 
 
 def _states(call: OperatorCall) -> Sequence[fx.Node]:
-    """Nodes of the initial states."""
+    """Return the nodes of the initial states."""
     schema = call.node.target._schema.arguments  # type: ignore[union-attr]
     place = next(k for k, argument in enumerate(schema) if argument.name == "hx")
     given = call.node.args[place]
@@ -111,7 +111,7 @@ def _states(call: OperatorCall) -> Sequence[fx.Node]:
 
 
 def _all_equal(node: fx.Node) -> bool:
-    """Whether a state has equal elements, for certain: made so, and written by nobody.
+    """Return whether a state has equal elements, for certain: made so, and written by nobody.
 
     Any order of units then leaves it as it is, so it ties no layer's units to another's.
     """

@@ -12,7 +12,7 @@ from merging.symmetry.rules.fused import cut_rows, read_by_position
 
 
 def reshape(call: OperatorCall) -> Axes | list[TensorAxes]:
-    """`view`, `reshape`, `flatten`, `unflatten`: products are joined and split, row-major.
+    """Follow `view`, `reshape`, `flatten`, `unflatten`: products are joined and split, row-major.
 
     An axis that comes of a split and is only read by position, as in fused queries, keys and
     values, has rows of its own.
@@ -69,13 +69,13 @@ def _with_ones(shape: Sequence[int], axes: Axes) -> Axes:
 
 
 def permute(call: OperatorCall) -> Axes:
-    """Axes in another order."""
+    """Put the axes in another order."""
     axes = call.axes("self")
     return [axes[dim] for dim in dim_list(call["dims"], len(axes))]
 
 
 def transpose(call: OperatorCall) -> Axes:
-    """Two axes change places (`t` of a matrix included)."""
+    """Let two axes change places (`t` of a matrix included)."""
     axes = list(call.axes("self"))
     if len(axes) < 2:
         return axes
@@ -86,13 +86,13 @@ def transpose(call: OperatorCall) -> Axes:
 
 
 def last_transpose(call: OperatorCall) -> Axes:
-    """The last two axes change places."""
+    """Let the last two axes change places."""
     axes = call.axes("self")
     return [*axes[:-2], axes[-1], axes[-2]]
 
 
 def move(call: OperatorCall) -> Axes:
-    """Some axes move, the others keep their order around them."""
+    """Move some axes; the others keep their order around them."""
     axes = call.axes("self")
     sources = dim_list(call["source"], len(axes))
     targets = dim_list(call["destination"], len(axes))
@@ -102,21 +102,21 @@ def move(call: OperatorCall) -> Axes:
 
 
 def unsqueeze(call: OperatorCall) -> Axes:
-    """A new axis of size 1."""
+    """Add an axis of size 1."""
     axes = list(call.axes("self"))
     axes.insert(call["dim"] % (len(axes) + 1), Axis(1))
     return axes
 
 
 def squeeze(call: OperatorCall) -> Axes:
-    """Axes of size 1 go."""
+    """Drop axes of size 1."""
     axes = call.axes("self")
     dims = dim_list(call["dim"], len(axes))
     return [axis for k, axis in enumerate(axes) if axis.size != 1 or k not in dims]
 
 
 def expand(call: OperatorCall) -> Axes:
-    """Axes of size 1 are repeated: all copies are equal, so any order will do."""
+    """Repeat axes of size 1: all copies are equal, so any order will do."""
     axes = call.axes("self")
     new = len(call.shape) - len(axes)
     kept = zip(axes, call.shape[new:], strict=True)
@@ -128,7 +128,7 @@ def expand(call: OperatorCall) -> Axes:
 
 
 def repeat(call: OperatorCall) -> Axes:
-    """Axes are tiled: `repeats x axis`."""
+    """Tile axes: `repeats x axis`."""
     axes = call.axes("self")
     padded = [Axis(1)] * (len(call.shape) - len(axes)) + list(axes)
     return [
@@ -138,7 +138,7 @@ def repeat(call: OperatorCall) -> Axes:
 
 
 def repeat_interleave(call: OperatorCall) -> Axes:
-    """Elements of one axis are repeated: `axis x copies`, and the copies are equal."""
+    """Repeat the elements of one axis: `axis x copies`, and the copies are equal."""
     axes = list(call.axes("self"))
     dim = call["dim"] % len(axes)
     axes[dim] = product([axes[dim], Axis(call.shape[dim] // axes[dim].size)])
@@ -146,7 +146,7 @@ def repeat_interleave(call: OperatorCall) -> Axes:
 
 
 def stack_flat(call: OperatorCall) -> Axes:
-    """`hstack`, `vstack`: concatenation along axis 1 or 0 of tensors that have it.
+    """Follow `hstack`, `vstack`: concatenation along axis 1 or 0 of tensors that have it.
 
     Raises:
         ValueError: For vectors, which become rows or are joined along their only axis.
@@ -158,7 +158,7 @@ def stack_flat(call: OperatorCall) -> Axes:
 
 
 def cat(call: OperatorCall) -> Axes:
-    """Concatenation along one axis; the others are the same."""
+    """Concatenate along one axis; the others are the same."""
     tensors: list[Axes] = [tensor.axes for tensor in call["tensors"] if tensor.shape != (0,)]
     return _joined(tensors, call, (call["dim"] or 0) % len(tensors[0]))
 
@@ -174,14 +174,14 @@ def _joined(tensors: list[Axes], call: OperatorCall, dim: int) -> Axes:
 
 
 def stack(call: OperatorCall) -> Axes:
-    """Tensors side by side along a new axis, which is read by position."""
+    """Put tensors side by side along a new axis, which is read by position."""
     axes = call.broadcast([tensor.axes for tensor in call["tensors"]])
     dim = (call["dim"] or 0) % len(call.shape)
     return [*axes[:dim], call.fixed(call.shape[dim], "read by position"), *axes[dim:]]
 
 
 def cut(call: OperatorCall) -> list[TensorAxes]:
-    """`split`, `chunk`, `unbind`: consecutive parts of one axis."""
+    """Follow `split`, `chunk`, `unbind`: consecutive parts of one axis."""
     if (rows := _own_rows(call)) is not None and call.operator == "unbind":
         return [TensorAxes(row) for row in rows]
     axes = call.axes("self")
@@ -194,7 +194,7 @@ def cut(call: OperatorCall) -> list[TensorAxes]:
 
 
 def select(call: OperatorCall) -> Axes:
-    """One position of an axis."""
+    """Take one position of an axis."""
     if (rows := _own_rows(call)) is not None:
         return rows[call["index"]]
     axes = call.axes("self")
@@ -204,7 +204,7 @@ def select(call: OperatorCall) -> Axes:
 
 
 def _own_rows(call: OperatorCall) -> list[Axes] | None:
-    """Index sets of single rows, where the call goes along the axis whose rows have their own."""
+    """Return the index sets of single rows, where the call goes along the axis that has them."""
     given = call["self"]
     if isinstance(given, Rows) and (call["dim"] or 0) % len(given.shape) == given.dim:
         return given.rows
@@ -212,7 +212,7 @@ def _own_rows(call: OperatorCall) -> list[Axes] | None:
 
 
 def cut_out(call: OperatorCall) -> Axes | list[Rows]:
-    """`slice`, `narrow`: a run of positions; with a step the axis keeps its order."""
+    """Follow `slice`, `narrow`: a run of positions; with a step the axis keeps its order."""
     if (rows := _own_rows(call)) is not None and call.operator == "slice" and 0 not in call.shape:
         taken = rows[slice(call["start"], call["end"], call["step"] or 1)]
         return [Rows(taken, call["self"].dim)]
@@ -236,7 +236,7 @@ def _wrapped(index: int, size: int) -> int:
 
 
 def pad(call: OperatorCall) -> Axes:
-    """What is added is constant and keeps its place; what was there may still be permuted."""
+    """Pad: what is added is constant and keeps its place; what was there may still be permuted."""
     axes = list(call.axes("self"))
     amounts = list(call["pad"])
     constant = call.operator == "constant_pad_nd" or call["mode"] in (None, "constant")
@@ -253,7 +253,7 @@ def pad(call: OperatorCall) -> Axes:
 
 
 def pool(call: OperatorCall) -> Axes | list[TensorAxes]:
-    """Pooling and resampling: channels by themselves, spatial positions fixed."""
+    """Follow pooling and resampling: channels by themselves, spatial positions fixed."""
     name = "self" if "self" in call.arguments else "input"
     axes = call.axes(name)
     spatial = int(next(digit for digit in call.operator if digit.isdigit()))

@@ -19,7 +19,7 @@ from pages.shared.merge.choice import Choice
 _MOST = 20
 
 
-def brought() -> Choice | None:
+def uploaded() -> Choice | None:
     """Return the models that were uploaded; None until all of them are read and fit."""
     st.caption(
         f"Two to {_MOST} checkpoints of one architecture, in any form that the Models page reads. "
@@ -66,7 +66,7 @@ def _is_run(models: Sequence[uploads.Given]) -> bool:
     return is_run
 
 
-def _place(model: uploads.Given | requests.BroughtCheckpoint) -> list[tuple[int, str]]:
+def _place(model: uploads.Given | requests.UploadedCheckpoint) -> list[tuple[int, str]]:
     """Return where a checkpoint comes in its run: 9 before 10, as nobody pads numbers."""
     parts = re.split(r"(\d+)", model.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
@@ -100,12 +100,12 @@ def _models() -> list[uploads.Given]:
 
 
 def _choice(
-    models: Sequence[requests.BroughtCheckpoint],
-    base: Sequence[requests.BroughtCheckpoint],
+    models: Sequence[requests.UploadedCheckpoint],
+    base: Sequence[requests.UploadedCheckpoint],
     examples: tuple[str, str],
 ) -> Choice:
     known = requests.Examples(*examples) if examples[0] else None
-    family = requests.brought_family(models, base[0] if base else None, known)
+    family = requests.uploaded_family(models, base[0] if base else None, known)
     return Choice(
         title="Your checkpoints",
         kind="tasks" if base else "seeds",
@@ -128,7 +128,7 @@ def _called_apart(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _moments(
-    models: Sequence[requests.BroughtCheckpoint], base: Sequence[requests.BroughtCheckpoint]
+    models: Sequence[requests.UploadedCheckpoint], base: Sequence[requests.UploadedCheckpoint]
 ) -> requests.Moments | None:
     """Return Adam's second moments, if all models have them."""
     own = tuple(model.second_moment for model in models)
@@ -137,7 +137,7 @@ def _moments(
 
 def _read(
     given: Sequence[uploads.Given], count: int, architecture: str
-) -> list[requests.BroughtCheckpoint] | None:
+) -> list[requests.UploadedCheckpoint] | None:
     """Read all checkpoints, `count` models and perhaps a base; the first gives the architecture."""
     first = _follow("merge_read_first", [given[0].asked(architecture)])
     if not first:
@@ -148,7 +148,7 @@ def _read(
         return None
     read = [*first, *others]
     try:  # strangers are named before somebody looks for examples
-        requests.brought_family(read[:count], read[count] if len(read) > count else None)
+        requests.uploaded_family(read[:count], read[count] if len(read) > count else None)
     except MergingError as error:
         words.tell(error)
         return None
@@ -157,6 +157,6 @@ def _read(
 
 def _follow(
     slot: str, wanted: Sequence[requests.CheckpointRequest]
-) -> list[requests.BroughtCheckpoint]:
+) -> list[requests.UploadedCheckpoint]:
     """Return what was read of these files; none of files that were there before."""
     return [found.result for found in jobs.follow(slot, wanted) if found.request in wanted]

@@ -28,7 +28,7 @@ def choose() -> Choice | None:
         name = st.selectbox(
             "What is merged", names, format_func=_title, key="merge_family", bind="query-params"
         )
-    whole = bring.brought() if name == OWN else _whole(str(name))
+    whole = bring.uploaded() if name == OWN else _whole(str(name))
     if whole is None:
         return None
     with right:

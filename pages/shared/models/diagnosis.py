@@ -117,7 +117,7 @@ def _lines(found: Diagnosis) -> list[str]:
         lines.append(f"{found.equal_share:.1%} of the numbers are equal in both models.")
     if found.matched_cosine < 1.1 * found.null_cosine:
         lines.append(
-            "Matching brings these models barely closer than chance would: do not expect the "
+            "Matching makes these models barely more alike than chance would: do not expect the "
             "barrier to fall."
         )
     for letter, dead in (("A", found.dead_a), ("B", found.dead_b)):

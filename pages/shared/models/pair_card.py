@@ -14,7 +14,7 @@ from pages.shared.rows import Row
 
 def pair_card(name: str) -> None:
     """Say what a bundled pair is and how it was trained."""
-    if name == session.BROUGHT:
+    if name == session.UPLOADED:
         st.info("These are your own checkpoints. To go back, choose a bundled pair in the sidebar.")
         return
     card = zoo.read_card(name)

@@ -25,15 +25,15 @@ def form() -> None:
     architecture = choose_architecture("models")
     say_refused()
     columns = st.columns(2)
-    read: list[requests.BroughtCheckpoint | None] = []
+    read: list[requests.UploadedCheckpoint | None] = []
     for column, letter in zip(columns, "AB", strict=True):
         with column:
             read.append(_checkpoint(letter, _known(architecture, read)))
     if None in read:
         return
     a, b = (checkpoint for checkpoint in read if checkpoint is not None)
-    fits = jobs.follow("models_brought_fit", [requests.FitRequest(a.fingerprint, b.fingerprint)])
-    if not fits or not fit.fit(fits[0].result, key="models_brought_tensors"):
+    fits = jobs.follow("models_uploaded_fit", [requests.FitRequest(a.fingerprint, b.fingerprint)])
+    if not fits or not fit.fit(fits[0].result, key="models_uploaded_tensors"):
         return
     subject = _with_data(a, b)
     if subject is not None:
@@ -46,12 +46,12 @@ def form() -> None:
         )
 
 
-def _known(architecture: str, read: list[requests.BroughtCheckpoint | None]) -> str:
+def _known(architecture: str, read: list[requests.UploadedCheckpoint | None]) -> str:
     """Return what is known of the next file's architecture: B may leave it to A."""
     return architecture or (read[0].config if read and read[0] is not None else "")
 
 
-def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | None:
+def _checkpoint(letter: str, architecture: str) -> requests.UploadedCheckpoint | None:
     file = given(f"Model {letter}", server_folder.WEIGHTS, f"models_file_{letter.lower()}")
     if file is None:
         return None
@@ -59,21 +59,21 @@ def _checkpoint(letter: str, architecture: str) -> requests.BroughtCheckpoint | 
     for found in jobs.follow(f"models_read_{letter}", [wanted]):
         if found.request != wanted:
             return None  # still the file before this one
-        brought: requests.BroughtCheckpoint = found.result
-        remember(brought)
+        checkpoint: requests.UploadedCheckpoint = found.result
+        remember(checkpoint)
         st.success(
-            f"{brought.tensors:,} tensors, {brought.parameters:,} numbers, fingerprint "
-            f"{words.code(brought.fingerprint[:12])}",
+            f"{checkpoint.tensors:,} tensors, {checkpoint.parameters:,} numbers, fingerprint "
+            f"{words.code(checkpoint.fingerprint[:12])}",
             icon=":material/check_circle:",
         )
-        for note in brought.notes:
+        for note in checkpoint.notes:
             st.caption(words.plain(note))
-        return brought
+        return checkpoint
     return None
 
 
 def _with_data(
-    a: requests.BroughtCheckpoint, b: requests.BroughtCheckpoint
+    a: requests.UploadedCheckpoint, b: requests.UploadedCheckpoint
 ) -> requests.Subject | None:
     found = examples(a.config, key="models")
     if found is None:

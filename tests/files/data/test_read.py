@@ -1,4 +1,4 @@
-"""Data of every kind that may be brought: found from the bytes, read right, said what was done."""
+"""Data of every kind that may be given: found from the bytes, read right, said what was done."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ def test_other_kinds_of_pixels_become_grey_or_colour(mode):
     assert read(data).x.shape == (2, 1 if mode in {"LA", "1"} else 3, 5, 4)
 
 
-def test_images_are_brought_to_a_size_that_is_asked_for():
+def test_images_are_resized_to_a_size_that_is_asked_for():
     data = zipped({"a/1": picture(pixels(0)), "b/1": picture(pixels(1, (9, 7, 3)))})
     found = read(data, image_size=(6, 8))
     assert found.x.shape == (2, 3, 6, 8)
-    assert "brought to 6 × 8" in found.notes[1]
+    assert "resized to 6 × 8" in found.notes[1]
 
 
 def test_folders_called_train_and_test_are_the_two_parts():
@@ -312,5 +312,5 @@ def test_what_is_written_as_a_table_is_read_back(x):
 def test_missing_paths_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="mine: there is no such file or folder"):
         read_data(tmp_path / "none", "mine")
-    with pytest.raises(DataError, match="mine: holds no files"):
+    with pytest.raises(DataError, match="mine: holds no files; add the data"):
         read_data(tmp_path, "mine")

@@ -116,7 +116,7 @@ def test_the_scale_of_the_sum_is_the_size_of_the_data_set_times_the_mean():
     mean = {"w": torch.tensor([0.25])}
     assert merging.on_sum_scale(mean, 8)["w"].tolist() == [2.0]
     assert mean["w"].tolist() == [0.25]
-    with pytest.raises(MergingError, match="positive number of examples, not 0"):
+    with pytest.raises(MergingError, match="number of examples must be positive, not 0"):
         merging.on_sum_scale(mean, 0)
 
 

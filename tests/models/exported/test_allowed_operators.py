@@ -90,7 +90,7 @@ EVERY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.filterwarnings("ignore")
-def test_every_architecture_here_can_be_brought_as_an_archive(name):
+def test_every_architecture_here_can_be_given_as_an_archive(name):
     model, inputs = EVERY[name]()
     inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     missing = set(_names(_targets(model, inputs))) - ALLOWED - set(FUNCTIONS)

@@ -185,7 +185,7 @@ def test_a_model_whose_batch_cannot_vary_says_so():
 def test_a_model_that_returns_no_tensor_is_refused():
     model = Net(lambda m, x: [], fc=nn.Linear(4, 2)).eval()
     x = torch.randn(3, 4)
-    with pytest.raises(MergingError, match="returns no tensor"):
+    with pytest.raises(MergingError, match="returns no tensor; have it return one"):
         trace(model, (x,)).run(model.state_dict(), (x,))
 
 

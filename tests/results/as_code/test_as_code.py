@@ -182,7 +182,7 @@ def test_a_command_asks_for_what_the_page_asked_for(name, capsys, monkeypatch):
     assert asked[0].key == expected.key
 
 
-def brought(store: Store) -> requests.Subject:
+def uploaded(store: Store) -> requests.Subject:
     """Two exported models, without examples, kept in a store."""
     marks = []
     for letter, seed in (("A", 0), ("B", 1)):
@@ -196,7 +196,7 @@ def brought(store: Store) -> requests.Subject:
 
 def test_uploaded_models_have_stand_in_names(tmp_path, capsys):
     store = Store(tmp_path / "mine")
-    request = requests.alignment(brought(store), "weight")
+    request = requests.alignment(uploaded(store), "weight")
     expected = Session(store).compute(request).permutations
     assert as_code.note(request) == "Put your own files here: `A.pt2` and `B.pt2` for your models."
     assert words_of(request) == ["match", "A.pt2", "B.pt2"]
@@ -332,11 +332,11 @@ def test_a_fusion_is_written_to_a_file(fused):
         np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-6)
 
 
-def brought_family(store: Store, data: str) -> requests.Family:
+def uploaded_family(store: Store, data: str) -> requests.Family:
     """Two models of a family in half precision and their base, kept in a store, and as files."""
     family, marks = merging.load_family("mnist-classes"), []
-    brought = {"1": family.models[0], "2": family.models[3], "base": family.base}
-    for name, params in brought.items():
+    uploaded = {"1": family.models[0], "2": family.models[3], "base": family.base}
+    for name, params in uploaded.items():
         file = Path(f"{name}.safetensors")
         merging.write_checkpoint(file, {key: value.half() for key, value in params.items()})
         marks.append(keep_checkpoint(file, file.name, store))
@@ -349,7 +349,7 @@ def brought_family(store: Store, data: str) -> requests.Family:
 @pytest.mark.parametrize("data", ["mnist", ""])
 def test_a_fusion_of_uploaded_models_runs_on_their_files(data, tmp_path, capsys):
     store = Store(tmp_path / "mine")
-    wanted = requests.fusion(brought_family(store, data), "task_arithmetic", weights=(0.5, 0.5))
+    wanted = requests.fusion(uploaded_family(store, data), "task_arithmetic", weights=(0.5, 0.5))
     exported = requests.FusionExportRequest(wanted)
     assert as_code.note(wanted) == (
         "Put your own files here: `1.safetensors` to `2.safetensors` for your models, "
@@ -374,7 +374,7 @@ def test_models_of_other_widths_are_fused_from_their_files(tmp_path, capsys):
         merging.write_checkpoint(f"{k}.safetensors", params)
         marks.append(keep_checkpoint(Path(f"{k}.safetensors"), f"{k}", store))
     examples = requests.Examples("mnist", load_dataset("mnist").fingerprint)
-    wanted = requests.fusion(requests.brought_family(marks, examples=examples), "transport")
+    wanted = requests.fusion(requests.uploaded_family(marks, examples=examples), "transport")
     expected = safetensors.torch.load(
         Session(store).compute(requests.FusionExportRequest(wanted)).data
     )

@@ -267,9 +267,9 @@ def test_the_names_of_pairs_are_not_in_keys():
         assert name not in requests.canonical(requests.EndPointsRequest(subject).payload)
 
 
-def test_requests_for_a_brought_copy_of_a_bundled_pair_have_its_keys():
-    brought = requests.Subject(**{f.name: getattr(SUBJECT, f.name) for f in fields(SUBJECT)})
-    assert requests.CurveRequest(brought).key == requests.CurveRequest(SUBJECT).key
+def test_requests_for_an_uploaded_copy_of_a_bundled_pair_have_its_keys():
+    uploaded = requests.Subject(**{f.name: getattr(SUBJECT, f.name) for f in fields(SUBJECT)})
+    assert requests.CurveRequest(uploaded).key == requests.CurveRequest(SUBJECT).key
 
 
 @pytest.mark.parametrize(
@@ -498,13 +498,13 @@ def test_a_family_without_its_base_is_another_family():
     assert "base" not in requests.ReferencesRequest(bare).names()
 
 
-def brought(widths, **more):
+def uploaded(widths, **more):
     config = requests_request.canonical({"architecture": "mlp", "widths": widths, **more})
-    return requests.BroughtCheckpoint(f"{widths}.pt", str(widths), config, 4, 9, ())
+    return requests.UploadedCheckpoint(f"{widths}.pt", str(widths), config, 4, 9, ())
 
 
-def test_brought_models_of_one_width_are_a_family_like_any_other():
-    family = requests.brought_family([brought([4, 3, 2])] * 2, brought([4, 3, 2]))
+def test_uploaded_models_of_one_width_are_a_family_like_any_other():
+    family = requests.uploaded_family([uploaded([4, 3, 2])] * 2, uploaded([4, 3, 2]))
     assert family.configs == ()
     assert "configs" not in requests.ReferencesRequest(family).payload["family"]
     assert family.base == "[4, 3, 2]"
@@ -512,8 +512,8 @@ def test_brought_models_of_one_width_are_a_family_like_any_other():
 
 def test_a_family_of_several_widths_has_those_of_its_first_model():
     examples = requests.Examples("mnist", "ab")
-    models = [brought(widths) for widths in ([4, 3, 2], [4, 9, 2], [4, 3, 2])]
-    family = requests.brought_family(models, examples=examples)
+    models = [uploaded(widths) for widths in ([4, 3, 2], [4, 9, 2], [4, 3, 2])]
+    family = requests.uploaded_family(models, examples=examples)
     assert family.config == models[0].config
     assert requests.usable_rules(family) == ["transport"]
     turned = family.of((1, 0))
@@ -521,7 +521,7 @@ def test_a_family_of_several_widths_has_those_of_its_first_model():
         models[1].config,
         (models[1].config, models[0].config),
     )
-    assert family.of((0, 2)) == requests.brought_family([models[0], models[2]], examples=examples)
+    assert family.of((0, 2)) == requests.uploaded_family([models[0], models[2]], examples=examples)
     request = requests.fusion(turned, "transport")
     assert requests.from_payload(json.loads(requests_request.canonical(request.payload))) == request
 
@@ -529,26 +529,26 @@ def test_a_family_of_several_widths_has_those_of_its_first_model():
 @pytest.mark.parametrize(
     "other",
     [
-        brought([4, 3, 3, 2]),
-        brought([5, 3, 2]),
-        brought([4, 3, 1]),
-        brought([4, 3, 2], norm="batch"),
-        requests.BroughtCheckpoint(
+        uploaded([4, 3, 3, 2]),
+        uploaded([5, 3, 2]),
+        uploaded([4, 3, 1]),
+        uploaded([4, 3, 2], norm="batch"),
+        requests.UploadedCheckpoint(
             "vit.pt", "v", '{"architecture":"vit","widths":[4,3,2]}', 1, 1, ()
         ),
     ],
 )
 def test_models_that_differ_in_more_than_hidden_widths_are_named(other):
     with pytest.raises(ArchitectureMismatchError, match=f"{re.escape(other.name)}: another arch"):
-        requests.brought_family([brought([4, 3, 2]), other])
+        requests.uploaded_family([uploaded([4, 3, 2]), other])
 
 
 def test_models_of_another_width_than_their_base_are_named():
-    models = [brought([4, 3, 2]), brought([4, 9, 2])]
+    models = [uploaded([4, 3, 2]), uploaded([4, 9, 2])]
     with pytest.raises(ArchitectureMismatchError, match=r"^\[4, 9, 2\].pt: .* than the base"):
-        requests.brought_family(models, brought([4, 3, 2]))
+        requests.uploaded_family(models, uploaded([4, 3, 2]))
     with pytest.raises(ArchitectureMismatchError, match=r"^\[4, 3, 2\].pt, .* than the base"):
-        requests.brought_family([models[0], models[0]], models[1])
+        requests.uploaded_family([models[0], models[0]], models[1])
 
 
 def test_a_rule_waits_for_the_curvatures_that_it_needs():

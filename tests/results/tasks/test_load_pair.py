@@ -50,7 +50,7 @@ def kept(params, store, name="mine.safetensors"):
     return keep.keep_checkpoint(data, name, store)
 
 
-def brought(params_a, params_b, store):
+def uploaded(params_a, params_b, store):
     a, b = kept(params_a, store, "a.bin"), kept(params_b, store, "b.bin")
     return replace(SUBJECT, config=a.config, model_a=a.fingerprint, model_b=b.fingerprint)
 
@@ -105,7 +105,7 @@ def test_the_format_does_not_count_and_notes_say_what_was_done(write, notes, pai
 
 
 def test_identical_files_have_one_fingerprint(pair, store):
-    subject = brought(pair.params_a, saved(dict(pair.params_a)), store)
+    subject = uploaded(pair.params_a, saved(dict(pair.params_a)), store)
     assert subject.model_a == subject.model_b
     loaded = load_pair.load(subject, store)
     assert all(torch.equal(loaded.params_a[k], loaded.params_b[k]) for k in loaded.params_a)
@@ -125,7 +125,7 @@ def test_half_precision_is_computed_in_float32(dtype, pair, store):
         {name: value.to(dtype) for name, value in params.items()}
         for params in (pair.params_a, pair.params_b)
     ]
-    loaded = load_pair.load(brought(*halves, store), store)
+    loaded = load_pair.load(uploaded(*halves, store), store)
     for params, half in zip((loaded.params_a, loaded.params_b), halves, strict=True):
         assert {value.dtype for value in params.values()} == {torch.float32}
         assert all(torch.equal(params[name], half[name].float()) for name in half)
@@ -141,7 +141,7 @@ def test_what_is_kept_keeps_its_dtype(pair, store):
 
 def test_models_of_two_precisions_are_both_computed_in_float32(pair, store):
     half = {name: value.half() for name, value in pair.params_b.items()}
-    loaded = load_pair.load(brought(pair.params_a, half, store), store)
+    loaded = load_pair.load(uploaded(pair.params_a, half, store), store)
     assert {v.dtype for v in (*loaded.params_a.values(), *loaded.params_b.values())} == {
         torch.float32
     }
@@ -156,7 +156,7 @@ def test_models_of_two_widths_are_refused_by_layer(pair, store):
         "layers.1.bias": torch.zeros(10),
     }
     with pytest.raises(ArchitectureMismatchError, match=r"'layers\.\d\.weight'"):
-        load_pair.load(brought(pair.params_a, narrow, store), store)
+        load_pair.load(uploaded(pair.params_a, narrow, store), store)
 
 
 def test_models_of_one_depth_and_two_widths_name_both_shapes(store):
@@ -171,11 +171,11 @@ def test_models_of_one_depth_and_two_widths_name_both_shapes(store):
     with pytest.raises(
         ArchitectureMismatchError, match=r"'layers\.0\.weight' is \[8, 64\].*\[6, 64\]"
     ):
-        load_pair.load(brought(network(8), network(6), store), store)
+        load_pair.load(uploaded(network(8), network(6), store), store)
 
 
 def test_a_model_that_is_gone_says_where_to_upload_it_again(pair, store):
-    subject = brought({k: v * 2 for k, v in pair.params_a.items()}, pair.params_b, store)
+    subject = uploaded({k: v * 2 for k, v in pair.params_a.items()}, pair.params_b, store)
     store.files.path(subject.model_a).unlink()
     with pytest.raises(MergingError, match=r"no longer in the result store.*upload it again"):
         load_pair.load(subject, store)
@@ -263,7 +263,7 @@ def test_a_spec_without_a_group_is_kept_and_used(store):
     assert len(load_pair.load(SUBJECT, store).spec.sizes) == 3
 
 
-def test_the_derived_spec_brought_back_is_no_other_spec(store):
+def test_the_derived_spec_uploaded_again_is_no_other_spec(store):
     text = load.certified(SUBJECT.config, store)[1].to_json()
     assert keep.keep_spec(text, SUBJECT.config, store).fingerprint == ""
 

@@ -41,7 +41,7 @@ class RuleCard:
         needs_data: Whether it needs the architecture and validation examples.
         needs_sizes: Whether it needs how many examples each model was trained on.
         least_models: Models it takes at the least.
-        most_models: Models it takes at the most; 0 for any number.
+        most_models: Models it takes at most; 0 for any number.
         other_widths: Whether models may differ in widths; the result has the first one's.
         function: The public function that runs it: `fuse`, tensor by tensor, or one of its own,
             on whole networks.

@@ -1,4 +1,4 @@
-"""Small models as a person brings them: fine-tuned from a base, trained apart, or of one run.
+"""Small models as a person has them: fine-tuned from a base, trained apart, or of one run.
 
 And what the library itself makes of them: `fused` calls `merging.fuse` and its like directly, with
 nothing of requests, tasks or stores in between.
@@ -35,7 +35,7 @@ PREFIXES = {"apart": "module.", "run": "_orig_mod."}
 
 
 @dataclass(frozen=True)
-class Brought:
+class OwnModels:
     """Models and examples as files, and as the library reads them.
 
     Attributes:
@@ -69,11 +69,11 @@ class Brought:
         """The first model's architecture, and that of what is merged."""
         return self.networks[0]
 
-    def some(self, count: int) -> Brought:
+    def some(self, count: int) -> OwnModels:
         """The first of the models alone."""
         return self.of(range(count))
 
-    def of(self, members: Sequence[int]) -> Brought:
+    def of(self, members: Sequence[int]) -> OwnModels:
         """Some of the models, in this order."""
         return replace(
             self,
@@ -83,7 +83,7 @@ class Brought:
         )
 
 
-def bring(kind: str, folder: Path) -> Brought:
+def bring(kind: str, folder: Path) -> OwnModels:
     """Train models, and write them and their examples into a folder.
 
     Args:
@@ -109,7 +109,7 @@ def bring(kind: str, folder: Path) -> Brought:
     read = [merging.read_model(path) for path in files]
     first = read[0]
     part = merging.read_examples(folder / "examples.npz", first).train
-    return Brought(
+    return OwnModels(
         tuple(one.model for one in read),
         first.example_inputs,
         tuple(states),
@@ -122,12 +122,12 @@ def bring(kind: str, folder: Path) -> Brought:
     )
 
 
-def bundled(name: str, count: int) -> Brought:
+def bundled(name: str, count: int) -> OwnModels:
     """The first models of a bundled family of one task."""
     family = merging.load_family(name)
     (task,) = family.tasks
     base_train = (family.data or task).train
-    return Brought(
+    return OwnModels(
         (family.model,) * count,
         (task.test.inputs[:2],),
         tuple(family.models[:count]),
@@ -165,17 +165,17 @@ def _states(kind: str, data: Batches) -> tuple[list[State], State | None]:
 
 def fused(
     rule: str,
-    brought: Brought,
+    family: OwnModels,
     *,
     weights: Sequence[float] | None = None,
     options: Mapping[str, Any] | None = None,
     order: str = "",
 ) -> State:
-    """What the library makes of brought models, called directly.
+    """What the library makes of own models, called directly.
 
     Args:
         rule: One of `RULE_CARDS`.
-        brought: The models; of the first one's file are the names.
+        family: The models; of the first one's file are the names.
         weights: One number per model.
         options: The rule's options.
         order: How the models are lined up first, if at all.
@@ -183,67 +183,67 @@ def fused(
     Returns:
         What is to be written.
     """
-    found = _merged(rule, brought, weights, options, order)
-    return {brought.prefix + name: value for name, value in found.items()}
+    found = _merged(rule, family, weights, options, order)
+    return {family.prefix + name: value for name, value in found.items()}
 
 
 def _merged(
     rule: str,
-    brought: Brought,
+    family: OwnModels,
     weights: Sequence[float] | None,
     options: Mapping[str, Any] | None,
     order: str,
 ) -> State:
-    spec = merging.find_symmetry(brought.model, brought.inputs)
-    models: Sequence[State] = brought.models
+    spec = merging.find_symmetry(family.model, family.inputs)
+    models: Sequence[State] = family.models
     orders = None
     if order:
-        orders = merging.align_many(spec, brought.model, models, order).permutations
+        orders = merging.align_many(spec, family.model, models, order).permutations
         models = [merging.permute(spec, o, m) for o, m in zip(orders, models, strict=True)]
     card, given = find_card(rule), {}
     if card.on_networks:
-        return _whole(rule, brought, models, spec, weights, options)
+        return _whole(rule, family, models, spec, weights, options)
     if card.needs_fishers:
-        own = [_curvature(brought, params, brought.train) for params in brought.models]
+        own = [_curvature(family, params, family.train) for params in family.models]
         if orders is not None:
             own = [merging.permute(spec, o, f) for o, f in zip(orders, own, strict=True)]
         given["fishers"] = own
     if card.needs_base_fisher:
-        given["base_fisher"] = _curvature(brought, brought.base, brought.base_train)
+        given["base_fisher"] = _curvature(family, family.base, family.base_train)
     if card.needs_grams:
         given["grams"] = [
-            merging.gram_matrices(brought.model, params, brought.train, examples=CURVATURE_EXAMPLES)
+            merging.gram_matrices(family.model, params, family.train, examples=CURVATURE_EXAMPLES)
             for params in models
         ]
     if card.needs_data:
-        given |= {"model": brought.model, "batches": brought.validation}
+        given |= {"model": family.model, "batches": family.validation}
     if card.needs_sizes:
-        given["sizes"] = [len(brought.train)] * len(models)
+        given["sizes"] = [len(family.train)] * len(models)
     return merging.fuse(
-        rule, models=models, base=brought.base, weights=weights, options=options, **given
+        rule, models=models, base=family.base, weights=weights, options=options, **given
     )
 
 
-def _curvature(brought: Brought, params: State, data: Batches) -> State:
-    mean = merging.diagonal_fisher(brought.model, params, data, examples=CURVATURE_EXAMPLES)
+def _curvature(family: OwnModels, params: State, data: Batches) -> State:
+    mean = merging.diagonal_fisher(family.model, params, data, examples=CURVATURE_EXAMPLES)
     return merging.on_sum_scale(mean, len(data))
 
 
 def _whole(
     rule: str,
-    brought: Brought,
+    family: OwnModels,
     models: Sequence[State],
     spec: Any,
     weights: Sequence[float] | None,
     options: Mapping[str, Any] | None,
 ) -> State:
-    model, some = brought.model, brought.train.take(SHOWN_EXAMPLES)
+    model, some = family.model, family.train.take(SHOWN_EXAMPLES)
     if rule == "zipit":
         return zip_models(spec, model, models, some, options=options).heads[0]
     if rule == "transport":
-        specs = [merging.find_symmetry(network, brought.inputs) for network in brought.networks]
+        specs = [merging.find_symmetry(network, family.inputs) for network in family.networks]
         return fuse_by_transport(
-            brought.networks, models, specs, some, weights=weights, options=options
+            family.networks, models, specs, some, weights=weights, options=options
         ).params
     start = merging.fuse("average", models=models, weights=weights)
-    return distill(model, start, models, brought.train, options=options).params
+    return distill(model, start, models, family.train, options=options).params
