@@ -26,7 +26,7 @@ from merging.models.dtypes import in_form, widened
 from merging.models.exported.blueprint import ExportedModel
 from merging.models.exported.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.models.libraries import library_config, transformers_config
-from merging.models.network import Network, check_weights, is_bundled, with_tied
+from merging.models.network import Network, check_tied, check_weights, is_bundled, with_tied
 from merging.models.state_dict import in_order
 from merging.models.user_network import named_network
 from merging.schema.errors import ArchitectureMismatchError
@@ -151,6 +151,7 @@ def _network(params: Params, meta: Mapping[str, str], name: str, architecture: s
 def _brought(params: Params, network: Network, prefix: str, name: str) -> BroughtModel:
     whole = with_tied(params, network)
     check_weights(whole, network, name)
+    check_tied(params, network, name)
     ordered = in_order(whole, network.model.state_dict())
     dtypes = {key: value.dtype for key, value in whole.items()}
     return BroughtModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)

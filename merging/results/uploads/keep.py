@@ -27,7 +27,7 @@ from merging.files.data.arrays import BroughtArrays
 from merging.files.data.read import read_data
 from merging.models.exported.blueprint_file import blueprint_bytes
 from merging.models.exported.pt2_archive import Archive, looks_like_pt2, read_pt2
-from merging.models.network import check_weights, is_bundled, with_tied
+from merging.models.network import check_tied, check_weights, is_bundled, with_tied
 from merging.models.read_examples import parted
 from merging.models.read_model import config_of
 from merging.results.compute.store import Store
@@ -120,6 +120,7 @@ def keep_checkpoint(
             network = network_of(canonical(config), store)
             whole = with_tied(shapes, network)
             check_weights(whole, network, name)
+            check_tied(checkpoint, network, name)
         homes = _homes(whole, shapes)  # tied tensors have several names
         on_disk = LazyParams(homes, lambda key: checkpoint.tensor(homes[key]))
         meta = checkpoint.meta
