@@ -202,8 +202,8 @@ def _written(
     meta = {"format": "pt", "recipe": json.dumps(recipe)}
     if target.suffix == ".safetensors" or is_torch_name(target):
         if is_torch_name(target):
-            names = {prefix + name: name for name in first}
-            write_torch(target, {k: walk.tensor(n).to(type_of(n)) for k, n in names.items()})
+            own = {prefix + name: name for name in first}
+            write_torch(target, {k: walk.tensor(n).to(type_of(n)) for k, n in own.items()})
         else:
             stream_checkpoint(target, specs, tensor, meta)
         return FusedFiles(

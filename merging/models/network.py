@@ -81,7 +81,7 @@ def with_tied(params: Mapping[str, Tensor], network: Network) -> dict[str, Tenso
         The state dict, with the tied tensors under all of their names.
     """
     whole = dict(params)
-    for names in _tied(network):
+    for names in tied_names(network):
         known = next((name for name in names if name in params), None)
         if known is not None:
             whole.update((name, params[known]) for name in names if name not in params)
@@ -99,7 +99,7 @@ def check_tied(params: Mapping[str, Tensor], network: Network, name: str) -> Non
     Raises:
         ArchitectureMismatchError: If two differ; the message names both.
     """
-    for names in _tied(network):
+    for names in tied_names(network):
         first, *others = [key for key in names if key in params] or [""]
         for other in others:
             if not _same(params[first], params[other]):
@@ -110,7 +110,7 @@ def check_tied(params: Mapping[str, Tensor], network: Network, name: str) -> Non
                 )
 
 
-def _tied(network: Network) -> list[list[str]]:
+def tied_names(network: Network) -> list[list[str]]:
     """Names that share one tensor, for every such tensor of a network."""
     places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for name, value in network.model.state_dict(keep_vars=True).items():
