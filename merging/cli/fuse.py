@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from merging.cli.opened import OpenedModels, open_models
 from merging.cli.session import Answer, Computed, Session
 from merging.cli.wanted_fusion import Fuse
+from merging.files.checkpoints.by_name import is_torch_name, write_as_named
 from merging.fusion.fuse_files import fuse_files
 from merging.results import requests
 from merging.schema.errors import MergingError
@@ -21,6 +21,8 @@ def fuse(asked: Fuse, session: Session) -> Answer:
     """
     if asked.streams:
         return _from_files(asked)
+    if asked.out:
+        is_torch_name(asked.out)  # a name that promises another kind of file is refused
     models = open_models(asked.named, session.store)
     family = asked.family(models.family)
     first = asked.chosen(len(models.family.models))[0]
@@ -34,7 +36,7 @@ def fuse(asked: Fuse, session: Session) -> Answer:
     last = None
     if asked.out:
         last = session.run(_file(asked.out, fusion, models.prefix(first)))
-        Path(asked.out).write_bytes(last.result.data)
+        write_as_named(asked.out, last.result.data)
         found["written"] = asked.out
     if family.tasks:
         last = session.run(fusion)

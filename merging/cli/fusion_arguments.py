@@ -26,8 +26,8 @@ def add_fuse(child: ArgumentParser) -> None:
     child.add_argument(
         "--out",
         metavar="FILE",
-        help="where to write: .safetensors; .zip for a folder with model card and recipe; or, from "
-        "files without --data, a folder",
+        help="where to write: .safetensors; .pt for PyTorch; .zip for a folder with model card and "
+        "recipe; or, from files without --data, a folder",
     )
 
 

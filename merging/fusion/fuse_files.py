@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from merging.files.checkpoints.by_name import is_torch_name, write_torch
 from merging.files.checkpoints.read import (
     OpenCheckpoint,
     TensorSpec,
@@ -83,8 +84,9 @@ def fuse_files(
     Args:
         rule: A name in `RULES`.
         paths: Files and folders, as `open_checkpoint` takes them; of a run, in order.
-        out: A new `.safetensors` file; or a new folder, which gets the weights, a model card, and
-            the first model's `config.json` if it has one.
+        out: A new `.safetensors` file; a new PyTorch file (`.pt`, `.pth`, `.bin`), for which the
+            result has to fit in memory, and which has no metadata; or a new folder, which gets the
+            weights, a model card, and the first model's `config.json` if it has one.
         base: What the models were fine-tuned from.
         weights: One number per model.
         fishers: Files with the curvature of every model, on the scale of the sum; or
@@ -125,6 +127,7 @@ def fuse_files(
         {'w': tensor([1.5000])}
     """
     target = Path(out)
+    is_torch_name(target)  # a name that promises another kind of file is refused
     if target.exists():
         raise MergingError(f"{target.name}: this is there already; choose another file or folder")
     if shard_bytes < 1:
@@ -197,8 +200,12 @@ def _written(
     prefix = first.meta.get("stripped_prefix", "")
     specs = {prefix + name: TensorSpec(first.specs[name].shape, type_of(name)) for name in first}
     meta = {"format": "pt", "recipe": json.dumps(recipe)}
-    if target.suffix == ".safetensors":
-        stream_checkpoint(target, specs, tensor, meta)
+    if target.suffix == ".safetensors" or is_torch_name(target):
+        if is_torch_name(target):
+            own = {prefix + name: name for name in first}
+            write_torch(target, {k: walk.tensor(n).to(type_of(n)) for k, n in own.items()})
+        else:
+            stream_checkpoint(target, specs, tensor, meta)
         return FusedFiles(
             files=(target,), card=write_card(recipe, walk.notes), recipe=recipe, notes=walk.notes
         )

@@ -53,6 +53,7 @@ class Walk:
         self._means = problem.reweighted(shares)
         self._counts: Counter[str] = Counter()
         self._entries = 0
+        self._wrong, self._first_wrong = 0, ""
 
     def spec(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
         """Return the shape and type of a fused tensor: those of the first model's."""
@@ -79,7 +80,9 @@ class Walk:
 
     def _told(self, name: str, fused: Entries | Counted) -> Iterator[Tensor]:
         value = fused.value if isinstance(fused, Counted) else fused
-        yield from value
+        for block in value:
+            self._look(block, name)
+            yield block
         if isinstance(fused, Counted):
             self._counts.update(fused.counts)
             self._entries += math.prod(value.shape)
@@ -90,7 +93,22 @@ class Walk:
     def notes(self) -> Mapping[str, Any]:
         """What the rule found out; shares are of all entries that it fused."""
         shares = {f"{what}_share": n / max(1, self._entries) for what, n in self._counts.items()}
-        return {**self._problem.notes, **shares}
+        said = {**self._problem.notes, **shares}
+        if self._wrong:
+            said["warning"] = (
+                f"{self._wrong:,} entries of the result are NaN or infinite, the first in "
+                f"{self._first_wrong!r}: models hold such values, and the rule cannot leave them "
+                "out; leave those models out"
+            )
+        return said
+
+    def _look(self, block: Tensor, name: str) -> None:
+        """Count entries that are no numbers; a sum finds most blocks free of such at once."""
+        if block.is_floating_point() and not math.isfinite(block.sum()):
+            wrong = len(block) - int(block.isfinite().sum())
+            if wrong and not self._wrong:
+                self._first_wrong = name
+            self._wrong += wrong
 
     def _tell_before(self, done: float, of: float, note: str) -> None:
         self._tell(self._total / 2 * done / of, self._total, note)
@@ -101,8 +119,18 @@ class Walk:
         if self._buffers != "rule" and name in self._problem.statistics:
             if self._buffers == "first":
                 return entries(self._first, name)
-            return weighted_mean(self._means, name)
+            return weighted_mean(self._averaged(name), name)
         return self._rule.fuse(self._problem, name, self._options)
+
+    def _averaged(self, name: str) -> FusionProblem:
+        """Whose running statistics are averaged; a robust rule leaves out what is not finite."""
+        if self._rule.card.family != "robust":
+            return self._means
+        sound = [
+            weight * all(bool(block.isfinite().all()) for block in entries(model, name))
+            for model, weight in zip(self._means.models, self._means.weights, strict=True)
+        ]
+        return self._means.reweighted(sound) if any(sound) else self._means
 
 
 def _is_of_tasks(rule: Rule) -> bool:

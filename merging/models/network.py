@@ -80,16 +80,49 @@ def with_tied(params: Mapping[str, Tensor], network: Network) -> dict[str, Tenso
     Returns:
         The state dict, with the tied tensors under all of their names.
     """
-    places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
-    for name, value in network.model.state_dict(keep_vars=True).items():
-        if value.numel():
-            places.setdefault((value.data_ptr(), tuple(value.shape)), []).append(name)
     whole = dict(params)
-    for names in places.values():
+    for names in tied_names(network):
         known = next((name for name in names if name in params), None)
         if known is not None:
             whole.update((name, params[known]) for name in names if name not in params)
     return whole
+
+
+def check_tied(params: Mapping[str, Tensor], network: Network, name: str) -> None:
+    """Make sure that names which a network ties have one value in a file.
+
+    Args:
+        params: The state dict, as the file has it; only tied tensors are read.
+        network: The network that it is for.
+        name: What to call the file in the message.
+
+    Raises:
+        ArchitectureMismatchError: If two differ; the message names both.
+    """
+    for names in tied_names(network):
+        first, *others = [key for key in names if key in params] or [""]
+        for other in others:
+            if not _same(params[first], params[other]):
+                raise ArchitectureMismatchError(
+                    f"{name}: {first} and {other} differ, and {network.title} ties them: it "
+                    "computes with one tensor under both names, so one of these would be ignored. "
+                    "Give an architecture that does not tie them, or a file in which they are equal"
+                )
+
+
+def tied_names(network: Network) -> list[list[str]]:
+    """Names that share one tensor, for every such tensor of a network."""
+    places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name, value in network.model.state_dict(keep_vars=True).items():
+        if value.numel():
+            places.setdefault((value.data_ptr(), tuple(value.shape)), []).append(name)
+    return [names for names in places.values() if len(names) > 1]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:  # which is said elsewhere
+        return True
+    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is like NaN
 
 
 # Blueprints

@@ -26,7 +26,8 @@ from merging.models.dtypes import in_form, widened
 from merging.models.exported.blueprint import ExportedModel
 from merging.models.exported.pt2_archive import Archive, looks_like_pt2, read_pt2
 from merging.models.libraries import library_config, transformers_config
-from merging.models.network import Network, check_weights, is_bundled, with_tied
+from merging.models.names import fit_names
+from merging.models.network import Network, check_tied, check_weights, is_bundled, with_tied
 from merging.models.state_dict import in_order
 from merging.models.user_network import named_network
 from merging.schema.errors import ArchitectureMismatchError
@@ -149,8 +150,13 @@ def _network(params: Params, meta: Mapping[str, str], name: str, architecture: s
 
 
 def _file_model(params: Params, network: Network, prefix: str, name: str) -> FileModel:
+    fitted = fit_names(params, network)
+    params = {key: params[home] for key, home in fitted.homes.items()}
+    params |= {key: torch.zeros((), dtype=torch.int64) for key in fitted.counters}
+    prefix += fitted.prefix
     whole = with_tied(params, network)
     check_weights(whole, network, name)
+    check_tied(params, network, name)
     ordered = in_order(whole, network.model.state_dict())
     dtypes = {key: value.dtype for key, value in whole.items()}
     return FileModel(network=network, params=widened(ordered), dtypes=dtypes, prefix=prefix)

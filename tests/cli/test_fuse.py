@@ -6,6 +6,7 @@ import copy
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -249,3 +250,28 @@ def test_a_base_without_an_optimizer_is_said(capsys, checkpoints, files):
     code, said = run(capsys, *checkpoints[:2], *words)
     assert code == 1
     assert "Gradient matching needs Adam's second moment of the base" in said
+
+
+@pytest.mark.parametrize("ending", ["pt", "pth", "bin"])
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_name_of_pytorch_gets_a_file_that_torch_loads(capsys, files, tmp_path, ending, judged):
+    out = tmp_path / f"x.{ending}"
+    pair = three(files)[:2]
+    if judged:
+        x, y = next(iter(load_dataset("mnist").test))
+        np.savez(tmp_path / "examples.npz", x=x[:50].numpy(), y=y[:50].numpy())
+    data = ["--data", tmp_path / "examples.npz"] if judged else []
+    assert run(capsys, *pair, *data, "--out", out)[0] == 0
+    found = torch.load(out, weights_only=True)
+    a, b = (read_checkpoint(path)[0] for path in pair)
+    assert set(found) == set(a)
+    for name, value in found.items():
+        torch.testing.assert_close(value, (a[name] + b[name]) / 2)
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "onnx", "gguf"])
+def test_a_name_of_what_is_not_written_is_refused(capsys, files, tmp_path, ending):
+    code, said = run(capsys, *three(files), "--out", tmp_path / f"x.{ending}")
+    assert code != 0
+    assert f"x.{ending}: .{ending} files are not written; choose a name" in said
+    assert list(tmp_path.glob("x*")) == []

@@ -129,7 +129,22 @@ def check_dtype(key: str, dtype: torch.dtype, name: str) -> None:
         CheckpointError: If it cannot be merged.
     """
     if dtype not in _DTYPES:
-        refuse(name, key, f"has dtype {dtype}; save it as float32")
+        refuse(name, key, f"has dtype {dtype}; {how_to_convert(dtype.is_complex)}")
+
+
+def how_to_convert(is_complex: bool) -> str:
+    """What to do with a dtype that is not read; nothing of a complex number may be lost.
+
+    Example:
+        >>> how_to_convert(False)
+        'save it as float32'
+    """
+    if is_complex:
+        return (
+            "save torch.view_as_real of it, which keeps both parts as real numbers, and let the "
+            "model put them together with torch.view_as_complex"
+        )
+    return "save it as float32"
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

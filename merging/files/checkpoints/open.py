@@ -28,6 +28,7 @@ from merging.files.checkpoints.limits import (
     first_few,
     short,
 )
+from merging.files.checkpoints.not_weights import check_weights_are_numbers
 from merging.files.checkpoints.prefix import _prefix
 from merging.files.checkpoints.safetensors_format import index_safetensors
 from merging.files.checkpoints.shards import (
@@ -171,7 +172,7 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: If it is missing, damaged, of another kind, over the limits, holds
-            anything but tensors, or could run code.
+            anything but tensors, could run code, or holds factors of LoRA or quantised tensors.
 
     Example:
         >>> import torch
@@ -365,4 +366,6 @@ def _opened(
     prefix = _prefix(list(places), lightning=meta.get("format") == "lightning")
     stripped = {key.removeprefix(prefix): place for key, place in places.items()}
     notes = {"stripped_prefix": prefix} if prefix else {}
-    return OpenCheckpoint(name, stripped, {**meta, **notes}, files)
+    opened = OpenCheckpoint(name, stripped, {**meta, **notes}, files)
+    check_weights_are_numbers(opened.specs, name)
+    return opened

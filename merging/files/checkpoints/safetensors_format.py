@@ -13,6 +13,7 @@ from merging.files.checkpoints.limits import (
     Limits,
     check_dims,
     check_names,
+    how_to_convert,
     refuse,
     short,
     unique_keys,
@@ -26,7 +27,7 @@ SAFE_DTYPES = MappingProxyType({
     "U8": torch.uint8, "BOOL": torch.bool,
 })  # fmt: skip
 
-
+_COMPLEX = ("C32", "C64", "C128")
 _HEADER = 256  # bytes that the header may have per tensor
 
 
@@ -96,7 +97,8 @@ def _entry(key: str, entry: object, start: int, name: str, limits: Limits) -> Pl
     match entry:
         case {"dtype": str(dtype), "shape": list(shape)}:
             if dtype not in SAFE_DTYPES:
-                refuse(name, key, f"has dtype {dtype[:16]}; save it as float32")
+                how = how_to_convert(dtype in _COMPLEX)
+                refuse(name, key, f"has dtype {dtype[:16]}; {how}")
             check_dims(key, len(shape), name, limits)
         case _:
             refuse(name, key, "is listed without a dtype and a shape; save it again")

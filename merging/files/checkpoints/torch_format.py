@@ -23,7 +23,7 @@ from merging.files.checkpoints.limits import (
     short,
 )
 from merging.files.checkpoints.tensor_place import Index, Place
-from merging.files.checkpoints.torch_pickle import View, read_records, span
+from merging.files.checkpoints.torch_pickle import View, not_read, read_records, span
 from merging.files.checkpoints.torch_zip import read_pickle
 from merging.files.pickle_values import Inert
 from merging.files.zip_archive import Archive, ArchiveError
@@ -31,8 +31,9 @@ from merging.schema.errors import CheckpointError
 
 _KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "params", "parameters", "weights",
-    "net", "network", "module", "ema_state_dict", "ema",
+    "net", "network", "module", "ema_state_dict", "state_dict_ema", "ema",
 )  # fmt: skip
+_DEEPEST = 3  # dicts around the weights
 _LIGHTNING = "pytorch-lightning_version"
 _SHARED = 16  # how many times over a small file may share its memory between tensors
 _FREE = 64_000_000
@@ -95,14 +96,22 @@ def index_adam(
 def _state_dict(loaded: object, name: str) -> tuple[dict[str, View], dict[str, str]]:
     lightning = isinstance(loaded, dict) and _LIGHTNING in loaded
     meta = {"format": "lightning" if lightning else "pytorch"}
-    for _ in range(3):
-        inner = _inside(loaded)
+    optimizer = find_optimizer(loaded)
+    if optimizer is not None and not optimizer[0]:
+        raise CheckpointError(
+            f"{name}: this is the state of an optimizer, and holds no weights; bring the file of "
+            "the model"
+        )
+    for _ in range(_DEEPEST):
+        inner = _inside(loaded) or _elsewhere(loaded, name)
         if inner is None or not isinstance(loaded, dict):
             break
         meta["found_under"] = ".".join(filter(None, (meta.get("found_under"), inner)))
         if beside := [short(str(key)) for key in loaded if key != inner]:
             meta["ignored"] = first_few(beside)
         loaded = loaded[inner]
+    if isinstance(loaded, Inert):
+        raise not_read(loaded.name, name)
     if not isinstance(loaded, dict):
         raise CheckpointError(
             f"{name}: holds {_kind(loaded)}, not a dict of tensors; {HOW_TO_SAVE}"
@@ -129,6 +138,32 @@ def _inside(loaded: object) -> str | None:
     dicts = [key for key in _KEYS if isinstance(loaded.get(key), dict)]
     with_tensors = [k for k in dicts if any(isinstance(v, View) for v in loaded[k].values())]
     return next(iter(with_tensors + dicts), None)
+
+
+def _elsewhere(loaded: object, name: str) -> str | None:
+    """The one key, of any name, under which there are weights; none where they lie here.
+
+    Raises:
+        CheckpointError: If there are several; they are listed.
+    """
+    if not isinstance(loaded, dict) or any(isinstance(v, View) for v in loaded.values()):
+        return None
+    keys = [k for k, v in loaded.items() if isinstance(k, str) and _has_weights(v, _DEEPEST)]
+    if len(keys) > 1:
+        raise CheckpointError(
+            f"{name}: holds weights under {first_few([short(key) for key in keys])}, and which "
+            "count cannot be known; save one alone, with "
+            f"torch.save(checkpoint[{short(keys[0])}], path)"
+        )
+    return keys[0] if keys else None
+
+
+def _has_weights(value: object, deep: int) -> bool:
+    if not isinstance(value, dict) or not deep or "param_groups" in value:
+        return False
+    if any(isinstance(v, View) for v in value.values()):
+        return True
+    return any(_has_weights(value.get(key), deep - 1) for key in _KEYS)
 
 
 def _place(archive: Archive, folder: str, key: str, view: View, name: str, limits: Limits) -> Place:

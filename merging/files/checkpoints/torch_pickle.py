@@ -1,8 +1,9 @@
 """What the pickle in a PyTorch file may name, and what is made of it: records, never tensors.
 
-Only the few names that a state dict needs pass, called only with the arguments that `torch.save`
-writes. Settings that training frameworks keep beside the weights may name a few harmless classes;
-those stay names. Everything else is refused, with how to save a tensor instead.
+Only the few names that a state dict needs make something, called only with the arguments that
+`torch.save` writes. What lies beside the weights may name classes (settings, schedulers, losses);
+those stay names, and nothing of them is imported or made. Names that only a file made to harm
+would hold are refused, though they would stay names as well.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ _OTHER_TENSORS = {
 _HARMLESS = {
     "argparse.Namespace", "types.SimpleNamespace", "builtins.set", "__builtin__.set",
     "builtins.slice", "builtins.complex", "builtins.list", "builtins.dict", "builtins.int",
-    "builtins.float", "__builtin__.list", "__builtin__.dict",
+    "builtins.float", "__builtin__.list", "__builtin__.dict", "__builtin__.int",
+    "__builtin__.long", "__builtin__.float", "builtins.bool", "__builtin__.bool", "builtins.str",
+    "__builtin__.str", "__builtin__.unicode", "builtins.tuple", "__builtin__.tuple",
+    "builtins.object", "__builtin__.object", "builtins.frozenset", "__builtin__.frozenset",
     "datetime.timedelta", "datetime.datetime",
     "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib._local.PosixPath",
     "collections.defaultdict", "collections.deque", "_codecs.encode",
@@ -91,6 +95,30 @@ _HARMLESS = {
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",
 }  # fmt: skip
+
+# Where what could do harm is at home: no settings are from there, so such a file is no honest one.
+_NO_SETTINGS = {
+    "builtins", "__builtin__", "os", "posix", "nt", "posixpath", "ntpath", "sys", "subprocess",
+    "pty", "shutil", "socket", "ctypes", "importlib", "runpy", "imp", "pkgutil", "zipimport",
+    "code", "codeop", "codecs", "_codecs", "marshal", "pickle", "_pickle", "cPickle", "copyreg",
+    "copy_reg", "operator", "_operator", "types", "inspect", "gc", "signal", "threading",
+    "multiprocessing", "webbrowser", "urllib", "http", "ftplib", "smtplib", "pip", "site", "io",
+    "_io", "tempfile", "commands", "pdb", "bdb", "timeit", "trace", "profile", "cProfile",
+    "asyncio", "atexit", "fileinput", "glob", "linecache", "logging", "platform", "numpy",
+    "joblib", "dill", "cloudpickle",
+}  # fmt: skip
+_TORCH_CLASSES = (
+    "torch.nn.", "torch.optim.", "torch.torch_version.TorchVersion", "torch.distributions.",
+)  # fmt: skip
+
+
+def _may_stand_beside(full: str) -> bool:
+    home = full.split(".")[0]
+    if home == "torch":
+        return full.startswith(_TORCH_CLASSES)
+    if home == "functools":
+        return full == "functools.partial"
+    return home not in _NO_SETTINGS
 
 
 def read_records(pickled: bytes, name: str) -> Any:
@@ -122,7 +150,22 @@ def _call_of(full: str, near: str, name: str) -> Call:
         return _CALLS[full]
     if full in _HARMLESS or full in _DTYPES or full in _STORAGES:
         return inert(full)
-    raise CheckpointError(
+    if _may_stand_beside(full):
+        return inert(full)
+    raise not_read(full, name)
+
+
+def not_read(full: str, name: str) -> CheckpointError:
+    """The error of a file that holds something by this name where weights should be.
+
+    Args:
+        full: The name of a function or class, with its module.
+        name: What to call the file in the message.
+
+    Returns:
+        The error, to be raised.
+    """
+    return CheckpointError(
         f"{name}: holds {short(full)}, which is not a tensor and could run code, so it is not "
         f"read. Open it where you trust it and {HOW_TO_SAVE}"
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from merging.files.checkpoints.limits import (
     check_dense,
+    how_to_convert,
     short,
 )
 from merging.files.checkpoints.safetensors_format import SAFE_DTYPES
@@ -138,7 +139,7 @@ def _header(
         if spec.dtype not in _CODES:
             raise CheckpointError(
                 f"{name}: tensor {short(key)} has dtype {spec.dtype}, which cannot be written; "
-                "convert it to float32"
+                f"{how_to_convert(spec.dtype.is_complex)}"
             )
         header[key] = {
             "dtype": _CODES[spec.dtype],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from merging.files.checkpoints.fingerprint import fingerprint
 from merging.files.checkpoints.lazy_params import LazyParams
+from merging.files.checkpoints.limits import first_few
 from merging.files.checkpoints.read import (
     TensorSpec,
     check_finite,
@@ -27,7 +28,8 @@ from merging.files.data.arrays import ExampleArrays
 from merging.files.data.read import read_data
 from merging.models.exported.blueprint_file import blueprint_bytes
 from merging.models.exported.pt2_archive import Archive, looks_like_pt2, read_pt2
-from merging.models.network import check_weights, is_bundled, with_tied
+from merging.models.names import Fitted, fit_names
+from merging.models.network import check_tied, check_weights, is_bundled, with_tied
 from merging.models.read_examples import parted
 from merging.models.read_model import config_of
 from merging.results.compute.store import Store
@@ -115,14 +117,22 @@ def keep_checkpoint(
             for key, spec in checkpoint.specs.items()
         }
         whole: Mapping[str, Tensor] = shapes
+        fitted = Fitted(homes={key: key for key in shapes})
         config = config_of(shapes, checkpoint.meta, name, architecture)
         if not is_bundled(config):
             network = network_of(canonical(config), store)
-            whole = with_tied(shapes, network)
+            fitted = fit_names(shapes, network)
+            found = {key: shapes[home] for key, home in fitted.homes.items()}
+            counters = {key: torch.zeros((), dtype=torch.int64) for key in fitted.counters}
+            whole = with_tied(found | counters, network)
             check_weights(whole, network, name)
+            there = LazyParams(fitted.homes, lambda key: checkpoint.tensor(fitted.homes[key]))
+            check_tied(there, network, name)
         homes = _homes(whole, shapes)  # tied tensors have several names
-        on_disk = LazyParams(homes, lambda key: checkpoint.tensor(homes[key]))
-        meta = checkpoint.meta
+        on_disk = LazyParams(
+            whole, lambda key: checkpoint.tensor(homes[key]) if key in homes else whole[key]
+        )
+        meta = _with_fitted(checkpoint.meta, fitted)
         kept = _keep_weights(_specs(whole), on_disk, meta, config, name, store)
     if "optimizer" in meta and meta["format"] != "safetensors":  # whose notes are anybody's
         mark, note = _keep_second_moment(source, name, kept.config, store)
@@ -146,7 +156,18 @@ def _keep_second_moment(
 def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
     """Return for every name the name that its tensor has in the file."""
     first = {id(value): key for key, value in given.items()}
-    return {key: first[id(value)] for key, value in whole.items()}
+    return {key: first[id(value)] for key, value in whole.items() if id(value) in first}
+
+
+def _with_fitted(meta: Mapping[str, str], fitted: Fitted) -> dict[str, str]:
+    """The notes of a file, and what was found out when its names were fitted to a network."""
+    said = dict(meta)
+    if fitted.prefix:
+        said["stripped_prefix"] = meta.get("stripped_prefix", "") + fitted.prefix
+    if fitted.ignored:
+        beside = first_few([repr(key) for key in fitted.ignored])
+        said["ignored"] = ", ".join(filter(None, (meta.get("ignored"), beside)))
+    return said
 
 
 def _specs(params: Mapping[str, Tensor]) -> dict[str, TensorSpec]:

@@ -59,6 +59,50 @@ def test_slerp_goes_along_the_arc():
     torch.testing.assert_close(opposite, a["w"] / 2)
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 5000])
+def test_slerp_of_opposite_tensors_is_the_line(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(size, generator=generator)
+    bent = v + 0.01 * v.norm() * torch.randn(size, generator=generator) / size**0.5
+    for other in (-0.6 * v, -0.6 * bent if size > 1 else -2 * v):
+        found = fuse("slerp", models=[{"w": v}, {"w": other}], weights=[2, 1])["w"]
+        torch.testing.assert_close(found, (2 * v + other) / 3)
+
+
+def test_slerp_of_one_entry_is_the_line():
+    a, b = {"w": torch.tensor([0.3217])}, {"w": torch.tensor([-0.2019])}
+    assert fuse("slerp", models=[a, b])["w"].item() == pytest.approx(0.0599)
+    same_side = fuse("slerp", models=[a, {"w": torch.tensor([0.5])}])["w"]
+    assert same_side.item() == pytest.approx(0.41085, rel=1e-5)
+
+
+def test_slerp_over_all_weights_is_that_of_the_flat_vectors():
+    generator = torch.Generator().manual_seed(3)
+    a, b = ({"w": torch.randn(3, 4, generator=generator, dtype=torch.float64),
+             "b": torch.randn(3, generator=generator, dtype=torch.float64)}
+            for _ in range(2))  # fmt: skip
+    found = fuse_with_notes(
+        "slerp", models=[a, b], weights=[3, 1], options={"angle": "over all weights"}
+    )
+    u, v = (torch.cat([x["w"].flatten(), x["b"]]) for x in (a, b))
+    omega = torch.acos(u @ v / u.norm() / v.norm())
+    by_hand = (torch.sin(0.75 * omega) * u + torch.sin(0.25 * omega) * v) / torch.sin(omega)
+    torch.testing.assert_close(found.params["w"].flatten(), by_hand[:12])
+    torch.testing.assert_close(found.params["b"], by_hand[12:])
+    assert found.notes["angle"] == pytest.approx(omega.item())
+    assert not torch.allclose(found.params["b"], fuse("slerp", models=[a, b], weights=[3, 1])["b"])
+
+
+def test_slerp_over_all_weights_leaves_running_statistics_out_of_the_angle():
+    a, b = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])}
+    statistics = {"n.running_var": torch.full((8,), 100.0)}
+    notes = fuse_with_notes(
+        "slerp", models=[a | statistics, b | statistics], options={"angle": "over all weights"}
+    ).notes
+    assert notes["angle"] == pytest.approx(torch.pi / 2)
+
+
 def test_task_arithmetic_adds_takes_away_and_makes_analogies():
     added = fused("task_arithmetic", weights=[0.3, -0.5])
     by_hand = {k: BASE[k] + 0.3 * (A[k] - BASE[k]) - 0.5 * (B[k] - BASE[k]) for k in ("w", "b")}

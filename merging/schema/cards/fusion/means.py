@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from merging.schema.cards.fusion.card import RuleCard
+
+Angle = Literal["per tensor", "over all weights"]
+
+
+@dataclass(frozen=True)
+class SlerpOptions:
+    """Options of SLERP.
+
+    Attributes:
+        angle: Whether every tensor has an angle of its own, as in `mergekit`, or the angle is that
+            of all weights as one vector, as in Git Re-Basin's code.
+    """
+
+    angle: Angle = field(
+        default="per tensor", metadata={"label": "Angle", "choices": get_args(Angle)}
+    )
 
 
 @dataclass(frozen=True)
@@ -32,10 +49,14 @@ MEANS: tuple[RuleCard, ...] = (
         name="slerp",
         title="SLERP",
         family="mean",
-        formula="θ = sin((1−λ)Ω)/sin Ω · θ₁ + sin(λΩ)/sin Ω · θ₂, Ω the angle between the tensors",
+        formula=(
+            "θ = sin((1−λ)Ω)/sin Ω · θ₁ + sin(λΩ)/sin Ω · θ₂, Ω the angle between the tensors, "
+            "or between all weights"
+        ),
         assumes="Two models in one basin whose norms matter.",
         fails="More than two models; tensors that point in opposite ways (the line is taken).",
         paper="Shoemake 1985; used for weights since Git Re-Basin's code",
+        options=SlerpOptions,
         least_models=2,
         most_models=2,
     ),
