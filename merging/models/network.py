@@ -111,7 +111,7 @@ def check_tied(params: Mapping[str, Tensor], network: Network, name: str) -> Non
 
 
 def tied_names(network: Network) -> list[list[str]]:
-    """Names that share one tensor, for every such tensor of a network."""
+    """Return the names that share one tensor, for every such tensor of a network."""
     places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
     for name, value in network.model.state_dict(keep_vars=True).items():
         if value.numel():

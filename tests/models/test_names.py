@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from merging.models.names import fit_names
 from merging.models.network import Network
-from merging.models.read_model import _brought
+from merging.models.read_model import _file_model
 from merging.schema.errors import ArchitectureMismatchError
 
 
@@ -63,7 +63,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_network_is_found_whatever_wraps_it(form):
     weights, ignored = FORMS[form]
-    found = _brought(weights, NETWORK, "", "mine")
+    found = _file_model(weights, NETWORK, "", "mine")
     assert list(found.params) == list(STATE)
     assert all(torch.equal(found.params[name], STATE[name]) for name in STATE)
     assert sorted(fit_names(weights, NETWORK).ignored) == sorted(ignored)
@@ -81,4 +81,4 @@ def test_the_network_is_found_whatever_wraps_it(form):
 )
 def test_a_file_of_another_network_is_refused(weights):
     with pytest.raises(ArchitectureMismatchError, match="mine does not fit the network"):
-        _brought(weights, NETWORK, "", "mine")
+        _file_model(weights, NETWORK, "", "mine")

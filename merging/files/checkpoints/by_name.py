@@ -18,7 +18,7 @@ _FOREIGN = (".ckpt", ".pt2", ".onnx", ".gguf", ".h5", ".keras", ".npz", ".npy", 
 
 
 def is_torch_name(path: str | os.PathLike[str]) -> bool:
-    """Whether a name promises a PyTorch file.
+    """Return whether a name promises a PyTorch file.
 
     Args:
         path: Where weights are to be written.

@@ -133,7 +133,7 @@ def check_dtype(key: str, dtype: torch.dtype, name: str) -> None:
 
 
 def how_to_convert(is_complex: bool) -> str:
-    """What to do with a dtype that is not read; nothing of a complex number may be lost.
+    """Return what to do with a dtype that is not read; nothing of a complex number may be lost.
 
     Example:
         >>> how_to_convert(False)

@@ -141,7 +141,7 @@ def _inside(loaded: object) -> str | None:
 
 
 def _elsewhere(loaded: object, name: str) -> str | None:
-    """The one key, of any name, under which there are weights; none where they lie here.
+    """Return the one key, of any name, under which there are weights; none where they lie here.
 
     Raises:
         CheckpointError: If there are several; they are listed.

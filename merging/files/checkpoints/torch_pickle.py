@@ -156,7 +156,7 @@ def _call_of(full: str, near: str, name: str) -> Call:
 
 
 def not_read(full: str, name: str) -> CheckpointError:
-    """The error of a file that holds something by this name where weights should be.
+    """Return the error of a file that holds something by this name where weights should be.
 
     Args:
         full: The name of a function or class, with its module.

@@ -30,7 +30,8 @@ from merging.files.checkpoints.limits import (
 )
 from merging.files.checkpoints.torch_zip import check_pt2, open_zip
 from merging.files.zip_archive import ArchiveError
-from merging.models.exported.blueprint import ExportedModel, blueprint_text, dtype_of
+from merging.models.exported.blueprint import ExportedModel, blueprint_text
+from merging.models.exported.plan import dtype_of
 from merging.schema.errors import CheckpointError
 from merging.schema.how_to_export import HOW_TO_EXPORT
 

@@ -64,7 +64,7 @@ def encode(
     meta: Mapping[str, JSON],
     compression: int = zipfile.ZIP_DEFLATED,
 ) -> bytes:
-    """A result as the bytes of its file."""
+    """Return a result as the bytes of its file."""
     assert _META not in arrays, f"{_META!r} is taken"
     text = np.frombuffer(json.dumps(meta, allow_nan=True).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -76,7 +76,7 @@ def encode(
 
 
 def decode(data: bytes, where: str) -> Entry:
-    """A result from the bytes of its file; `where` is for messages.
+    """Return a result from the bytes of its file; `where` is for messages.
 
     Raises:
         StoreError: If the bytes are no result.
@@ -155,7 +155,7 @@ def write_pack(path: Path, entries: Mapping[str, Entry]) -> None:
 
 
 def bundled_results(folders: Sequence[Path]) -> dict[str, Path]:
-    """Where the results of some folders are: by key, the file itself or the pack that holds it."""
+    """Return where results of some folders are: by key, the file, or the pack that holds it."""
     found = {path.stem: path for folder in folders for path in folder.glob("*.npz")}
     for folder in folders:
         for path in folder.glob("*.zip"):

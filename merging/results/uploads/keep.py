@@ -160,7 +160,7 @@ def _homes(whole: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
 
 
 def _with_fitted(meta: Mapping[str, str], fitted: Fitted) -> dict[str, str]:
-    """The notes of a file, and what was found out when its names were fitted to a network."""
+    """Return the notes of a file, and what fitting its names to a network found out."""
     said = dict(meta)
     if fitted.prefix:
         said["stripped_prefix"] = meta.get("stripped_prefix", "") + fitted.prefix

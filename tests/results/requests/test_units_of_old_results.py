@@ -47,7 +47,7 @@ def path_entry(correct):
 )
 def test_a_path_has_the_unit_of_the_curve_along_it(correct, unit):
     request = requests.PathCurveRequest(SUBJECT, requests.path(SUBJECT, None, "bezier"))
-    found = request.decode([path_entry(correct)])
+    found = request.decode(path_entry(correct))
     assert found.path.loss_unit == found.curve.loss_unit == unit
 
 
@@ -56,5 +56,5 @@ def test_layers_of_bundled_pairs_are_in_nats():
         layer="fc1", distance_before=1.0, distance_after=0.5, cosine_before=0.1, cosine_after=0.9
     )
     request = requests.LayersRequest(SUBJECT, requests.alignment(SUBJECT, "weight"))
-    (found,) = request.decode([Entry({}, {"rows": [without_unit(row)]})])
+    (found,) = request.decode(Entry({}, {"rows": [without_unit(row)]}))
     assert found.loss_unit == "nats"
