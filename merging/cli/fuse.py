@@ -92,9 +92,8 @@ def _moments(asked: Fuse, models: OpenedModels) -> requests.Moments | None:
 
 def _why_no_moment(asked: Fuse, models: OpenedModels, number: int) -> str:
     file = models.files[number]
-    notes = [note for note in file.notes if note.startswith("No curvature")]
-    if notes:
-        return f"{file.name}: {notes[0].rstrip('.')}"
+    if file.no_second_moment:
+        return f"{file.name}: {file.no_second_moment.rstrip('.')}"
     return f"{asked.named.models[number]}: holds no state of an optimizer"
 
 

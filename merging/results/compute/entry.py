@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -116,15 +116,34 @@ def beside(path: Path, source: bytes | Path, durable: bool = True) -> Iterator[P
         Path(name).unlink(missing_ok=True)
 
 
-def kept_files(folder: Path) -> Iterator[tuple[str, str, str, int, str, float]]:
+class KeptFile(NamedTuple):
+    """A file that a store keeps, in the order of its index's columns.
+
+    Attributes:
+        kind: `"result"` or `"file"`.
+        key: What it is kept under.
+        path: Its place in the folder.
+        size: Bytes.
+        sha256: Of its bytes.
+        used: When it was written, in seconds since the epoch.
+    """
+
+    kind: str
+    key: str
+    path: str
+    size: int
+    sha256: str
+    used: float
+
+
+def kept_files(folder: Path) -> Iterator[KeptFile]:
     """Find what a store keeps by the files alone.
 
     Args:
         folder: The store's.
 
     Yields:
-        Kind (`"result"` or `"file"`), key, path in the folder, bytes, SHA-256, and when it was
-        written, of every result and uploaded file whose name is one.
+        Every result and uploaded file whose name is one.
     """
     for path in sorted(folder.glob("??/*")):
         named = _KEPT.fullmatch(path.name)
@@ -135,7 +154,14 @@ def kept_files(folder: Path) -> Iterator[tuple[str, str, str, int, str, float]]:
             stat = os.fstat(file.fileno())
             kind = "result" if named["result"] else "file"
             place = path.relative_to(folder).as_posix()
-            yield kind, named["key"], place, stat.st_size, digest, stat.st_mtime
+            yield KeptFile(
+                kind=kind,
+                key=named["key"],
+                path=place,
+                size=stat.st_size,
+                sha256=digest,
+                used=stat.st_mtime,
+            )
 
 
 def write_pack(path: Path, entries: Mapping[str, Entry]) -> None:

@@ -139,6 +139,7 @@ class UploadedCheckpoint:
         prefix: What was cut off all names.
         keeps_statistics: Whether running statistics (BatchNorm) are among its tensors.
         second_moment: Fingerprint of Adam's second moment; empty if it is not there.
+        no_second_moment: Why it is not, where there is an optimizer's state; else empty.
     """
 
     name: str
@@ -150,6 +151,7 @@ class UploadedCheckpoint:
     prefix: str = ""  # results that were kept before this was lack it
     keeps_statistics: bool = False  # and this
     second_moment: str = ""  # and this
+    no_second_moment: str = ""  # and this
 
 
 @dataclass(frozen=True)

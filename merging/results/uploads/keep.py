@@ -136,7 +136,12 @@ def keep_checkpoint(
         kept = _keep_weights(_specs(whole), on_disk, meta, config, name, store)
     if "optimizer" in meta and meta["format"] != "safetensors":  # whose notes are anybody's
         mark, note = _keep_second_moment(source, name, kept.config, store)
-        kept = replace(kept, second_moment=mark, notes=(*kept.notes, note))
+        kept = replace(
+            kept,
+            second_moment=mark,
+            no_second_moment="" if mark else note,
+            notes=(*kept.notes, note),
+        )
     return kept
 
 
