@@ -1,4 +1,4 @@
-"""Files that a person brought, in a store."""
+"""Files that a person uploaded, in a store."""
 
 from __future__ import annotations
 
