@@ -26,8 +26,8 @@ from merging.files.data.bundled import load_dataset
 from merging.landscape import evaluate
 from merging.models.zoo.families import (
     FAMILIES,
-    Family,
     FamilyRecipe,
+    LoadedFamily,
     Member,
     members,
     train_family,
@@ -58,7 +58,9 @@ def make_family(recipe: FamilyRecipe) -> None:
     log.info("%s: %.0f s", recipe.name, time.perf_counter() - start)
 
 
-def make_card(recipe: FamilyRecipe, family: Family, found: dict[Member, Params]) -> dict[str, Any]:
+def make_card(
+    recipe: FamilyRecipe, family: LoadedFamily, found: dict[Member, Params]
+) -> dict[str, Any]:
     """Return what is known of a family, accuracies and fingerprints included."""
     names = list(dict.fromkeys((recipe.data, *recipe.tasks)))
     about = {member: _about(member, params, family, names) for member, params in found.items()}
@@ -93,7 +95,9 @@ def _about_data(name: str) -> dict[str, Any]:
     }
 
 
-def _about(member: Member, params: Params, family: Family, names: list[str]) -> dict[str, Any]:
+def _about(
+    member: Member, params: Params, family: LoadedFamily, names: list[str]
+) -> dict[str, Any]:
     accuracy = {
         name: float(evaluate(family.model, params, load_dataset(name).test).accuracy[0])
         for name in names

@@ -15,7 +15,7 @@ from merging.files.data.batches import Batches, Dataset
 from merging.fusion import diagonal_fisher, fuse
 from merging.fusion.explain.mismatch import loss_gradient
 from merging.models.state_dict import scale
-from merging.models.zoo.families import Family, FamilyRecipe, load_family, train_family
+from merging.models.zoo.families import FamilyRecipe, LoadedFamily, load_family, train_family
 
 # Convolutions are slow: fewer examples of each set where networks of linear layers take all
 # training examples for gradients and all validation examples for coefficients.
@@ -27,7 +27,7 @@ class Trained:
     """A family with its curvatures on the scale of the sum, and its data sets in order."""
 
     recipe: FamilyRecipe
-    family: Family
+    family: LoadedFamily
     sets: tuple[Dataset, ...]
     fishers: list[Params]
     base_fisher: Params
@@ -54,7 +54,7 @@ class Trained:
         return np.array([accuracy(self.family, [params], part) for part in splits])
 
 
-def accuracy(family: Family, models: Sequence[Params], split: Batches) -> float:
+def accuracy(family: LoadedFamily, models: Sequence[Params], split: Batches) -> float:
     """Return the accuracy of the mean of the models' probabilities; of one model, its own."""
     right = 0
     with torch.no_grad():
@@ -64,7 +64,7 @@ def accuracy(family: Family, models: Sequence[Params], split: Batches) -> float:
     return right / len(split)
 
 
-def curvature(family: Family, params: Params, data: Batches, seed: int) -> Params:
+def curvature(family: LoadedFamily, params: Params, data: Batches, seed: int) -> Params:
     """Return the diagonal Fisher information, summed over the examples."""
     return scale(diagonal_fisher(family.model, params, data, seed=seed), len(data))
 

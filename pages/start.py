@@ -5,7 +5,7 @@ import streamlit as st
 from merging import visualization
 from merging.results import requests
 from merging.schema.cards import zoo
-from pages.shared import charts, jobs, titles
+from pages.shared import charts, jobs, titles, words
 from pages.shared.frame import framed
 
 framed()
@@ -32,8 +32,12 @@ if len(curves) == len(wanted):
     naive, after = (named.curve for named in curves)
     sizes = f"{zoo.read_card(FIRST)['title']} · {after.examples:,} test images it never saw"
     left, right, third = st.columns(3)
-    left.metric("Barrier, not aligned", f"{naive.barrier():.2f} {naive.loss_unit}", border=True)
-    right.metric("Barrier, aligned", f"{after.barrier():.2f} {after.loss_unit}", border=True)
+    left.metric(
+        "Barrier, not aligned", words.plain(f"{naive.barrier():.2f} {naive.loss_unit}"), border=True
+    )
+    right.metric(
+        "Barrier, aligned", words.plain(f"{after.barrier():.2f} {after.loss_unit}"), border=True
+    )
     third.metric("Accuracy halfway, aligned", f"{after.at(0.5)[1]:.1%}", border=True)
     charts.show(
         visualization.plot_curves(curves, **charts.look()),

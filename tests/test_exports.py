@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ def test_a_public_name_is_documented(name):
 def test_a_public_function_says_what_it_takes_and_gives(name):
     function = getattr(merging, name)
     text = inspect.getdoc(function) or ""
+    if refers := re.search(r"^It takes what `(\w+)` takes", text, re.MULTILINE):
+        text = inspect.getdoc(getattr(merging, refers[1])) or ""
     signature = inspect.signature(function)
     assert signature.return_annotation is not inspect.Signature.empty
     for parameter in signature.parameters.values():

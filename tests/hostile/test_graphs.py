@@ -36,8 +36,8 @@ def computed_anew(folder, request):
 
 def subject_of(data, store):
     kept = keep_checkpoint(data, "mine.pt2", store)
-    mark = kept["fingerprint"]
-    return replace(BUNDLED.subject, config=kept["config"], model_a=mark, model_b=mark)
+    mark = kept.fingerprint
+    return replace(BUNDLED.subject, config=kept.config, model_a=mark, model_b=mark)
 
 
 def test_after_all_of_them_bundled_results_are_what_they_were(tmp_path):

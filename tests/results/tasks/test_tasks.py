@@ -481,14 +481,14 @@ def uploaded(data, store):
 
 
 def test_an_uploaded_pair_goes_all_the_way(store, pair):
-    uploaded = []
+    kept = []
     for letter, data in (
         ("a", checkpoint_bytes(pair.params_a)),
         ("b", with_prefix(pair.params_b)),
     ):
         request = requests.CheckpointRequest(uploaded(data, store), f"{letter}.bin")
-        uploaded.append(computed(request, store))
-    a, b = uploaded
+        kept.append(computed(request, store))
+    a, b = kept
     assert (a.fingerprint, b.fingerprint) == (SUBJECT.model_a, SUBJECT.model_b)
     assert a.config == b.config == SUBJECT.config
     assert (a.notes, b.notes) == ((), ("The prefix 'module.' was cut off all names.",))
