@@ -79,7 +79,8 @@ def accepted(page):
 def choose(page, name):
     """Choose an option of a row of buttons, whose label may have marks without width in it."""
     shown = re.compile(re.escape(name).replace(":", ":\u2060?"))
-    page.get_by_role("radio", name=shown).or_(page.get_by_role("button", name=shown)).first.click()
+    button = page.get_by_role("radio", name=shown).or_(page.get_by_role("button", name=shown))
+    button.first.click(timeout=3 * PATIENCE)  # it is there once what was uploaded has been read
 
 
 def open_uploads(page):
@@ -332,6 +333,6 @@ def test_models_of_the_server_s_function_are_merged(page, settled, tmp_path):
     page.get_by_role("option", name=OWN_MODEL).click()
     page.locator(".st-key-merge_files input[type=file]").set_input_files(files)
     choose(page, OWN_DATA)
-    expect(page.get_by_text("Best rule")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Best rule")).to_be_visible(timeout=3 * PATIENCE)  # after all rules
     expect(page.get_by_text("10 test examples").first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_test_id("stException")).to_have_count(0)
