@@ -254,14 +254,14 @@ def weights_of(file: Path) -> dict[str, torch.Tensor]:
 def test_the_file_of_every_rule_is_what_the_library_makes(name, rule, taken, visits):
     stage = STAGES[name]
     merged = weights_of(taken(name).files[rule])
-    own = visits(stage.kind).own.of(stage.members)
+    models = visits(stage.kind).own.of(stage.members)
     weights = [FACTOR] * stage.count if find_card(rule).weights == "scales" else None
-    expected = fused(rule, own, weights=weights, order=stage.order)
+    expected = fused(rule, models, weights=weights, order=stage.order)
     assert set(merged) == set(expected)
     for key, value in expected.items():
         torch.testing.assert_close(merged[key], value, rtol=1e-5, atol=1e-6)
-    own = {key.removeprefix(own.prefix): value for key, value in merged.items()}
-    own.model.load_state_dict(own, strict=True)
+    own = {key.removeprefix(models.prefix): value for key, value in merged.items()}
+    models.model.load_state_dict(own, strict=True)
 
 
 @pytest.mark.parametrize(
